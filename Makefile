@@ -1,0 +1,57 @@
+# GNU make 3.81, which macOS ships, is enough. To choose the interpreter: make lab PYTHON=python3.12
+PYTHON ?= python3
+PY := .venv/bin/python
+STAMP := .venv/complete
+
+# The stamp is written last and says for which place and Python the environment was made. Where that is no longer
+# true (the directory was moved, the base Python was upgraded, pip is gone), the next call starts afresh.
+IDENTITY := import pip, sys; print(sys.prefix, sys.version_info[:2])
+ifneq ($(shell cat $(STAMP) 2>/dev/null),$(shell $(PY) -c '$(IDENTITY)' 2>/dev/null))
+$(shell rm -f $(STAMP))
+endif
+
+.PHONY: help lab test outputs bench pins clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+lab: $(STAMP) ## open the course in JupyterLab, after setting up .venv if need be
+	@$(PY) -m jupyterlab --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb \
+		$(if $(filter 0,$(shell id -u)),--allow-root)
+
+test: $(STAMP) ## run everything that CI runs: lint, format, unit tests, every notebook
+	@$(PY) -m ruff check
+	@$(PY) -m ruff format --check
+	@$(PY) -m pytest --nbval
+
+outputs: $(STAMP) ## run every notebook in place and store its outputs
+	@$(PY) tests/store_outputs.py notebooks/*.ipynb
+
+bench: $(STAMP) ## time the package
+	@$(PY) tests/benchmarks.py
+
+pins: ## resolve requirements.txt from pyproject.toml; versions stay where they can (needs uv)
+	@header=$$(sed '/^$$/q' requirements.txt) && \
+	pins=$$(uv pip compile pyproject.toml --group test --universal --python-version 3.11 \
+		--no-header --no-annotate --quiet --output-file requirements.txt && \
+		grep -vE '^(cuda|nvidia|triton)' requirements.txt) && \
+	printf '%s\n\n%s\n' "$$header" "$$pins" > requirements.txt
+
+clean: ## remove .venv and every cache
+	rm -rf .venv .pytest_cache .ruff_cache *.egg-info
+	find course_utils notebooks tests -name __pycache__ -prune -exec rm -rf {} +
+	find notebooks -name .ipynb_checkpoints -prune -exec rm -rf {} +
+
+# A missing stamp means that nothing in .venv can be trusted: it is made anew. With a stamp that is merely older
+# than the pins, pip changes what differs; should that fail, the stamp is gone and the next call starts afresh.
+$(STAMP): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo 'The course needs Python 3.11 or newer, and "$(PYTHON)" is not: name one that is, for example with "make $(MAKECMDGOALS) PYTHON=python3.12".' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo '"$(PYTHON)" cannot make virtual environments: install its venv module (Debian and Ubuntu: apt install python3-venv).' >&2; exit 1; }
+	@test -f $@ || { echo 'Making .venv with $(PYTHON)'; $(PYTHON) -m venv --clear .venv; }
+	@rm -f $@
+	@echo 'Installing the packages of requirements.txt into .venv; this takes a few minutes the first time'
+	@$(PY) -m pip install --quiet --requirement requirements.txt
+	@$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(PY) -c '$(IDENTITY)' > $@
