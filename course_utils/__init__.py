@@ -1,0 +1,1 @@
+"""Tools of the course on how neural networks are initialized."""

@@ -1,0 +1,166 @@
+"""Figures of the course: theory as a line, measurements as points, the spread over networks as a band.
+
+Every function takes arrays, draws into `ax` (a new one if None) and returns the Axes. Theory is dashed and
+black wherever it appears; measurements carry markers, so that nothing is told by colour alone.
+"""
+
+import io
+from collections.abc import Callable, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
+from matplotlib_inline.backend_inline import set_matplotlib_formats
+from numpy.typing import ArrayLike, NDArray
+
+# Okabe & Ito (2008): distinguishable with every common form of colour blindness.
+BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#767676"
+
+_STYLE = {
+    "figure.figsize": (9, 4.5),
+    "figure.constrained_layout.use": True,
+    "font.size": 13,
+    "axes.titlesize": 14,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, PINK, GREY]),
+    "axes.formatter.limits": (-3, 4),
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "legend.frameon": False,
+    "legend.fontsize": 11,
+    "figure.dpi": 72,
+}
+
+
+def use_course_style() -> None:
+    """Set fonts, colours and sizes for a projector, and images sharp on high-density screens."""
+    plt.rcParams.update(_STYLE)
+    set_matplotlib_formats("retina")
+
+
+def _axes(ax: Axes | None) -> Axes:
+    return plt.subplots()[1] if ax is None else ax
+
+
+def _log_layers(ax: Axes) -> Axes:
+    ax.set(yscale="log", xlabel="layer (l)")
+    ax.minorticks_off()
+    ax.yaxis.set_major_formatter(LogFormatter())  # 1e-16 as plain text: mathtext takes most of a redraw
+    return ax
+
+
+def plot_signal(
+    samples: ArrayLike,
+    theory: ArrayLike | None = None,
+    *,
+    ax: Axes | None = None,
+    label: str = "measured",
+    color: str = BLUE,
+    marker: str = "o",
+) -> Axes:
+    """Draw a quantity by layer: median and central 95 % of `samples`, shape (networks, layers), and `theory`.
+
+    The vertical axis is logarithmic; samples and theory must be positive.
+    """
+    ax = _axes(ax)
+    low, median, high = np.percentile(samples, [2.5, 50, 97.5], axis=0)
+    layers = np.arange(len(median))
+    every = max(1, len(layers) // 12)
+    ax.fill_between(layers, low, high, color=color, alpha=0.2, linewidth=0)
+    ax.plot(layers[::every], median[::every], marker, color=color, label=label)
+    if theory is not None:
+        ax.plot(layers, theory, "k--", linewidth=1.5)
+    return _log_layers(ax)
+
+
+def plot_fan(
+    samples: ArrayLike, low: ArrayLike, middle: ArrayLike, high: ArrayLike, *, ax: Axes | None = None
+) -> Axes:
+    """Draw `samples` (networks, layers) as a fan chart with five single networks, and predicted quantiles.
+
+    The shades hold the central 95, 80 and 50 % of the networks; `low`, `middle`, `high` have shape (layers,).
+    """
+    ax = _axes(ax)
+    samples = np.asarray(samples)
+    for share in (95, 80, 50):
+        edges = np.percentile(samples, [50 - share / 2, 50 + share / 2], axis=0)
+        ax.fill_between(range(samples.shape[1]), *edges, color=BLUE, alpha=0.18, linewidth=0)
+    ax.plot(samples[:5].T, color=BLUE, linewidth=0.8)
+    ax.plot(middle, "k--", linewidth=2, label="predicted median")
+    ax.plot(low, "k:", linewidth=2, label="predicted 95 %")
+    ax.plot(high, "k:", linewidth=2)
+    ax.legend(loc="lower left")
+    return _log_layers(ax)
+
+
+def plot_cobweb(
+    function: Callable[[NDArray], ArrayLike], start: float, steps: int, *, stop: float, ax: Axes | None = None
+) -> Axes:
+    """Draw the map x -> function(x) on [0, stop] and the staircase of `steps` iterations from `start`."""
+    ax = _axes(ax)
+    x = np.linspace(0, stop, 200)
+    ax.plot(x, x, color=GREY, linewidth=1)
+    ax.plot(x, function(x), "k--", linewidth=2)
+    corners = [(start, 0.0)]
+    for _ in range(steps):
+        image = float(np.asarray(function(np.array([corners[-1][0]])))[0])
+        corners += [(corners[-1][0], image), (image, image)]
+    ax.plot(*zip(*corners, strict=True), "o-", color=ORANGE, markersize=3, linewidth=1)
+    ax.set(xlim=(0, stop), ylim=(0, stop), aspect="equal")
+    return ax
+
+
+def plot_layer_histograms(
+    values: dict[int, ArrayLike],
+    limits: tuple[float, float],
+    *,
+    axes: Sequence[Axes] | None = None,
+    color: str = BLUE,
+) -> Sequence[Axes]:
+    """Draw one histogram a layer, all over the same 40 bins between `limits`; the RMS is in the title.
+
+    `values` maps a layer to its units' outputs; heights are shares of the units, on a logarithmic axis.
+    """
+    if axes is None:
+        axes = plt.subplots(1, len(values), figsize=(12, 2.8), sharey=True)[1]
+    for ax, (layer, h) in zip(axes, values.items(), strict=True):
+        h = np.ravel(h)
+        ax.hist(h, bins=np.linspace(*limits, 41), weights=np.full(h.size, 1 / h.size), color=color)
+        ax.set(xlim=limits, ylim=(5e-4, 1.5), yscale="log")
+        ax.set_title(f"layer {layer}, RMS {np.sqrt(np.mean(h**2)):.2g}", fontsize=12)
+        ax.tick_params(labelsize=10)
+    axes[0].set_ylabel("share of units")
+    return axes
+
+
+def mark_dtype_limits(ax: Axes, dtypes: Sequence[torch.dtype], *, tiny: bool = False) -> Axes:
+    """Draw the largest number of each dtype as a labelled line; with `tiny` its smallest subnormal."""
+    for dtype in dtypes:
+        limits = torch.finfo(dtype)
+        level = limits.smallest_normal * limits.eps if tiny else limits.max
+        ax.axhline(level, color=GREY, linewidth=1)
+        name = f"{'smallest' if tiny else 'largest'} {str(dtype).removeprefix('torch.')}"
+        ax.annotate(
+            name,
+            (1, level),
+            xycoords=("axes fraction", "data"),
+            ha="right",
+            va="bottom",
+            color=GREY,
+            fontsize=11,
+        )
+    return ax
+
+
+def to_png(figure: Figure) -> bytes:
+    """Return the figure as the bytes of a PNG image."""
+    buffer = io.BytesIO()
+    figure.savefig(
+        buffer, format="png", pil_kwargs={"compress_level": 1}
+    )  # speed: it is sent to a page next door
+    return buffer.getvalue()

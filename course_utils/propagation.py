@@ -1,0 +1,130 @@
+"""Experiments: what signals and gradients do in random networks, measured.
+
+Two ways to the same law. `simulate` draws every weight matrix; `norm_chain` draws only what the matrices do
+to one input, which for Gaussian weights is exact at any width and hundreds of times faster.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from course_utils.activations import Activation
+from course_utils.initializers import zeros_
+from course_utils.networks import Initializer, PlainNetwork
+
+_CHUNK = 500  # networks per batch of the norm chain: their layer stays within a CPU cache
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Statistics over the units of each layer: arrays (signals, depth + 1), column 0 being the input.
+
+    A row is one input in one network. `second_moment` is the mean of h**2; it equals the variance only where
+    the mean is 0.
+    """
+
+    mean: NDArray
+    second_moment: NDArray
+
+    @property
+    def rms(self) -> NDArray:
+        """Root mean square: the square root of the second moment."""
+        return np.sqrt(self.second_moment)
+
+    @property
+    def std(self) -> NDArray:
+        """Standard deviation over the units (population form): sqrt(second moment - mean**2)."""
+        return np.sqrt(np.maximum(self.second_moment - self.mean**2, 0))
+
+    @classmethod
+    def stack(cls, profiles: Iterable["Profile"]) -> "Profile":
+        """Return one profile with the rows of all `profiles`."""
+        profiles = list(profiles)
+        return cls(
+            np.concatenate([p.mean for p in profiles]),
+            np.concatenate([p.second_moment for p in profiles]),
+        )
+
+
+def signal_profile(network: PlainNetwork, inputs: Tensor) -> Profile:
+    """Run `inputs` (batch, fan_in) forward and return their profile, one row per input."""
+    with torch.no_grad():
+        layers = [h.double() for h in network.layers(inputs)]
+    return Profile(
+        torch.stack([h.mean(dim=1) for h in layers], dim=1).cpu().numpy(),
+        torch.stack([h.square().mean(dim=1) for h in layers], dim=1).cpu().numpy(),
+    )
+
+
+def gradient_profile(network: PlainNetwork, inputs: Tensor, output_gradient: Tensor) -> NDArray:
+    """Return the mean square of dL/dh_l over the units, shape (batch, depth + 1), last column given.
+
+    `inputs` is (batch, fan_in), `output_gradient` = dL/dh_depth is (batch, fan_out).
+    """
+    layers = list(network.layers(inputs.detach().requires_grad_()))
+    gradients = torch.autograd.grad(layers[-1], layers, output_gradient)
+    return torch.stack([g.double().square().mean(dim=1) for g in gradients], dim=1).cpu().numpy()
+
+
+def simulate(
+    count: int,
+    widths: list[int],
+    activation: Activation,
+    weight_init_: Initializer,
+    *,
+    generator: torch.Generator,
+    bias_init_: Initializer = zeros_,
+) -> Profile:
+    """Draw `count` networks, send one N(0, 1) input through each, and return their profile."""
+    rows = []
+    for _ in range(count):
+        network = PlainNetwork(widths, activation, weight_init_, bias_init_=bias_init_, generator=generator)
+        rows.append(signal_profile(network, torch.randn(1, widths[0], generator=generator)))
+    return Profile.stack(rows)
+
+
+def norm_chain(
+    count: int, width: int, depth: int, activation: Activation, gain: float, rng: np.random.Generator
+) -> Profile:
+    """Return the profile of `count` networks with weights N(0, gain**2 / width) without drawing a matrix.
+
+    Given its input x, a fresh Gaussian layer outputs W x ~ N(0, gain**2 * mean(x**2)) independently in every
+    unit. So `width` normal numbers stand for `width`**2 weights, and the law is exact at any width. It is
+    that of one input in each network: two inputs of one network share the weights and need the real thing.
+    """
+    if activation.name == "linear":
+        return _linear_chain(count, width, depth, gain, rng)
+    sizes = [min(_CHUNK, count - start) for start in range(0, count, _CHUNK)]
+    return Profile.stack(_chain(size, width, depth, activation, gain, rng) for size in sizes)
+
+
+def _chain(
+    count: int, width: int, depth: int, activation: Activation, gain: float, rng: np.random.Generator
+) -> Profile:
+    mean, second_moment = np.empty((2, count, depth + 1))
+    h = rng.standard_normal((count, width))
+    for layer in range(depth + 1):
+        if layer:
+            scale = gain * np.sqrt(second_moment[:, layer - 1, None])
+            h = activation(torch.from_numpy(scale * rng.standard_normal((count, width)))).numpy()
+        mean[:, layer] = h.mean(axis=1)
+        second_moment[:, layer] = np.einsum("ij,ij->i", h, h) / width
+    return Profile(mean, second_moment)
+
+
+def _linear_chain(count: int, width: int, depth: int, gain: float, rng: np.random.Generator) -> Profile:
+    """Draw, layer by layer, only the mean and the mean square of `width` standard normal numbers.
+
+    The mean is N(0, 1/width); the squared deviations from it sum to an independent chi2 with width - 1
+    degrees of freedom (Cochran 1934), here a gamma variate, which exists for width 1 too.
+    """
+    unit_mean = rng.standard_normal((count, depth + 1)) / np.sqrt(width)
+    unit_moment = unit_mean**2 + rng.gamma((width - 1) / 2, 2 / width, unit_mean.shape)
+    gains = np.where(np.arange(depth + 1) > 0, gain, 1.0)
+    second_moment = np.cumprod(gains**2 * unit_moment, axis=1)
+    # The layer's scale is its RMS over that of the unit numbers it was made from.
+    return Profile(unit_mean * np.sqrt(second_moment / unit_moment), second_moment)

@@ -1,0 +1,65 @@
+"""Speed as ratios against a peer in the same run, on one thread: `make bench`.
+
+Nothing here is asserted: a ratio depends on the machine and on what else it does.
+"""
+
+import math
+import timeit
+from functools import partial
+
+import numpy as np
+import torch
+
+from course_utils import activations, initializers, propagation
+
+
+def best(function, number=1, repeat=7):
+    """Return the least time of one call, in seconds."""
+    return min(timeit.repeat(function, number=number, repeat=repeat)) / number
+
+
+def ratio(ours, theirs, rounds=15):
+    """Return time of `ours` / time of `theirs`, best of interleaved rounds."""
+    pairs = [(best(ours, repeat=1), best(theirs, repeat=1)) for _ in range(rounds)]
+    return min(a for a, _ in pairs) / min(b for _, b in pairs)
+
+
+def bench_initializers():
+    w = torch.empty(1024, 1024)
+    small = torch.empty(512, 512)
+    print("time of course_utils.initializers / time of torch.nn.init, 1024 x 1024 float32")
+    for name, options in [
+        ("normal_", {}),
+        ("uniform_", {}),
+        ("xavier_uniform_", {}),
+        ("kaiming_normal_", {"nonlinearity": "relu"}),
+        ("trunc_normal_", {"a": -2.0, "b": 2.0}),
+    ]:
+        ours, theirs = (
+            partial(getattr(module, name), w, **options) for module in (initializers, torch.nn.init)
+        )
+        print(f"  {name:16} {ratio(ours, theirs):6.2f}")
+    orthogonal = ratio(*(partial(m.orthogonal_, small) for m in (initializers, torch.nn.init)), rounds=5)
+    print(f"  {'orthogonal_':16} {orthogonal:6.2f}   (512 x 512)")
+
+
+def bench_exact_laws():
+    n, rounds, rng = 512, 10_000, np.random.default_rng(0)
+
+    def loop(rounds=100):
+        for _ in range(rounds):
+            y = torch.randn(n, n) @ torch.randn(n)
+            y.mean().item(), y.square().mean().item()
+
+    law = best(lambda: propagation.norm_chain(rounds, n, 1, activations.linear, math.sqrt(n), rng))
+    drawn = best(loop, repeat=3) * 100
+    print(f"y = W x, {rounds:,} rounds, n = {n}: drawing W / exact law = {drawn / law:,.0f}")
+    for activation in (activations.linear, activations.tanh, activations.relu):
+        chain = best(lambda a=activation: propagation.norm_chain(1000, n, 100, a, 1.0, rng), repeat=3)
+        print(f"1,000 networks of 100 {activation.name} layers, n = {n}: {chain:.2f} s")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    bench_initializers()
+    bench_exact_laws()

@@ -1,0 +1,165 @@
+"""The package's rules, read from its source: imports in one direction, no global randomness, a cheap root."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import course_utils
+
+PACKAGE = Path(course_utils.__file__).parent
+
+# What each module may import from the package. Theory (mean_field) and experiment (propagation) meet only in
+# demos, tests and notebooks.
+ARROWS = {
+    "__init__": set(),
+    "activations": set(),
+    "initializers": set(),
+    "comparison": set(),
+    "plotting": set(),
+    "networks": {"initializers", "activations"},
+    "mean_field": {"activations"},
+    "propagation": {"networks", "initializers", "activations"},
+}
+ARROWS["demos"] = set(ARROWS) - {"__init__"}
+
+# Calls that draw from or set a generator that nobody passed in.
+TORCH_STATE = re.compile(r"torch\.((random|cuda)\.)?(manual_seed|seed|set_rng_state|fork_rng)(_all)?")
+TORCH_DRAW = re.compile(r"torch\.(bernoulli|multinomial|normal|poisson|rand(n|int|perm)?(_like)?)")
+IN_PLACE_DRAW = re.compile(
+    r".*(bernoulli|cauchy|exponential|geometric|normal|orthogonal|random|sparse|uniform)_"
+)
+NUMPY_GENERATORS = {"default_rng", "Generator", "SeedSequence", "BitGenerator", "PCG64", "Philox"}
+
+
+def imports(tree: ast.AST) -> list[tuple[str, str]]:
+    """Return the local and the full dotted name of every import, wherever in the module it stands."""
+    pairs = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            pairs += [(alias.asname or alias.name, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            source = ".".join(filter(None, ["course_utils" if node.level else "", node.module]))
+            pairs += [(alias.asname or alias.name, f"{source}.{alias.name}") for alias in node.names]
+    return pairs
+
+
+def import_complaints(module: str, source: str) -> list[str]:
+    """Return what is wrong with the imports of `module`."""
+    complaints = []
+    for _, name in imports(ast.parse(source)):
+        top, *rest = name.split(".")
+        if top == "course_utils" and (not rest or rest[0] not in ARROWS[module]):
+            complaints.append(f"{module} may not import {name}")
+        if top == "ipywidgets" and module != "demos":
+            complaints.append(f"only demos imports ipywidgets, not {module}")
+        if top == "random":
+            complaints.append(f"{module} imports the global generator of `random`")
+    return complaints
+
+
+def randomness_complaints(module: str, source: str) -> list[str]:
+    """Return the calls in `module` that use a global generator."""
+    tree = ast.parse(source)
+    full_names = dict(imports(tree))
+    complaints = []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        head, *rest = ast.unparse(node.func).split(".")
+        name = ".".join([full_names.get(head, head), *rest])
+        owner, _, function = name.rpartition(".")
+        passed = [*map(ast.unparse, node.args), *(keyword.arg for keyword in node.keywords)]
+        draws = TORCH_DRAW.fullmatch(name) or IN_PLACE_DRAW.fullmatch(function)
+        if (
+            (draws and "generator" not in passed)
+            or TORCH_STATE.fullmatch(name)
+            or (owner == "numpy.random" and function not in NUMPY_GENERATORS)
+        ):
+            complaints.append(f"{module}, line {node.lineno}: {name} uses a generator that was not passed in")
+    return complaints
+
+
+def test_every_module_is_in_the_table():
+    assert {path.stem for path in PACKAGE.glob("*.py")} == set(ARROWS), (
+        "add the module and its arrows to ARROWS"
+    )
+
+
+@pytest.mark.parametrize("module", ARROWS)
+def test_module_follows_the_rules(module: str):
+    source = (PACKAGE / f"{module}.py").read_text(encoding="utf-8")
+    assert import_complaints(module, source) + randomness_complaints(module, source) == []
+
+
+def test_importing_the_package_is_cheap():
+    code = "import sys, course_utils; print(*{'torch', 'matplotlib', 'numpy'} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import course_utils",
+        "import course_utils.propagation",
+        "import course_utils.propagation as p",
+        "from course_utils import propagation",
+        "from course_utils import activations, propagation as p",
+        "from course_utils.propagation import simulate",
+        "from course_utils import *",
+        "from . import propagation",
+        "from .propagation import simulate",
+        "from course_utils import unheard_of",
+        "def f():\n    from course_utils import propagation",
+        "import ipywidgets as widgets",
+        "from ipywidgets import HTML",
+        "import random",
+        "from random import gauss",
+    ],
+)
+def test_a_planted_import_is_found(source: str):
+    assert import_complaints("mean_field", source)
+
+
+@pytest.mark.parametrize("module", ["comparison", "demos"])
+def test_nobody_imports_demos(module: str):
+    assert import_complaints(module, "from course_utils import demos")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import torch\ntorch.manual_seed(0)",
+        "import torch\ntorch.random.fork_rng()",
+        "import torch\ntorch.cuda.manual_seed_all(0)",
+        "from torch import manual_seed as s\ns(0)",
+        "import torch\ntorch.randn(3)",
+        "import torch as t\ndef f():\n    return t.randperm(3)",
+        "from torch import nn\nnn.init.normal_(weight)",
+        "weight.uniform_(-1, 1)",
+        "from course_utils.initializers import xavier_normal_\nxavier_normal_(weight)",
+        "import numpy as np\nnp.random.seed(0)",
+        "import numpy\nnumpy.random.rand(3)",
+        "from numpy.random import randn\nrandn(3)",
+        "from numpy import random\nrandom.normal()",
+    ],
+)
+def test_a_planted_draw_is_found(source: str):
+    assert randomness_complaints("propagation", source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import torch\ntorch.randn(3, generator=generator)",
+        "import torch\ntorch.Generator().manual_seed(0)",
+        "weight.normal_(0, 1, generator=generator)",
+        "trunc_normal_(weight, 0, 1, -2, 2, generator)",
+        "import numpy as np\nrng = np.random.default_rng(0)\nrng.normal(size=3)",
+    ],
+)
+def test_a_generator_passed_in_is_no_fault(source: str):
+    assert randomness_complaints("propagation", source) == []

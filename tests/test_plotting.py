@@ -1,0 +1,96 @@
+"""Figures: what is drawn, not how it looks."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_rgba
+
+from course_utils import plotting
+
+RNG = np.random.default_rng(0)
+SAMPLES = np.exp(RNG.standard_normal((40, 25)))  # (networks, layers)
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
+
+
+def lines(ax, style):
+    return [line for line in ax.lines if line.get_linestyle() == style]
+
+
+def test_plot_signal_draws_theory_as_a_line_and_medians_as_markers():
+    theory = np.geomspace(1, 1e-3, 25)
+    ax = plotting.plot_signal(SAMPLES, theory)
+    (dashed,) = lines(ax, "--")
+    np.testing.assert_array_equal(dashed.get_ydata(), theory)
+    assert dashed.get_color() == "k"
+    (markers,) = lines(ax, "None")
+    np.testing.assert_array_equal(markers.get_ydata(), np.median(SAMPLES, axis=0)[::2])
+    assert ax.get_yscale() == "log"
+
+
+def test_plot_signal_band_holds_95_percent():
+    ax = plotting.plot_signal(SAMPLES)
+    vertices = ax.collections[0].get_paths()[0].vertices
+    low, high = np.percentile(SAMPLES, [2.5, 97.5], axis=0)
+    assert vertices[:, 1].min() == pytest.approx(low.min())
+    assert vertices[:, 1].max() == pytest.approx(high.max())
+
+
+def test_functions_draw_into_the_given_axes_and_return_it():
+    ax = plt.figure().subplots()
+    one = np.ones(25)
+    assert plotting.plot_signal(SAMPLES, ax=ax) is ax
+    assert plotting.plot_fan(SAMPLES, one / 2, one, one * 2, ax=ax) is ax
+    assert plotting.mark_dtype_limits(ax, [torch.float32]) is ax
+    ax = plt.figure().subplots()
+    assert plotting.plot_cobweb(np.sqrt, 0.1, 3, stop=1, ax=ax) is ax
+
+
+def test_plot_fan_shades_hold_their_shares():
+    one = np.ones(25)
+    ax = plotting.plot_fan(SAMPLES, one / 2, one, one * 2)
+    for shade, percentiles in zip(ax.collections, [(2.5, 97.5), (10, 90), (25, 75)], strict=True):
+        heights = shade.get_paths()[0].vertices[:, 1]
+        low, high = np.percentile(SAMPLES, percentiles, axis=0)
+        assert (heights.min(), heights.max()) == pytest.approx((low.min(), high.max()))
+    assert len(lines(ax, ":")) == 2
+
+
+def test_plot_cobweb_climbs_the_stairs():
+    ax = plotting.plot_cobweb(lambda q: q / 2, 0.8, 2, stop=1)
+    stairs = ax.lines[-1]
+    np.testing.assert_allclose(stairs.get_xdata(), [0.8, 0.8, 0.4, 0.4, 0.2])
+    np.testing.assert_allclose(stairs.get_ydata(), [0.0, 0.4, 0.4, 0.2, 0.2])
+
+
+def test_layer_histograms_show_shares_over_common_bins():
+    axes = plotting.plot_layer_histograms({1: SAMPLES[0], 7: np.zeros(10)}, (0, 8))
+    heights = [[patch.get_height() for patch in ax.patches] for ax in axes]
+    assert sum(heights[0]) == pytest.approx((SAMPLES[0] <= 8).mean())
+    np.testing.assert_allclose(heights[1], [1] + [0] * 39)
+    assert axes[1].get_title() == "layer 7, RMS 0"
+
+
+def test_dtype_limits_are_torchs():
+    ax = plotting.mark_dtype_limits(plt.figure().subplots(), [torch.float16, torch.float32])
+    assert [line.get_ydata()[0] for line in ax.lines] == [65504.0, torch.finfo(torch.float32).max]
+    tiny = plotting.mark_dtype_limits(plt.figure().subplots(), [torch.float16, torch.float32], tiny=True)
+    assert [line.get_ydata()[0] for line in tiny.lines] == [2.0**-24, 2.0**-149]
+    assert [text.get_text() for text in tiny.texts] == ["smallest float16", "smallest float32"]
+
+
+def test_png_bytes():
+    assert plotting.to_png(plt.figure()).startswith(b"\x89PNG")
+
+
+def test_palette_differs_in_grey_too():
+    def luminance(color):
+        return np.dot([0.2126, 0.7152, 0.0722], to_rgba(color)[:3])
+
+    used_together = sorted(luminance(c) for c in (plotting.BLUE, plotting.ORANGE, plotting.GREEN))
+    assert np.diff(used_together).min() > 0.02

@@ -1,0 +1,156 @@
+"""Where theory and experiment meet. Limits are |z| <= 4 from standard errors; seeds are fixed.
+
+Each law is checked through a function of its ingredients, so that a planted fault can be seen to fail.
+"""
+
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from course_utils import mean_field, propagation
+from course_utils.activations import leaky_relu, linear, relu, sigmoid, tanh
+from course_utils.comparison import compare, mean_of, median_of, root_mean_of, std_of
+from course_utils.initializers import kaiming_normal_, lecun_normal_, lecun_uniform_, xavier_uniform_
+from course_utils.networks import PlainNetwork
+
+
+def rng():
+    return np.random.default_rng(20)
+
+
+def generator():
+    return torch.Generator().manual_seed(20)
+
+
+def check_chain_has_the_law_of_matrices(activation, chain_gain, matrix_gain):
+    init_ = partial(lecun_normal_, gain=matrix_gain)
+    real = propagation.simulate(400, [24] * 9, activation, init_, generator=generator())
+    chain = propagation.norm_chain(4000, 24, 8, activation, chain_gain, rng())
+    for pick in (lambda p: np.log(p.second_moment[:, -1]), lambda p: p.mean[:, -1] / p.rms[:, -1]):
+        for statistic in (mean_of, std_of):
+            expected, estimate = statistic(pick(chain)), statistic(pick(real))
+            difference = estimate.value - expected.value
+            assert abs(difference) < 4 * math.hypot(estimate.standard_error, expected.standard_error)
+
+
+@pytest.mark.parametrize("activation", [linear, tanh, relu, sigmoid], ids=lambda a: a.name)
+def test_chain_and_matrices_have_one_law(activation):
+    check_chain_has_the_law_of_matrices(activation, 1.2, 1.2)
+
+
+def test_a_variance_where_a_std_is_meant_is_caught():
+    with pytest.raises(AssertionError):
+        check_chain_has_the_law_of_matrices(tanh, 1.2, 1.2**2)
+
+
+def check_second_moment(activation, gain, predicted_factor, depth=10):
+    m = propagation.norm_chain(4000, 256, depth, activation, gain, rng()).second_moment
+    compare(("E m", predicted_factor**depth, mean_of(m[:, -1])))
+
+
+def test_second_moments_of_homogeneous_layers():
+    check_second_moment(linear, 1.0, 1.0)
+    check_second_moment(relu, math.sqrt(2), 1.0)
+    check_second_moment(relu, 1.0, 0.5)
+    check_second_moment(leaky_relu(0.25), 1.0, (1 + 0.25**2) / 2)
+
+
+def test_planted_faults_in_the_relu_law_are_caught():
+    with pytest.raises(AssertionError):  # the square root of 2 is missing
+        check_second_moment(relu, 1.0, 1.0)
+    with pytest.raises(AssertionError):  # a standard deviation off by 1 %
+        check_second_moment(relu, 1.01 * math.sqrt(2), 1.0)
+    with pytest.raises(AssertionError):  # the variance taken for the second moment
+        check_second_moment(relu, math.sqrt(2), 2 * (1 / 2 - 1 / (2 * math.pi)), depth=1)
+
+
+@pytest.mark.parametrize(
+    ("activation", "gain"),
+    [
+        (linear, 1.0),
+        (relu, math.sqrt(2)),
+        (relu, 1.0),
+        (leaky_relu(0.5), 1.3),
+        (tanh, 1.0),
+        (tanh, 1.5),
+        (tanh, 3**-0.5),
+    ],
+    ids=str,
+)
+def test_log_law_at_finite_width(activation, gain):
+    mean, variance = mean_field.log_second_moment_law(activation, gain, 60, 512)
+    profile = propagation.norm_chain(1000, 512, 60, activation, gain, rng())
+    log_m = np.log(profile.second_moment[:, -1])
+    compare(
+        ("mean", mean[-1], mean_of(log_m)),
+        ("std", math.sqrt(variance[-1]), std_of(log_m)),
+        ("median RMS", math.exp(mean[-1] / 2), median_of(profile.rms[:, -1])),
+    )
+
+
+@pytest.mark.parametrize(("activation", "gain"), [(linear, 1.0), (relu, math.sqrt(2))], ids=str)
+@pytest.mark.parametrize("width", [16, 64])
+def test_exact_growth_at_small_width(activation, gain, width):
+    m = propagation.norm_chain(4000, width, 6, activation, gain, rng()).second_moment
+    growth = np.log(m[:, -1] / m[:, 0])
+    mean, variance = mean_field.exact_log_growth(activation, gain, width)
+    compare(("mean", 6 * mean, mean_of(growth)), ("std", math.sqrt(6 * variance), std_of(growth)))
+
+
+def test_the_first_order_law_is_not_exact_and_is_caught_at_small_width():
+    m = propagation.norm_chain(20_000, 8, 6, linear, 1.0, rng()).second_moment
+    mean, _ = mean_field.log_second_moment_law(linear, 1.0, 6, 8)
+    with pytest.raises(AssertionError):
+        compare(("mean", mean[-1], mean_of(np.log(m[:, -1]))))
+
+
+@pytest.mark.parametrize("init_", [lecun_normal_, lecun_uniform_, xavier_uniform_], ids=lambda f: f.__name__)
+def test_square_layers_of_every_scheme_share_one_law(init_):
+    mean, variance = mean_field.log_second_moment_law(tanh, 1.0, 20, 128)
+    m = propagation.simulate(150, [128] * 21, tanh, init_, generator=generator()).second_moment[:, -1]
+    compare(("mean", mean[-1], mean_of(np.log(m))), ("std", math.sqrt(variance[-1]), std_of(np.log(m))))
+
+
+def gradient_growth(activation, gain, start, count=150, width=128, depth=5):
+    g, growth = generator(), []
+    for _ in range(count):
+        network = PlainNetwork(
+            [width] * (depth + 1), activation, partial(lecun_normal_, gain=gain), generator=g
+        )
+        x, u = torch.randn(2, 1, width, generator=g)
+        profile = propagation.gradient_profile(network, start * x, u)
+        growth.append(profile[0, 0] / profile[0, -1])
+    return root_mean_of(growth)
+
+
+@pytest.mark.parametrize(
+    ("activation", "gain"), [(tanh, 1.2), (tanh, 3.0), (sigmoid, 1.0), (sigmoid, 10.149)], ids=str
+)
+def test_gradients_grow_by_chi_1(activation, gain):
+    q = mean_field.fixed_point(activation, gain)
+    # sigmoid's input of mean 1/2 is replaced by one of mean 0 with the same second moment: only that matters
+    start = math.sqrt(mean_field.output_second_moment(q, activation))
+    chi = mean_field.chi_1(activation, gain, q)
+    compare(("gradient RMS over 5 layers", chi**2.5, gradient_growth(activation, gain, start)))
+
+
+def test_he_gradients_neither_grow_nor_shrink():
+    assert math.isclose(mean_field.chi_1(relu, math.sqrt(2), 1.0), 1.0)
+    compare(("gradient RMS", 1.0, gradient_growth(relu, math.sqrt(2), 1.0)))
+    with pytest.raises(AssertionError):
+        compare(("gradient RMS, no factor 2", 1.0, gradient_growth(relu, 1.0, 1.0)))
+
+
+def test_relu_angles_follow_the_arc_cosine_map():
+    g, cosines = generator(), []
+    for _ in range(200):
+        network = PlainNetwork([256] * 4, relu, kaiming_normal_, generator=g)
+        *_, h = network.layers(torch.randn(2, 256, generator=g))
+        cosines.append(torch.cosine_similarity(h[0], h[1], dim=0).item())
+    predicted = 0.0
+    for _ in range(3):
+        predicted = mean_field.relu_cosine_map(predicted)
+    compare(("cosine after 3 layers", predicted, mean_of(cosines)))
