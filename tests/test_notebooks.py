@@ -1,0 +1,346 @@
+"""The conventions of a notebook: rules that return complaints, each shown to find a planted fault."""
+
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+
+import nbformat
+import pytest
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from store_outputs import README_NOTEBOOK, README_PICTURE, first_picture
+
+NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+
+# Cells whose output nbval may not compare: {notebook: {cell id: why}}.
+ALLOWED_IGNORED: dict[str, dict[str, str]] = {
+    "02_one_over_sqrt_n.ipynb": {"2d26b97c": "prints a ratio of wall times"},
+}
+
+MAX_BYTES = 1_000_000
+MAX_LINES, MAX_MEDIAN_LINES = 25, 8
+MIN_WORDS_PER_LINE = 6
+MACHINE_PATH = re.compile(r"(?<![\w.])/(home|root|tmp|work|Users)/|[A-Z]:\\Users")
+ADDRESS = re.compile(r"0x[0-9a-f]{6,}|<Axes|<matplotlib|<function")
+NBVAL_SKIP = re.compile(r"nbval[-_](skip|raises[-_]exception)|raises-exception", re.IGNORECASE)
+NBVAL_IGNORE = re.compile(r"(nbval|pytest_validate)[-_]ignore[-_]output", re.IGNORECASE)
+CHECK = re.compile(r"^\s*assert\b|\b(compare|refute)\(", re.MULTILINE)
+
+Rule = Callable[[str, NotebookNode], Iterator[str]]
+
+
+def cells(notebook: NotebookNode, cell_type: str) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == cell_type]
+
+
+def lines(cell: NotebookNode) -> int:
+    return sum(1 for line in cell.source.splitlines() if line.strip())
+
+
+def markers(cell: NotebookNode) -> str:
+    """Return the text in which nbval looks for its markers: tags and comments."""
+    return "\n".join([*cell.metadata.get("tags", []), *re.findall("#.*", cell.source)])
+
+
+def texts(notebook: NotebookNode) -> list[tuple[str, str]]:
+    """Return (cell id, text) of every text output; pictures are left out."""
+    found = []
+    for cell in cells(notebook, "code"):
+        for output in cell.outputs:
+            data = {kind: text for kind, text in output.get("data", {}).items() if kind.startswith("text/")}
+            found += [(cell.id, text) for text in [output.get("text", ""), *data.values()]]
+    return found
+
+
+def headings(notebook: NotebookNode) -> list[str]:
+    prose = "\n".join(cell.source for cell in cells(notebook, "markdown"))
+    return re.findall(r"^#+ .*$", prose, re.MULTILINE)
+
+
+def is_start(name: str) -> bool:
+    """Is this notebook 00, which shows the way and therefore has no exercises and nothing that breaks?"""
+    return name.startswith("00_")
+
+
+def file_name(name: str, notebook: NotebookNode) -> Iterator[str]:
+    if not re.fullmatch(r"\d\d_[a-z0-9]+(_[a-z0-9]+)*\.ipynb", name):
+        yield "the name is not NN_snake_case.ipynb"
+
+
+def opening(name: str, notebook: NotebookNode) -> Iterator[str]:
+    if not (notebook.cells[0].cell_type == "markdown" and notebook.cells[0].source.startswith("# ")):
+        yield "the first cell is no title"
+    before_code = itertools.takewhile(lambda cell: cell.cell_type == "markdown", notebook.cells)
+    text = "\n".join(cell.source for cell in before_code)
+    for phrase in ("You will be able to", "Prerequisites", "Minutes"):
+        if phrase.lower() not in text.lower():
+            yield f"the opening lacks {phrase!r}"
+
+
+def closing(name: str, notebook: NotebookNode) -> Iterator[str]:
+    wanted = ["## Recap"] if is_start(name) else ["## Where it breaks", "## Exercises", "## Recap"]
+    sections = [h for h in headings(notebook) if h.startswith("## ") and not h.startswith("## Next")]
+    if sections[-len(wanted) :] != wanted:
+        yield f"the last sections are not {wanted}"
+    if "Next" not in notebook.cells[-1].source:
+        yield "the last cell does not say what is Next"
+
+
+def exercises(name: str, notebook: NotebookNode) -> Iterator[str]:
+    found = re.findall(r"^### Exercise (\d+)", "\n".join(headings(notebook)), re.MULTILINE)
+    if not is_start(name) and found not in (list("123"), list("1234"), list("12345")):
+        yield f"exercises {found}, not three to five numbered from 1"
+
+
+def slides(name: str, notebook: NotebookNode) -> Iterator[str]:
+    for cell in notebook.cells:
+        if "slide_type" not in cell.metadata.get("slideshow", {}):
+            yield f"{cell.id}: no slide type"
+
+
+def short_cells(name: str, notebook: NotebookNode) -> Iterator[str]:
+    counts = {cell.id: lines(cell) for cell in cells(notebook, "code")}
+    for cell, count in counts.items():
+        if count > MAX_LINES:
+            yield f"{cell}: {count} lines of code, over {MAX_LINES}"
+    if median(counts.values()) > MAX_MEDIAN_LINES:
+        yield f"the median code cell has {median(counts.values())} lines, over {MAX_MEDIAN_LINES}"
+
+
+def enough_prose(name: str, notebook: NotebookNode) -> Iterator[str]:
+    prose = "\n".join(cell.source for cell in cells(notebook, "markdown"))
+    prose = re.sub(
+        r"```.*?```|\$\$.*?\$\$|\$[^$]*\$", " ", prose, flags=re.DOTALL
+    )  # neither code nor formulas
+    words = len(re.findall(r"\w*[^\W\d_]\w*", prose))
+    code = sum(lines(cell) for cell in cells(notebook, "code"))
+    if words < MIN_WORDS_PER_LINE * code:
+        yield f"{words} words of prose for {code} lines of code, under {MIN_WORDS_PER_LINE} a line"
+
+
+def executed_in_order(name: str, notebook: NotebookNode) -> Iterator[str]:
+    counts = [cell.execution_count for cell in cells(notebook, "code")]
+    if counts != list(range(1, len(counts) + 1)):
+        yield f"execution counts {counts}: run `make outputs`"
+
+
+def clean_outputs(name: str, notebook: NotebookNode) -> Iterator[str]:
+    for cell in cells(notebook, "code"):
+        for output in cell.outputs:
+            if output.output_type == "error" or output.get("name") == "stderr":
+                yield f"{cell.id}: stored error or stderr"
+            if any("widget" in kind for kind in output.get("data", {})):
+                yield f"{cell.id}: stored widget: run `make outputs`"
+
+
+def same_on_every_machine(name: str, notebook: NotebookNode) -> Iterator[str]:
+    for cell, text in [*texts(notebook), *((cell.id, cell.source) for cell in notebook.cells)]:
+        if MACHINE_PATH.search(text):
+            yield f"{cell}: path of one machine"
+    for cell, text in texts(notebook):
+        if ADDRESS.search(text):
+            yield f"{cell}: address or repr of an object"
+
+
+def plain_metadata(name: str, notebook: NotebookNode) -> Iterator[str]:
+    if notebook.metadata.get("kernelspec", {}).get("name") != "python3":
+        yield "the kernel is not python3"
+    if notebook.metadata.get("language_info") != {"name": "python"} or len(notebook.metadata) != 2:
+        yield "metadata beyond kernel and language: run `make outputs`"
+
+
+def everything_is_compared(name: str, notebook: NotebookNode) -> Iterator[str]:
+    ignored = set()
+    for cell in cells(notebook, "code"):
+        if NBVAL_SKIP.search(markers(cell)):
+            yield f"{cell.id}: nbval skips it"
+        if NBVAL_IGNORE.search(markers(cell)):
+            ignored.add(cell.id)
+    allowed = set(ALLOWED_IGNORED.get(name, {}))
+    for cell in sorted(ignored - allowed):
+        yield f"{cell}: output ignored without a reason in ALLOWED_IGNORED"
+    for cell in sorted(allowed - ignored):
+        yield f"{cell}: in ALLOWED_IGNORED, but its output is compared"
+
+
+def no_hidden_warnings(name: str, notebook: NotebookNode) -> Iterator[str]:
+    for cell in cells(notebook, "code"):
+        if "warnings.filterwarnings" in cell.source:
+            yield f"{cell.id}: hides warnings"
+
+
+def figures_are_asserted(name: str, notebook: NotebookNode) -> Iterator[str]:
+    code = cells(notebook, "code")
+    figures = sum(any(k.startswith("image/") for o in c.outputs for k in o.get("data", {})) for c in code)
+    checks = sum(bool(CHECK.search(cell.source)) for cell in code)
+    if checks < figures:
+        yield f"{figures} cells with figures, but {checks} with assertions"
+
+
+def small_file(name: str, notebook: NotebookNode) -> Iterator[str]:
+    size = len(nbformat.writes(notebook).encode())
+    if size >= MAX_BYTES:
+        yield f"{size} bytes, not under {MAX_BYTES}"
+
+
+RULES: list[Rule] = [
+    file_name,
+    opening,
+    closing,
+    exercises,
+    slides,
+    short_cells,
+    enough_prose,
+    executed_in_order,
+    clean_outputs,
+    same_on_every_machine,
+    plain_metadata,
+    everything_is_compared,
+    no_hidden_warnings,
+    figures_are_asserted,
+    small_file,
+]
+
+
+def test_there_are_notebooks():
+    assert NOTEBOOKS, "no notebooks found"
+    assert set(ALLOWED_IGNORED) <= {path.name for path in NOTEBOOKS}
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook(path: Path, rule: Rule):
+    assert list(rule(path.name, nbformat.read(path, as_version=4))) == []
+
+
+def test_the_readme_shows_the_stored_picture():
+    notebook = nbformat.read(NOTEBOOKS[0].parent / README_NOTEBOOK, as_version=4)
+    assert README_PICTURE.read_bytes() == first_picture(notebook), "run `make outputs`"
+
+
+# A notebook that keeps every rule, and faults to plant in it.
+
+FIGURE = new_output("display_data", {"image/png": "", "text/plain": "a line"})
+
+
+def good_notebook() -> NotebookNode:
+    def text(source: str) -> NotebookNode:
+        return new_markdown_cell(source, metadata={"slideshow": {"slide_type": "slide"}})
+
+    def code(count: int, source: str, *outputs: NotebookNode) -> NotebookNode:
+        metadata = {"slideshow": {"slide_type": "-"}}
+        return new_code_cell(source, execution_count=count, outputs=list(outputs), metadata=metadata)
+
+    return new_notebook(
+        cells=[
+            text("# Why 2?\n\nYou will be able to derive it. Prerequisites: none. Minutes: 5."),
+            code(1, "assert 1 + 1 == 2\nprint(2)", new_output("stream", name="stdout", text="2\n")),
+            text("## Where it breaks\n\nNowhere."),
+            code(2, "plot()", FIGURE),
+            text("## Exercises\n\n### Exercise 1\n\n### Exercise 2\n\n### Exercise 3"),
+            text("## Recap\n\nOne and one make two."),
+            text("**Next:** three."),
+        ],
+        metadata={
+            "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+        },
+    )
+
+
+GOOD_NAME = "99_a_good_notebook.ipynb"
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_a_good_notebook_passes(rule: Rule):
+    assert list(rule(GOOD_NAME, good_notebook())) == []
+
+
+def planted(cell: int, old: str, new: str) -> NotebookNode:
+    notebook = good_notebook()
+    assert old in notebook.cells[cell].source
+    notebook.cells[cell].source = notebook.cells[cell].source.replace(old, new)
+    return notebook
+
+
+def with_output(output_type: str, **fields) -> NotebookNode:
+    notebook = good_notebook()
+    notebook.cells[1].outputs = [new_output(output_type, **fields)]
+    return notebook
+
+
+def with_change(change: Callable[[NotebookNode], object]) -> NotebookNode:
+    notebook = good_notebook()
+    change(notebook)
+    return notebook
+
+
+def stream(text: str) -> NotebookNode:
+    return with_output("stream", name="stdout", text=text)
+
+
+def tagged(tag: str) -> NotebookNode:
+    return with_change(lambda nb: nb.cells[1].metadata.update(tags=[tag]))
+
+
+@pytest.mark.parametrize(
+    "name", ["4_relu.ipynb", "04_ReLU.ipynb", "04-relu.ipynb", "04_.ipynb", "04_relu.ipynb.bak"]
+)
+def test_a_wrong_name_is_found(name: str):
+    assert list(file_name(name, good_notebook()))
+
+
+PLANTED_FAULTS = [
+    (opening, planted(0, "# Why", "Why")),
+    (opening, planted(0, "You will be able to", "We")),
+    (opening, planted(0, "Prerequisites", "Needs")),
+    (opening, planted(0, "Minutes", "Time")),
+    (closing, planted(2, "## Where it breaks", "## Limits")),
+    (closing, planted(5, "## Recap", "## Exercises")),
+    (closing, planted(6, "Next", "Then")),
+    (exercises, planted(4, "### Exercise 3", "### Exercise 4")),
+    (exercises, planted(4, "### Exercise 3", "")),
+    (slides, with_change(lambda nb: nb.cells[2].metadata.clear())),
+    (short_cells, planted(1, "print(2)", "print(2)\n" * 25)),
+    (short_cells, planted(1, "print(2)", "print(2)\n" * 16)),
+    (enough_prose, planted(1, "print(2)", "print(2)\n" * 8)),
+    (enough_prose, with_change(lambda nb: nb.cells[0].update(source="# Why? $" + "word " * 99 + "$"))),
+    (executed_in_order, with_change(lambda nb: nb.cells[1].update(execution_count=None))),
+    (executed_in_order, with_change(lambda nb: nb.cells[3].update(execution_count=1))),
+    (clean_outputs, with_output("error", ename="ValueError", evalue="", traceback=[])),
+    (clean_outputs, with_output("stream", name="stderr", text="UserWarning")),
+    (clean_outputs, with_output("display_data", data={"application/vnd.jupyter.widget-view+json": {}})),
+    (same_on_every_machine, stream("/home/ada/course")),
+    (same_on_every_machine, stream("C:\\Users\\ada")),
+    (same_on_every_machine, planted(1, "print(2)", "open('/tmp/x')")),
+    (same_on_every_machine, stream("<function f at 0x7f0012345678>")),
+    (same_on_every_machine, with_output("display_data", data={"text/plain": "<Axes: >"})),
+    (plain_metadata, with_change(lambda nb: nb.metadata.kernelspec.update(name="course"))),
+    (plain_metadata, with_change(lambda nb: nb.metadata.update(widgets={}))),
+    (plain_metadata, with_change(lambda nb: nb.metadata.language_info.update(version="3.11.7"))),
+    (everything_is_compared, tagged("nbval-skip")),
+    (everything_is_compared, tagged("nbval-ignore-output")),
+    (everything_is_compared, planted(1, "print(2)", "# NBVAL_SKIP")),
+    (everything_is_compared, planted(1, "print(2)", "# NBVAL_IGNORE_OUTPUT")),
+    (no_hidden_warnings, planted(1, "print(2)", "warnings.filterwarnings('ignore')")),
+    (figures_are_asserted, planted(1, "assert", "print")),
+    (small_file, stream("2" * MAX_BYTES)),
+]
+
+
+@pytest.mark.parametrize(
+    ("rule", "notebook"), PLANTED_FAULTS, ids=[rule.__name__ for rule, _ in PLANTED_FAULTS]
+)
+def test_a_planted_fault_is_found(rule: Rule, notebook: NotebookNode):
+    assert list(rule(GOOD_NAME, notebook))
+
+
+def test_a_needless_permission_is_found(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(ALLOWED_IGNORED, GOOD_NAME, {"no-such-cell": "prints a time"})
+    assert list(everything_is_compared(GOOD_NAME, good_notebook()))
+
+
+def test_every_rule_has_a_planted_fault():
+    assert {rule for rule, _ in PLANTED_FAULTS} | {file_name} == set(RULES)
