@@ -43,5 +43,5 @@ def leaky_relu(negative_slope: float) -> Activation:
     return Activation(
         "leaky_relu",
         lambda z: torch.where(z > 0, z, negative_slope * z),
-        lambda z: torch.where(z > 0, 1.0, negative_slope).to(z.dtype),
+        lambda z: torch.where(z > 0, torch.ones_like(z), negative_slope),
     )

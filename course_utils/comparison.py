@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 
 class Estimate(NamedTuple):
-    """A measured number and its standard error, in the same unit."""
+    """A measured number and its standard error, in the same unit; an error of 0 means an exact number."""
 
     value: float
     standard_error: float
@@ -35,7 +35,10 @@ def mean_of(samples: ArrayLike) -> Estimate:
 
 
 def root_mean_of(samples: ArrayLike) -> Estimate:
-    """Estimate sqrt(E x), the root of a mean: an RMS from mean squares, a pooled std from variances."""
+    """Estimate sqrt(E x), the root of a mean: an RMS from mean squares, a pooled std from variances.
+
+    Raises: ValueError as `mean_of`, and for a mean that is not positive.
+    """
     mean, error = mean_of(samples)
     if mean <= 0:
         raise ValueError(f"the root of a mean needs a positive mean; got {mean}")
@@ -43,24 +46,31 @@ def root_mean_of(samples: ArrayLike) -> Estimate:
 
 
 def std_of(samples: ArrayLike) -> Estimate:
-    """Estimate a standard deviation: standard error sqrt((m4 - s**4) / N) / (2 s), no law assumed."""
+    """Estimate a standard deviation: standard error sqrt((m4 - s**4) / N) / (2 s), no law assumed.
+
+    Raises: ValueError as `mean_of`, and for samples with two equally frequent values, whose error to first
+    order is 0 though they are not exact.
+    """
     x = _samples(samples)
-    deviations = x - x.mean()
-    s, m4 = float(x.std(ddof=1)), float((deviations**4).mean())
-    return Estimate(s, math.sqrt(max(m4 - s**4, 0) / x.size) / (2 * s) if s else 0.0)
+    scale = np.abs(x - x.mean()).max()
+    if scale == 0:
+        return Estimate(0.0, 0.0)
+    d = (x - x.mean()) / scale  # so that no power of it overflows or underflows
+    variance = (d**2).mean()
+    spread = (d**4).mean() - variance**2
+    if spread < 1e-12 * variance**2:
+        raise ValueError("two-valued samples: their standard deviation has no error to first order")
+    return Estimate(float(scale * d.std(ddof=1)), float(scale * math.sqrt(spread / (4 * variance * x.size))))
 
 
 def median_of(samples: ArrayLike) -> Estimate:
-    """Estimate a median: its error is half the distance of the order statistics at N/2 +- sqrt(N)/2."""
+    """Estimate a median: its error is half the distance of the order statistics at N/2 +- sqrt(N)/2.
+
+    Raises: ValueError as `mean_of`.
+    """
     x = np.sort(_samples(samples))
-    reach = math.sqrt(x.size) / 2
-    low, high = math.floor(x.size / 2 - reach), min(math.ceil(x.size / 2 + reach), x.size - 1)
-    return Estimate(float(np.median(x)), float(x[high] - x[low]) / 2)
-
-
-def share_of(outcomes: ArrayLike) -> Estimate:
-    """Estimate a probability from independent true/false outcomes."""
-    return mean_of(np.asarray(outcomes, dtype=float))
+    low = max(math.floor((x.size - math.sqrt(x.size)) / 2), 0)
+    return Estimate(float(np.median(x)), float(x[x.size - 1 - low] - x[low]) / 2)
 
 
 class Row(NamedTuple):
@@ -69,6 +79,12 @@ class Row(NamedTuple):
     quantity: str
     predicted: float
     measured: Estimate
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether prediction and measurement are numbers, with a standard error that is one too."""
+        numbers = math.isfinite(self.predicted) and math.isfinite(self.measured.value)
+        return numbers and 0 <= self.measured.standard_error < math.inf
 
     @property
     def z(self) -> float:
@@ -82,15 +98,18 @@ class Row(NamedTuple):
 def format_estimate(row: Row) -> tuple[str, str, str]:
     """Return predicted, measured and standard error as text.
 
-    The standard error gets two significant digits and decides where the others end, so that a text that is
-    compared between machines carries no digit that is noise.
+    The standard error gets two significant digits and decides where the others end: further digits would be
+    noise, and might differ between machines.
     """
     value, error = row.measured
-    if not error:
-        return f"{row.predicted:.6g}", f"{value:.6g}", "exact"
-    size = math.floor(math.log10(max(abs(value), error)))
+    if not row.is_sound:
+        return f"{row.predicted:g}", f"{value:g}", f"{error:g}"
+    if error == 0:
+        return repr(float(row.predicted)), repr(float(value)), "exact"
+    size = math.floor(math.log10(max(abs(value), abs(row.predicted), error)))
     power = size if size < -3 or size > 5 else 0
-    decimals = max(0, power + 1 - math.floor(math.log10(error)))
+    # 1 - log10 leaves two digits; rounding first keeps 0.0996 from becoming 0.100
+    decimals = max(0, power + 1 - math.floor(math.log10(float(f"{error:.1e}"))))
     suffix = f"e{power:+03d}" if power else ""
     return tuple(f"{x / 10.0**power:.{decimals}f}{suffix}" for x in (row.predicted, value, error))
 
@@ -121,17 +140,25 @@ class Comparison:
     __repr__ = __str__
 
     def _repr_markdown_(self) -> str:
-        header, *body = ("| " + " | ".join(line) + " |" for line in self.cells())
+        lines = ([text.replace("|", "\\|") for text in line] for line in self.cells())
+        header, *body = ("| " + " | ".join(line) + " |" for line in lines)
         return "\n".join([header, "|:--|--:|--:|--:|--:|", *body])
+
+
+def _table(rows: Sequence[tuple[str, float, Estimate]], z_limit: float) -> Comparison:
+    if not rows or not z_limit > 0:
+        raise ValueError(f"expected at least one row and z_limit > 0; got {len(rows)} rows, {z_limit}")
+    return Comparison([Row(*row) for row in rows])
 
 
 def compare(*rows: tuple[str, float, Estimate], z_limit: float = 4.0) -> Comparison:
     """Return the table of (quantity, predicted, measured) rows, having asserted |z| <= `z_limit` in each.
 
-    Raises: AssertionError with the whole table when a prediction is refuted, or a z is nan.
+    Raises: AssertionError with the whole table when a prediction is refuted or a number is not sound;
+    ValueError without rows.
     """
-    table = Comparison([Row(*row) for row in rows])
-    failed = [row.quantity for row in table.rows if not abs(row.z) <= z_limit]
+    table = _table(rows, z_limit)
+    failed = [row.quantity for row in table.rows if not (row.is_sound and abs(row.z) <= z_limit)]
     assert not failed, f"|z| > {z_limit:g} for: {', '.join(failed)}\n{table}"
     return table
 
@@ -139,9 +166,10 @@ def compare(*rows: tuple[str, float, Estimate], z_limit: float = 4.0) -> Compari
 def refute(*rows: tuple[str, float, Estimate], z_limit: float = 4.0) -> Comparison:
     """Return the table of rows whose predictions are wrong, having asserted |z| > `z_limit` in each.
 
-    Raises: AssertionError with the whole table when a prediction survives.
+    Raises: AssertionError with the whole table when a prediction survives or a number is not sound;
+    ValueError without rows.
     """
-    table = Comparison([Row(*row) for row in rows])
-    survived = [row.quantity for row in table.rows if not abs(row.z) > z_limit]
+    table = _table(rows, z_limit)
+    survived = [row.quantity for row in table.rows if not (row.is_sound and abs(row.z) > z_limit)]
     assert not survived, f"|z| <= {z_limit:g}, not refuted: {', '.join(survived)}\n{table}"
     return table

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from course_utils import activations, comparison, mean_field, plotting, propagation
 from course_utils.activations import Activation
 
-NETWORKS = 50
+NETWORKS = 20
 WIDTHS = (16, 64, 256, 512, 1024)
 FLOAT32 = torch.finfo(torch.float32)
 
@@ -32,14 +32,15 @@ class Demo(widgets.VBox):
 
     def __init__(self, question: str, controls: dict[str, widgets.Widget], draw: Drawing) -> None:
         self.question, self.controls, self._draw = question, controls, draw
+        self._resetting = False
         self._defaults = {name: control.value for name, control in controls.items()}
-        self.image = widgets.Image(format="png", layout=widgets.Layout(max_width="900px"))
+        self.image = widgets.Image(format="png", layout=widgets.Layout(width="720px"))
         self.sentence = widgets.HTML()
         self.reset_button = widgets.Button(description="Reset", tooltip="Back to the first setting")
         self.reset_button.on_click(lambda _: self.reset())
         for control in controls.values():
-            control.style.description_width = "initial"
-            control.layout.width = "28em"
+            control.style.description_width = "13em"
+            control.layout.width = "34em"
             control.observe(lambda _: self.redraw(), names="value")
         super().__init__(
             [
@@ -57,6 +58,8 @@ class Demo(widgets.VBox):
 
     def redraw(self) -> None:
         """Draw the figure and the sentence for the controls' present values."""
+        if self._resetting:
+            return
         try:
             figure, text = self._draw(**{name: control.value for name, control in self.controls.items()})
         except Exception as error:
@@ -65,15 +68,18 @@ class Demo(widgets.VBox):
         self.image.value, self.sentence.value = plotting.to_png(figure), text
 
     def reset(self) -> None:
-        """Put every control back to the value it started with."""
+        """Put every control back to the value it started with, and draw once."""
+        self._resetting = True
         for name, value in self._defaults.items():
             self.controls[name].value = value
+        self._resetting = False
+        self.redraw()
 
 
 def _new_figure(columns: int = 1) -> tuple[Figure, Sequence[Axes]]:
     # Fixed margins: a layout engine would draw everything twice, and a slider waits for each drawing.
     figure = Figure(figsize=(9, 4), layout="none")
-    figure.subplots_adjust(left=0.09, right=0.98, bottom=0.16, top=0.9, wspace=0.25)
+    figure.subplots_adjust(left=0.12, right=0.98, bottom=0.16, top=0.9, wspace=0.3)
     return figure, figure.subplots(1, columns, squeeze=False)[0]
 
 
@@ -105,7 +111,7 @@ def explosion_figure(weight_std: float = 1.0, width: int = 512, depth: int = 100
     ax.plot(layers, layers * np.log10(factor), "k--", label="predicted: l · log10(√n σ)")
     for limit, name in (
         (FLOAT32.max, "largest float32"),
-        (FLOAT32.smallest_normal * FLOAT32.eps, "smallest"),
+        (FLOAT32.smallest_normal * FLOAT32.eps, "smallest float32"),
     ):
         ax.axhline(np.log10(limit), color=plotting.ORANGE, linewidth=1)
         ax.text(depth, np.log10(limit), name, ha="right", va="bottom", color=plotting.ORANGE)
@@ -153,28 +159,33 @@ def explosion_demo() -> Demo:
 
 def fan_figure(width: int = 512, depth: int = 100) -> tuple[Figure, str]:
     """Draw networks with Var(w) = 1/width as a fan by layer, with the log-normal law's quantiles."""
-    mean, variance = mean_field.log_second_moment_law(activations.linear, 1.0, depth, width)
+    # One factor chi2_n / n for the random input and one for each layer.
+    growth, noise = mean_field.exact_log_growth(activations.linear, 1.0, width)
+    mean, variance = growth * np.arange(1, depth + 2), noise * np.arange(1, depth + 2)
     rms = propagation.norm_chain(1000, width, depth, activations.linear, 1.0, np.random.default_rng(0)).rms
     figure, (ax,) = _new_figure()
     quantiles = (np.exp((mean + k * np.sqrt(variance)) / 2) for k in (-1.96, 0, 1.96))
     plotting.plot_fan(rms, *quantiles, ax=ax)
     ax.set(
         ylabel="RMS of the layer",
-        ylim=(1e-3, 1e2),
         title=f"1,000 networks, depth / width = {depth / width:.2g}",
     )
+    bottom, top = ax.get_ylim()
+    ax.set_ylim(
+        min(bottom, 0.1), max(top, 10)
+    )  # one scale for most settings, so that the fan is seen to open
     spread, predicted = comparison.std_of(np.log(rms[:, -1])), np.sqrt(variance[-1]) / 2
     return figure, (
-        f"Standard deviation of ln RMS at layer {depth}: predicted √(L/2n) = {predicted:.3f}, measured "
+        f"Standard deviation of ln RMS at layer {depth}: predicted {predicted:.3f} (about √(L/2n)), measured "
         f"over 1,000 networks {spread.value:.3f} ± {spread.standard_error:.3f}. Two networks in three "
-        f"lie within a factor {np.exp(predicted):.2f} of the median {np.exp(mean[-1] / 2):.2f}."
+        f"lie within a factor {np.exp(predicted):.2f} of the median {np.exp(mean[-1] / 2):.2g}."
     )
 
 
 def fan_demo() -> Demo:
-    """Find how many layers a width carries before networks from one law look nothing like each other."""
+    """Find how many layers a width carries before networks drawn from one law drift apart."""
     return Demo(
-        "How deep can a network of width n be before two draws of it differ by a factor of two?",
+        "How deep can networks of width n be before one in three strays from the median by a factor of two?",
         {
             "width": _choice("width (n)", 512, WIDTHS),
             "depth": widgets.IntSlider(100, min=5, max=300, step=5, description="depth (L)"),
@@ -183,7 +194,7 @@ def fan_demo() -> Demo:
     )
 
 
-def tanh_figure(gain: float = 1.0, width: int = 512, depth: int = 100) -> tuple[Figure, str]:
+def tanh_figure(gain: float = 1.0, width: int = 256, depth: int = 100) -> tuple[Figure, str]:
     """Draw the map q -> q' of tanh with its staircase, and the RMS by layer with the infinite-width line."""
     figure, (left, right) = _new_figure(2)
     stop = max(1.0, 1.1 * gain**2)
@@ -213,7 +224,7 @@ def tanh_demo() -> Demo:
         "Which gain keeps both the signal and the gradient of a deep tanh network alive?",
         {
             "gain": _slider("gain (√n × weight std)", 1.0, 0.5, 3.0, 0.05),
-            "depth": widgets.IntSlider(100, min=10, max=200, step=10, description="depth (L)"),
+            "depth": widgets.IntSlider(100, min=10, max=150, step=10, description="depth (L)"),
         },
         tanh_figure,
     )
@@ -235,12 +246,13 @@ def relu_figure(
     ax.set(
         ylabel="RMS of the layer",
         title=f"Predicted: each layer multiplies the RMS by {factor:.3f}",
-        ylim=(1e-16, 1e16),
+        ylim=(1e-24, 1e24),
+        yticks=10.0 ** np.arange(-24, 25, 8),
     )
     return figure, (
-        f"Predicted factor per layer gain × √((1 + a²)/2) = {factor:.4f}; the gain that makes it 1 is "
-        f"√(2/(1 + a²)) = {gain / factor:.4f}. RMS at layer {depth}: predicted {factor**depth:.3g}, "
-        f"measured median {np.median(rms[:, -1]):.3g} (finite width pulls the median below the prediction)."
+        f"Predicted factor per layer: gain × √((1 + a²)/2) = {factor:.4f}. RMS at layer {depth}: predicted "
+        f"{factor**depth:.3g}, measured median {np.median(rms[:, -1]):.3g}. (Finite width pulls the median "
+        f"below the prediction.)"
     )
 
 

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 from scipy.special import digamma, gammaln, polygamma
 
-from course_utils.activations import Activation
+from course_utils.activations import Activation, linear, relu
 
 Function = Callable[[torch.Tensor], torch.Tensor]
 
@@ -38,12 +38,16 @@ def gaussian_expectation(function: Function, std: ArrayLike = 1.0) -> NDArray | 
     """Return E f(std * Z), Z ~ N(0, 1), for each entry of `std`.
 
     Piecewise Gauss-Legendre with an edge at 0: about 1e-13 for functions that are smooth apart from a kink or
-    a jump at 0 (ReLU and its derivative). A kink elsewhere costs accuracy.
+    a jump at 0 (ReLU and its derivative). A kink elsewhere costs accuracy, and so do many oscillations within
+    `std`: E sin(6 Z)**2 is off by 2e-9.
 
-    Raises: ValueError if `function` does not keep the shape, or returns a value that is not finite.
+    Raises: ValueError if `std` is not finite, or if `function` changes the shape or returns nan or inf.
     """
+    std = np.asarray(std, dtype=float)
+    if not np.isfinite(std).all():
+        raise ValueError(f"std, or the root of a q, must be finite; got {std}")
     half, weights = _half_line_rule()
-    z = np.multiply.outer(np.asarray(std, dtype=float), np.concatenate([-half, half]))
+    z = np.multiply.outer(std, np.concatenate([-half, half]))
     values = function(torch.from_numpy(z))
     if values.shape != z.shape:
         raise ValueError(f"the function must keep the shape {z.shape}; it returned {tuple(values.shape)}")
@@ -66,7 +70,10 @@ def length_map(q: ArrayLike, activation: Activation, gain: float = 1.0) -> NDArr
 
 
 def second_moment_profile(activation: Activation, gain: float, depth: int, start: float = 1.0) -> NDArray:
-    """Return E h_l**2 for l = 0..depth, shape (depth + 1,), at infinite width; `start` is E h_0**2."""
+    """Return E h_l**2 for l = 0..depth, shape (depth + 1,), at infinite width; `start` is E h_0**2.
+
+    `gain` is a standard deviation, the result a second moment.
+    """
     moments = [start]
     for _ in range(depth):
         moments.append(output_second_moment(gain**2 * moments[-1], activation))
@@ -76,8 +83,13 @@ def second_moment_profile(activation: Activation, gain: float, depth: int, start
 def fixed_point(activation: Activation, gain: float) -> float:
     """Return q* = length_map(q*), the q that depth settles at: 0 if the signal dies, inf if it explodes.
 
-    Raises: ValueError if every q is fixed, as for ReLU at gain sqrt(2).
+    For activations whose E phi(sqrt(q) Z)**2 / q falls with q, or is constant: tanh, sigmoid, softsign, ReLU
+    and their like. Others, such as GELU, can have a further, unstable fixed point, which this does not see.
+
+    Raises: ValueError if every q is fixed, as for ReLU at gain sqrt(2), or unless 0 < gain < 1e8.
     """
+    if not 0 < gain < 1e8:
+        raise ValueError(f"expected 0 < gain < 1e8; got {gain}")
 
     def growth(log_q: float) -> float:
         return np.log(length_map(np.exp(log_q), activation, gain)) - log_q
@@ -93,7 +105,8 @@ def fixed_point(activation: Activation, gain: float) -> float:
 def chi_1(activation: Activation, gain: float, q: float) -> float:
     """Return gain**2 * E phi'(sqrt(q) Z)**2: the factor by which one layer multiplies a squared gradient.
 
-    Assumes that the weights met on the way back are independent of the forward pass.
+    For square layers; unequal fans bring in a further factor fan_out / fan_in. Assumes that the weights met
+    on the way back are independent of the forward pass.
     Source: Schoenholz et al. (2017), eq. 5.
     """
     return gain**2 * float(gaussian_expectation(lambda z: activation.derivative(z) ** 2, np.sqrt(q)))
@@ -104,9 +117,10 @@ def log_second_moment_law(
 ) -> tuple[NDArray, NDArray]:
     """Return mean and variance of ln(mean square of h_l), l = 0..depth, over networks of finite `width`.
 
-    First order in 1/width, for Gaussian weights and N(0, 1) inputs. With m the mean square, one layer is
+    First order in depth/width, for Gaussian weights and N(0, 1) inputs. With m the mean square, one layer is
     ln m' = g(ln m) + noise; the noise has variance v = Var(phi**2) / (width * (E phi**2)**2) and mean -v/2.
-    `exact_log_growth` is its oracle for linear and ReLU layers.
+    exp(mean / 2) is the geometric mean of the RMS, and for linear and ReLU layers, where `exact_log_growth`
+    has the exact law, nearly its median.
     """
     step = 1e-3
     mean, variance = [-1 / width], [2 / width]  # of ln(chi2_n / n), to first order
@@ -129,9 +143,9 @@ def exact_log_growth(activation: Activation, gain: float, width: int) -> tuple[f
 
     Raises: ValueError for other activations, whose growth depends on m.
     """
-    if activation.name == "linear":
+    if activation is linear:
         active, probability = np.array([width]), np.array([1.0])
-    elif activation.name == "relu":
+    elif activation is relu:
         active = np.arange(1, width + 1)
         log_binomial = gammaln(width + 1) - gammaln(active + 1) - gammaln(width - active + 1)
         probability = np.exp(log_binomial - width * np.log(2))
@@ -145,7 +159,12 @@ def exact_log_growth(activation: Activation, gain: float, width: int) -> tuple[f
 
 
 def crossing_layer(limit: float, factor: float) -> float:
-    """Return the real l at which factor**l = limit: overflow or underflow happens in the layer after it."""
+    """Return the real l at which factor**l = limit: overflow or underflow happens in the layer after it.
+
+    Raises: ValueError unless limit and factor are positive and on the same side of 1: else it never happens.
+    """
+    if not (limit > 0 and factor > 0 and (limit > 1) == (factor > 1) and factor != 1):
+        raise ValueError(f"a factor of {factor} per layer never crosses {limit}")
     return float(np.log(limit) / np.log(factor))
 
 

@@ -16,9 +16,10 @@ class PlainNetwork(nn.Module):
     """h_l = phi(h_{l-1} @ W_l.T + b_l) for l = 1..depth, the activation after every layer.
 
     `widths` lists fan-in and fan-outs: depth + 1 numbers. Weights have torch's layout (fan_out, fan_in) and
-    are filled by `weight_init_(tensor, generator=generator)`; biases by `bias_init_(tensor)`.
+    are filled in place by `weight_init_(tensor, generator=generator)`; biases by `bias_init_(tensor)`. Built
+    in float32 on the CPU; `.to(...)` moves it.
 
-    Raises: ValueError for fewer than two widths.
+    Raises: ValueError for fewer than two widths, or one that is not positive.
     """
 
     def __init__(
@@ -31,13 +32,16 @@ class PlainNetwork(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        if len(widths) < 2:
-            raise ValueError(f"widths needs at least fan-in and fan-out; got {list(widths)}")
+        if len(widths) < 2 or min(widths) < 1:
+            raise ValueError(f"widths needs at least fan-in and fan-out, all positive; got {list(widths)}")
         self.activation = activation
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         for fan_in, fan_out in pairwise(widths):
-            self.weights.append(weight_init_(torch.empty(fan_out, fan_in), generator=generator))
-            self.biases.append(bias_init_(torch.empty(fan_out)))
+            weight, bias = torch.empty(fan_out, fan_in), torch.empty(fan_out)
+            weight_init_(weight, generator=generator)
+            bias_init_(bias)
+            self.weights.append(weight)
+            self.biases.append(bias)
 
     def layers(self, inputs: Tensor) -> Iterator[Tensor]:
         """Yield h_0 = inputs, h_1, ..., h_depth; each has shape (batch, width)."""

@@ -4,7 +4,7 @@ Two ways to the same law. `simulate` draws every weight matrix; `norm_chain` dra
 to one input, which for Gaussian weights is exact at any width and hundreds of times faster.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from course_utils.activations import Activation
-from course_utils.initializers import zeros_
+from course_utils.activations import Activation, linear
 from course_utils.networks import Initializer, PlainNetwork
 
 _CHUNK = 500  # networks per batch of the norm chain: their layer stays within a CPU cache
@@ -50,8 +49,29 @@ class Profile:
         )
 
 
+def _check(count: int, width: int, depth: int = 0, gain: float = 1.0) -> None:
+    whole = all(isinstance(n, int | np.integer) for n in (count, width, depth))
+    if not (whole and count >= 1 and width >= 1 and depth >= 0 and np.isfinite(gain)):
+        raise ValueError(
+            f"expected integers count >= 1, width >= 1, depth >= 0 and a finite gain; "
+            f"got count={count}, width={width}, depth={depth}, gain={gain}"
+        )
+
+
+def _check_batch(network: PlainNetwork, inputs: Tensor) -> None:
+    fan_in = network.weights[0].shape[1]
+    if inputs.ndim != 2 or inputs.shape[1] != fan_in:
+        raise ValueError(f"expected inputs of shape (batch, {fan_in}); got {tuple(inputs.shape)}")
+
+
 def signal_profile(network: PlainNetwork, inputs: Tensor) -> Profile:
-    """Run `inputs` (batch, fan_in) forward and return their profile, one row per input."""
+    """Run `inputs` (batch, fan_in) forward and return their profile, one row per input.
+
+    Statistics are taken in float64: the square of a float32 as small as 1e-24 would be 0.
+
+    Raises: ValueError for inputs of another shape.
+    """
+    _check_batch(network, inputs)
     with torch.no_grad():
         layers = [h.double() for h in network.layers(inputs)]
     return Profile(
@@ -64,7 +84,10 @@ def gradient_profile(network: PlainNetwork, inputs: Tensor, output_gradient: Ten
     """Return the mean square of dL/dh_l over the units, shape (batch, depth + 1), last column given.
 
     `inputs` is (batch, fan_in), `output_gradient` = dL/dh_depth is (batch, fan_out).
+
+    Raises: ValueError for inputs of another shape.
     """
+    _check_batch(network, inputs)
     layers = list(network.layers(inputs.detach().requires_grad_()))
     gradients = torch.autograd.grad(layers[-1], layers, output_gradient)
     return torch.stack([g.double().square().mean(dim=1) for g in gradients], dim=1).cpu().numpy()
@@ -72,17 +95,21 @@ def gradient_profile(network: PlainNetwork, inputs: Tensor, output_gradient: Ten
 
 def simulate(
     count: int,
-    widths: list[int],
+    widths: Sequence[int],
     activation: Activation,
     weight_init_: Initializer,
     *,
     generator: torch.Generator,
-    bias_init_: Initializer = zeros_,
 ) -> Profile:
-    """Draw `count` networks, send one N(0, 1) input through each, and return their profile."""
+    """Draw `count` networks, send one N(0, 1) input through each, and return their profile.
+
+    Raises: ValueError unless count and the widths are integers >= 1, at least two of them.
+    """
+    for width in widths:
+        _check(count, width)
     rows = []
     for _ in range(count):
-        network = PlainNetwork(widths, activation, weight_init_, bias_init_=bias_init_, generator=generator)
+        network = PlainNetwork(widths, activation, weight_init_, generator=generator)
         rows.append(signal_profile(network, torch.randn(1, widths[0], generator=generator)))
     return Profile.stack(rows)
 
@@ -95,8 +122,13 @@ def norm_chain(
     Given its input x, a fresh Gaussian layer outputs W x ~ N(0, gain**2 * mean(x**2)) independently in every
     unit. So `width` normal numbers stand for `width`**2 weights, and the law is exact at any width. It is
     that of one input in each network: two inputs of one network share the weights and need the real thing.
+
+    `gain` is a standard deviation.
+
+    Raises: ValueError unless count and width are integers >= 1, depth >= 0 and gain finite.
     """
-    if activation.name == "linear":
+    _check(count, width, depth, gain)
+    if activation is linear:
         return _linear_chain(count, width, depth, gain, rng)
     sizes = [min(_CHUNK, count - start) for start in range(0, count, _CHUNK)]
     return Profile.stack(_chain(size, width, depth, activation, gain, rng) for size in sizes)

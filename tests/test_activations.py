@@ -60,3 +60,15 @@ def test_derivatives_stay_finite_where_the_function_saturates():
     far = torch.tensor([-1e3, 1e3], dtype=torch.float64)
     for activation in ALL:
         assert torch.isfinite(activation.derivative(far)).all(), activation.name
+
+
+def test_the_slope_of_leaky_relu_is_a_float64():
+    check_derivative(activations.leaky_relu(0.1))
+
+
+def test_a_slope_rounded_to_float32_is_caught():
+    slope = torch.tensor(0.1)
+    leaky = activations.leaky_relu(0.1)
+    wrong = Activation("leaky_relu", leaky.function, lambda z: torch.where(z > 0, 1.0, slope).to(z.dtype))
+    with pytest.raises(AssertionError):
+        check_derivative(wrong)

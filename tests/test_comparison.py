@@ -1,6 +1,8 @@
 """Estimates, tables and assertions of predicted against measured."""
 
 import math
+import re
+from functools import cache
 
 import numpy as np
 import pytest
@@ -28,27 +30,89 @@ ESTIMATORS = {
 }
 
 
-def coverage(estimator, truth, rounds=2000, size=400):
-    """Return the share of rounds in which |z| < 1.96 and the mean of z, for exponential samples."""
-    rng = np.random.default_rng(RNG_SEED)
-    estimates = [estimator(rng.exponential(2.0, size)) for _ in range(rounds)]
-    z = np.array([(e.value - truth) / e.standard_error for e in estimates])
-    return (np.abs(z) < 1.96).mean()
+@cache
+def rounds(estimator):
+    """Return values and standard errors in 4,000 rounds of 2,000 exponential samples."""
+    samples = np.random.default_rng(RNG_SEED).exponential(2.0, (4000, 2000))
+    return np.transpose([estimator(x) for x in samples])
+
+
+def check_standard_error(values, errors):
+    """Compare the mean squared standard error with the variance of the estimates over rounds: |z| <= 5."""
+    deviations = values - values.mean()
+    variance = np.mean(deviations**2)
+    relative_error = math.sqrt((np.mean(deviations**4) / variance**2 - 1) / len(values))
+    assert abs(np.mean(errors**2) / variance - 1) <= 5 * relative_error
+
+
+def check_value(values, truth):
+    assert abs(values.mean() - truth) <= 5 * values.std() / math.sqrt(len(values))
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda f: f.__name__)
-def test_standard_errors_cover(estimator):
-    # 95 % nominal; std and median of a skewed law converge slowly, hence 2 points below are allowed beside
-    # the five standard errors of 2,000 rounds
-    share, error = coverage(estimator, ESTIMATORS[estimator]), math.sqrt(0.95 * 0.05 / 2000)
-    assert 0.93 - 5 * error < share < 0.95 + 5 * error
+def test_standard_errors_are_the_spread_of_the_estimates(estimator):
+    check_standard_error(*rounds(estimator))
 
 
-def test_a_standard_error_that_forgets_the_root_is_caught():
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("factor", [0.9, 1.1, 2000**-0.5])
+def test_a_standard_error_off_by_10_percent_or_a_root_is_caught(estimator, factor):
+    values, errors = rounds(estimator)
+    with pytest.raises(AssertionError):
+        check_standard_error(values, factor * errors)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda f: f.__name__)
+def test_values_are_those_of_the_law(estimator):
+    values, _ = rounds(estimator)
+    check_value(values[:400], ESTIMATORS[estimator])
+    with pytest.raises(AssertionError):
+        check_value(values[:400], 1.02 * ESTIMATORS[estimator])
+
+
+def check_median_at_30(estimator):
+    """Neighbours among 30 uniform numbers are 1/31 apart on average: no nearer than half of that."""
+    samples = np.random.default_rng(RNG_SEED).random((2000, 30))
+    forward, mirrored = ([estimator(x) for x in sign * samples] for sign in (1, -1))
+    np.testing.assert_allclose(np.array(forward), np.array(mirrored) * [-1, 1])
+    errors = np.array(forward)[:, 1]
+    # Var((U_(15) + U_(16)) / 2) from the covariances i (N + 1 - j) / ((N + 1)**2 (N + 2)) of order statistics
+    truth = math.sqrt((15 * 16 + 15 * 15) / (2 * 31**2 * 32))
+    assert abs(errors.mean() - truth) <= 0.5 / 31 + 5 * errors.std() / math.sqrt(len(errors))
+
+
+def test_median_has_its_error_in_small_samples():
+    check_median_at_30(median_of)
+
+
+@pytest.mark.parametrize(("low", "high"), [(12, 18), (11, 17), (11, 18), (13, 16)])
+def test_order_statistics_off_by_one_are_caught(low, high):
     def wrong(samples):
-        return Estimate(samples.mean(), samples.std() / samples.size)
+        x = np.sort(samples)
+        return Estimate(np.median(x), (x[high] - x[low]) / 2)
 
-    assert coverage(wrong, 2.0, rounds=200) < 0.5
+    with pytest.raises(AssertionError):
+        check_median_at_30(wrong)
+
+
+def test_the_std_of_two_equally_frequent_values_has_no_error_to_give():
+    with pytest.raises(ValueError, match="two-valued"):
+        std_of([1, -1] * 500)
+
+
+def check_scale(estimator, scale):
+    samples = np.random.default_rng(RNG_SEED).exponential(1.0, 50)
+    np.testing.assert_allclose(estimator(scale * samples), scale * np.array(estimator(samples)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_std_of_tiny_and_huge_samples(scale):
+    check_scale(std_of, scale)
+
+
+def test_a_square_that_underflows_is_caught():
+    with pytest.raises(AssertionError):
+        check_scale(lambda x: Estimate(np.sqrt(np.var(x)), 0.1 * np.sqrt(np.var(x))), 1e-200)
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda f: f.__name__)
@@ -92,9 +156,11 @@ def test_z():
         (Row("", 1.0, Estimate(0.98, 0.213)), ("1.00", "0.98", "0.21")),
         (Row("", 512.0, Estimate(510.7, 3.4)), ("512.0", "510.7", "3.4")),
         (Row("", 262144.0, Estimate(263261.0, 5163.0)), ("262144", "263261", "5163")),
-        (Row("", 1.012e-24, Estimate(0.9031e-24, 0.0123e-24)), ("10.12e-25", "9.03e-25", "0.12e-25")),
+        (Row("", 1.012e-24, Estimate(0.9031e-24, 0.0123e-24)), ("1.012e-24", "0.903e-24", "0.012e-24")),
         (Row("", 0.0, Estimate(0.0002, 0.001)), ("0.0000", "0.0002", "0.0010")),
-        (Row("", 3.0, Estimate(3.0, 0.0)), ("3", "3", "exact")),
+        (Row("", 1.0, Estimate(1.04, 0.0996)), ("1.00", "1.04", "0.10")),
+        (Row("", 10.0, Estimate(10.4, 0.996)), ("10.0", "10.4", "1.0")),
+        (Row("", 3.0, Estimate(3.0, 0.0)), ("3.0", "3.0", "exact")),
     ],
 )
 def test_digits_follow_from_the_standard_error(row, expected):
@@ -131,11 +197,63 @@ def test_refute_passes_and_fails():
         refute(near, far)
 
 
-def test_nan_is_neither_agreement_nor_refutation():
-    lost = ("lost", math.nan, Estimate(1.0, 0.1))
-    for check in (compare, refute):
-        with pytest.raises(AssertionError):
-            check(lost)
+@pytest.mark.parametrize("check", [compare, refute])
+@pytest.mark.parametrize(
+    ("predicted", "value", "error"),
+    [
+        (math.nan, 1.0, 0.1),
+        (1.0, math.nan, 0.1),
+        (1.0, math.inf, 0.1),
+        (1.0, -math.inf, 0.1),
+        (1.0, 1.0, math.nan),
+        (1.0, 1.0, math.inf),
+        (1.0, math.inf, math.inf),
+        (1.0, 1.0, -0.1),
+        (1.0, 9.0, -0.1),
+        (1.0, 1.0, -math.inf),
+    ],
+)
+def test_what_is_no_number_is_neither_agreement_nor_refutation(check, predicted, value, error):
+    with pytest.raises(AssertionError, match=r"lost\n *quantity .*\nlost .*"):
+        check(("lost", predicted, Estimate(value, error)))
+
+
+@pytest.mark.parametrize("check", [compare, refute])
+def test_a_comparison_of_nothing_is_refused(check):
+    with pytest.raises(ValueError, match="at least one row"):
+        check()
+
+
+@pytest.mark.parametrize("check", [compare, refute])
+@pytest.mark.parametrize("z_limit", [0.0, -4.0, math.nan])
+def test_a_limit_that_decides_nothing_is_refused(check, z_limit):
+    with pytest.raises(ValueError, match=f"z_limit > 0; got 1 rows, {z_limit}"):
+        check(("x", 1.0, Estimate(1.2, 0.1)), z_limit=z_limit)
+
+
+@pytest.mark.parametrize("predicted", [1e8, 1e-8, -1e8, 1e-300])
+def test_digits_of_the_measurement_survive_a_prediction_of_another_size(predicted):
+    _, value, error = map(float, format_estimate(Row("", predicted, Estimate(1.234, 0.0231))))
+    assert (value, error) == (1.234, 0.023)
+
+
+def test_an_exact_number_that_misses_shows_it():
+    row = Row("", 0.3, Estimate(0.1 + 0.2, 0.0))
+    assert format_estimate(row) == ("0.3", "0.30000000000000004", "exact")
+
+
+def check_markdown(text):
+    """A pipe that is not escaped ends a cell: every line has one more than its five cells."""
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines()} == {6}
+
+
+def test_pipes_in_a_quantity_are_escaped_in_markdown():
+    table = compare(("|h| of E[x|y]", 2.0, Estimate(2.02, 0.01)), ("plain", 1.0, Estimate(1.0, 0.0)))
+    check_markdown(table._repr_markdown_())
+    assert r"\|h\| of E[x\|y]" in table._repr_markdown_()
+    assert "|h| of E[x|y]" in str(table)
+    with pytest.raises(AssertionError):
+        check_markdown(table._repr_markdown_().replace("\\", ""))
 
 
 def test_one_percent_is_caught():

@@ -10,7 +10,7 @@ import pytest
 
 import course_utils
 
-PACKAGE = Path(course_utils.__file__).parent
+PACKAGE, TESTS = Path(course_utils.__file__).parent, Path(__file__).parent
 
 # What each module may import from the package. Theory (mean_field) and experiment (propagation) meet only in
 # demos, tests and notebooks.
@@ -93,6 +93,16 @@ def test_every_module_is_in_the_table():
 def test_module_follows_the_rules(module: str):
     source = (PACKAGE / f"{module}.py").read_text(encoding="utf-8")
     assert import_complaints(module, source) + randomness_complaints(module, source) == []
+
+
+# test_initializers also shows what happens without a generator; benchmarks only measures time.
+@pytest.mark.parametrize(
+    "path",
+    [path for path in TESTS.glob("*.py") if path.stem not in {"test_initializers", "benchmarks"}],
+    ids=lambda path: path.stem,
+)
+def test_tests_pass_generators_too(path: Path):
+    assert randomness_complaints(path.stem, path.read_text(encoding="utf-8")) == []
 
 
 def test_importing_the_package_is_cheap():

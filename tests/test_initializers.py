@@ -607,7 +607,7 @@ FAULTY_ZEROS = {
     "rows and columns swapped": lambda w, *rest: w.copy_(init.sparse_(torch.empty(w.T.shape), *rest).T),
     "one zero short": lambda w, sparsity, *rest: init.sparse_(w, sparsity - 1 / len(w), *rest),
     "each entry at random": lambda w, s, std, g: w.normal_(0, std, generator=g).mul_(
-        torch.rand(w.shape) >= s
+        torch.rand(w.shape, generator=g) >= s
     ),
     "variance given for std": lambda w, sparsity, std, g: init.sparse_(w, sparsity, std**2, g),
 }

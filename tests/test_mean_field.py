@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.special import digamma, polygamma
 
 from course_utils import mean_field
-from course_utils.activations import leaky_relu, linear, relu, sigmoid, softsign, tanh
+from course_utils.activations import Activation, leaky_relu, linear, relu, sigmoid, softsign, tanh
 
 STDS = np.array([1e-6, 0.03, 1.0, 7.0, 300.0])
 
@@ -129,6 +130,11 @@ def test_exact_growth_in_the_smallest_layer():
     assert math.isclose(mean_field.exact_log_growth(relu, 2.0, 1)[0], mean + math.log(4))
 
 
+def test_exact_growth_is_not_taken_in_by_a_name():
+    with pytest.raises(ValueError, match="must be linear or relu"):
+        mean_field.exact_log_growth(Activation("linear", torch.relu, torch.ones_like), 1.0, 8)
+
+
 def test_exact_growth_knows_only_two_activations():
     with pytest.raises(ValueError, match="must be linear or relu; got tanh"):
         mean_field.exact_log_growth(tanh, 1.0, 8)
@@ -158,3 +164,69 @@ def test_relu_cosine_map_ends():
     assert mean_field.relu_cosine_map(1.0) == 1
     assert mean_field.relu_cosine_map(-1.0) == pytest.approx(0, abs=1e-15)
     assert mean_field.relu_cosine_map(0.0) == pytest.approx(1 / math.pi)
+
+
+def test_relu_cosine_map_forgives_a_cosine_rounded_above_1():
+    assert mean_field.relu_cosine_map(np.nextafter(1.0, 2.0)) == 1
+    assert mean_field.relu_cosine_map(np.nextafter(-1.0, -2.0)) == pytest.approx(0, abs=1e-15)
+
+
+def check_start(law):
+    def error(width):
+        mean, variance = law(tanh, 1.0, 0, width)
+        exact = digamma(width / 2) - math.log(width / 2), polygamma(1, width / 2)
+        return np.abs([mean[0] - exact[0], variance[0] - exact[1]])
+
+    assert (error(100) < 3 / 100**2).all()
+    assert (error(200) < error(100) / 3.5).all()  # second order: a quarter
+
+
+def test_the_first_order_law_starts_at_a_gaussian_input():
+    check_start(mean_field.log_second_moment_law)
+
+
+@pytest.mark.parametrize("fault", [(0.0, 1.0), (2.0, 1.0), (1.0, 0.5), (1.0, 0.0)], ids=str)
+def test_a_wrong_start_is_caught(fault):
+    def wrong(*arguments):
+        mean, variance = mean_field.log_second_moment_law(*arguments)
+        return fault[0] * mean, fault[1] * variance
+
+    with pytest.raises(AssertionError):
+        check_start(wrong)
+
+
+def test_profile_starts_at_1_unless_told():
+    m = mean_field.second_moment_profile(tanh, 1.3, 1)
+    assert m.tolist() == [1.0, mean_field.output_second_moment(1.3**2, tanh)]
+
+
+@pytest.mark.parametrize("gain", [0.0, -1.0, math.nan, math.inf])
+def test_fixed_point_refuses_a_gain_without_a_signal(gain):
+    with pytest.raises(ValueError, match=f"gain.* got {gain}"):
+        mean_field.fixed_point(tanh, gain)
+
+
+@pytest.mark.parametrize(
+    ("limit", "factor"),
+    [
+        (0.5, 1.0),
+        (0.5, 0.0),
+        (0.5, -2.0),
+        (2.0, 1.0),
+        (2.0, 0.0),
+        (2.0, -2.0),
+        (2.0, 0.5),
+        (0.5, 2.0),
+        (0.0, 0.5),
+        (2.0, math.nan),
+    ],
+)
+def test_a_limit_that_is_never_crossed_is_refused(limit, factor):
+    with pytest.raises(ValueError, match=f"{factor} per layer never crosses {limit}"):
+        mean_field.crossing_layer(limit, factor)
+
+
+@pytest.mark.parametrize("std", [math.nan, math.inf])
+def test_an_expectation_names_a_std_that_is_not_finite(std):
+    with pytest.raises(ValueError, match=f"std.* must be finite; got {std}"):
+        mean_field.gaussian_expectation(torch.relu, std)

@@ -1,5 +1,6 @@
 """Figures: what is drawn, not how it looks."""
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -7,6 +8,8 @@ import torch
 from matplotlib.colors import to_rgba
 
 from course_utils import plotting
+
+matplotlib.use("agg")
 
 RNG = np.random.default_rng(0)
 SAMPLES = np.exp(RNG.standard_normal((40, 25)))  # (networks, layers)
@@ -94,3 +97,54 @@ def test_palette_differs_in_grey_too():
 
     used_together = sorted(luminance(c) for c in (plotting.BLUE, plotting.ORANGE, plotting.GREEN))
     assert np.diff(used_together).min() > 0.02
+
+
+def test_plot_signal_takes_marker_color_and_label():
+    ax = plotting.plot_signal(SAMPLES, marker="s", color=plotting.PINK, label="He")
+    (markers,) = lines(ax, "None")
+    assert (markers.get_marker(), markers.get_color(), markers.get_label()) == ("s", plotting.PINK, "He")
+    assert to_rgba(ax.collections[0].get_facecolor()[0])[:3] == to_rgba(plotting.PINK)[:3]
+
+
+def check_fan(ax, low, middle, high):
+    (dashed,) = lines(ax, "--")
+    np.testing.assert_array_equal(dashed.get_ydata(), middle)
+    for line, values in zip(lines(ax, ":"), (low, high), strict=True):
+        np.testing.assert_array_equal(line.get_ydata(), values)
+
+
+def test_plot_fan_draws_each_quantile():
+    low, middle, high = np.multiply.outer([0.5, 1, 3], np.geomspace(1, 2, 25))
+    ax = plotting.plot_fan(SAMPLES, low, middle, high)
+    check_fan(ax, low, middle, high)
+    with pytest.raises(AssertionError):
+        check_fan(ax, high, middle, low)
+    with pytest.raises(AssertionError):
+        check_fan(ax, low, low, high)
+
+
+def test_plot_fan_names_its_lines_in_a_legend():
+    one = np.ones(25)
+    texts = [t.get_text() for t in plotting.plot_fan(SAMPLES, one / 2, one, one * 2).get_legend().get_texts()]
+    assert texts == ["predicted median", "predicted 95 %"]
+
+
+def test_plot_fan_shows_five_single_networks():
+    one = np.ones(25)
+    solid = lines(plotting.plot_fan(SAMPLES, one / 2, one, one * 2), "-")
+    np.testing.assert_array_equal([line.get_ydata() for line in solid], SAMPLES[:5])
+
+
+def test_plot_cobweb_draws_the_map_and_the_diagonal():
+    ax = plotting.plot_cobweb(np.sqrt, 0.1, 3, stop=2)
+    (dashed,) = lines(ax, "--")
+    np.testing.assert_allclose(dashed.get_ydata(), np.sqrt(dashed.get_xdata()))
+    diagonal = ax.lines[0]
+    np.testing.assert_array_equal(diagonal.get_xdata(), diagonal.get_ydata())
+    for line in (dashed, diagonal):
+        assert (line.get_xdata()[0], line.get_xdata()[-1]) == (0, 2)
+
+
+def test_layer_histograms_take_a_color():
+    (ax,) = plotting.plot_layer_histograms({1: SAMPLES[0]}, (0, 8), color=plotting.GREEN)
+    assert {patch.get_facecolor() for patch in ax.patches} == {to_rgba(plotting.GREEN)}

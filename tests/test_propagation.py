@@ -1,5 +1,7 @@
 """Profiles: what they measure, on networks small enough to compute by hand."""
 
+import math
+import re
 from functools import partial
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 import torch
 
 from course_utils import activations, propagation
+from course_utils.activations import Activation
 from course_utils.initializers import eye_, lecun_normal_
 from course_utils.networks import PlainNetwork
 from course_utils.propagation import Profile
@@ -14,6 +17,10 @@ from course_utils.propagation import Profile
 
 def identity_(weight, generator):
     return eye_(weight)
+
+
+def normal(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
 
 
 def make(activation=activations.tanh, widths=(6, 5, 4), seed=0):
@@ -32,13 +39,13 @@ def test_profile_statistics_are_over_units():
 
 
 def test_one_row_per_input():
-    profile = propagation.signal_profile(make(), torch.randn(7, 6))
+    profile = propagation.signal_profile(make(), normal(7, 6))
     assert profile.mean.shape == profile.second_moment.shape == (7, 3)
 
 
 def test_gradient_profile_against_finite_differences():
     network = make().double()
-    x, u = torch.randn(1, 6, dtype=torch.float64), torch.randn(1, 4, dtype=torch.float64)
+    x, u = normal(1, 6).double(), normal(1, 4).double()
     profile = propagation.gradient_profile(network, x, u)
     step = 1e-6 * torch.eye(6, dtype=torch.float64)
     slopes = ((network(x + step) - network(x - step)) @ u.T / 2e-6).squeeze().detach()
@@ -48,7 +55,7 @@ def test_gradient_profile_against_finite_differences():
 
 
 def test_profiles_leave_the_network_and_the_input_alone():
-    network, x = make(), torch.randn(2, 6)
+    network, x = make(), normal(2, 6)
     propagation.signal_profile(network, x)
     propagation.gradient_profile(network, x, torch.ones(2, 4))
     assert all(p.grad is None for p in network.parameters())
@@ -92,3 +99,84 @@ def test_a_dead_relu_signal_stays_zero():
     profile = propagation.norm_chain(200, 1, 20, activations.relu, 1.0, np.random.default_rng(0))
     assert (profile.second_moment[:, -1] == 0).mean() > 0.9
     assert np.isfinite(profile.second_moment).all()
+
+
+def check_tiny_squares(squares):
+    """`squares` maps a float32 batch of the value x to x**2, which float32 cannot hold for x = 1e-30."""
+    x = torch.full((2, 4), 1e-30)
+    np.testing.assert_allclose(squares(x), np.full((2, 3), x[0, 0].item() ** 2), rtol=1e-12)
+
+
+def identity_network():
+    return PlainNetwork([4, 4, 4], activations.linear, identity_)
+
+
+def test_squares_of_tiny_signals_are_float64():
+    check_tiny_squares(lambda x: propagation.signal_profile(identity_network(), x).second_moment)
+
+
+def test_squares_of_tiny_gradients_are_float64():
+    check_tiny_squares(lambda u: propagation.gradient_profile(identity_network(), torch.ones(2, 4), u))
+
+
+def test_a_square_taken_in_float32_is_caught():
+    def late(x):
+        return torch.stack([x.square().mean(dim=1).double()] * 3, dim=1).numpy()
+
+    with pytest.raises(AssertionError):
+        check_tiny_squares(late)
+
+
+def test_a_second_moment_rounded_below_the_squared_mean_has_std_0():
+    mean = np.array([[0.1, 3.0]])
+    assert Profile(mean, np.nextafter(mean**2, 0)).std.tolist() == [[0.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"count": 0},
+        {"count": 2.0},
+        {"width": 0},
+        {"width": 4.5},
+        {"depth": -1},
+        {"depth": 1.5},
+        {"gain": math.nan},
+        {"gain": math.inf},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("activation", [activations.linear, activations.tanh], ids=lambda a: a.name)
+def test_the_chain_names_what_it_cannot_run(activation, fault):
+    arguments = {"count": 2, "width": 4, "depth": 3, "gain": 1.0} | fault
+    (passed,) = (f"{name}={value}" for name, value in fault.items())
+    with pytest.raises(ValueError, match=f"got.*{re.escape(passed)}"):
+        propagation.norm_chain(**arguments, activation=activation, rng=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("count", "widths", "passed"),
+    [(0, [4, 4], "count=0"), (-1, [4, 4], "count=-1"), (2, [0, 4], "width=0"), (2, [4.5, 4], r"width=4\.5")],
+)
+def test_simulate_names_what_it_cannot_run(count, widths, passed):
+    generator = torch.Generator().manual_seed(0)
+    with pytest.raises(ValueError, match=f"got.*{passed}"):
+        propagation.simulate(count, widths, activations.tanh, lecun_normal_, generator=generator)
+
+
+@pytest.mark.parametrize("shape", [(6,), (2, 5), (1, 2, 6)])
+@pytest.mark.parametrize(
+    "profile",
+    [propagation.signal_profile, partial(propagation.gradient_profile, output_gradient=torch.ones(2, 4))],
+    ids=["signal", "gradient"],
+)
+def test_inputs_of_another_shape_are_refused(profile, shape):
+    with pytest.raises(ValueError, match=re.escape(f"shape (batch, 6); got {shape}")):
+        profile(make(), torch.zeros(shape))
+
+
+def test_only_the_linear_activation_itself_takes_the_shortcut():
+    namesake = Activation("linear", torch.relu, torch.ones_like)
+    run = partial(propagation.norm_chain, 3, 8, 4, gain=1.0)
+    named, relu = (run(activation=a, rng=np.random.default_rng(0)) for a in (namesake, activations.relu))
+    np.testing.assert_array_equal(named.second_moment, relu.second_moment)
