@@ -59,11 +59,6 @@ def headings(notebook: NotebookNode) -> list[str]:
     return re.findall(r"^#+ .*$", prose, re.MULTILINE)
 
 
-def is_start(name: str) -> bool:
-    """Is this notebook 00, which shows the way and therefore has no exercises and nothing that breaks?"""
-    return name.startswith("00_")
-
-
 def file_name(name: str, notebook: NotebookNode) -> Iterator[str]:
     if not re.fullmatch(r"\d\d_[a-z0-9]+(_[a-z0-9]+)*\.ipynb", name):
         yield "the name is not NN_snake_case.ipynb"
@@ -80,7 +75,7 @@ def opening(name: str, notebook: NotebookNode) -> Iterator[str]:
 
 
 def closing(name: str, notebook: NotebookNode) -> Iterator[str]:
-    wanted = ["## Recap"] if is_start(name) else ["## Where it breaks", "## Exercises", "## Recap"]
+    wanted = ["## Where it breaks", "## Exercises", "## Recap"]
     sections = [h for h in headings(notebook) if h.startswith("## ") and not h.startswith("## Next")]
     if sections[-len(wanted) :] != wanted:
         yield f"the last sections are not {wanted}"
@@ -90,7 +85,7 @@ def closing(name: str, notebook: NotebookNode) -> Iterator[str]:
 
 def exercises(name: str, notebook: NotebookNode) -> Iterator[str]:
     found = re.findall(r"^### Exercise (\d+)", "\n".join(headings(notebook)), re.MULTILINE)
-    if not is_start(name) and found not in (list("123"), list("1234"), list("12345")):
+    if found not in (list("123"), list("1234"), list("12345")):
         yield f"exercises {found}, not three to five numbered from 1"
 
 
