@@ -87,8 +87,8 @@ def _slider(label: str, value: float, low: float, high: float, step: float) -> w
     return widgets.FloatSlider(value, min=low, max=high, step=step, description=label)
 
 
-def _choice(label: str, value: int, options: Sequence[int]) -> widgets.SelectionSlider:
-    return widgets.SelectionSlider(options=options, value=value, description=label)
+def _width_slider() -> widgets.SelectionSlider:
+    return widgets.SelectionSlider(options=WIDTHS, value=512, description="width (n)")
 
 
 def _networks(width: int, depth: int, activation: Activation, gain: float) -> propagation.Profile:
@@ -151,7 +151,7 @@ def explosion_demo() -> Demo:
                 description="weight std (σ)",
                 readout_format=".4f",
             ),
-            "width": _choice("width (n)", 512, WIDTHS),
+            "width": _width_slider(),
         },
         explosion_figure,
     )
@@ -187,7 +187,7 @@ def fan_demo() -> Demo:
     return Demo(
         "How deep can networks of width n be before one in three strays from the median by a factor of two?",
         {
-            "width": _choice("width (n)", 512, WIDTHS),
+            "width": _width_slider(),
             "depth": widgets.IntSlider(100, min=5, max=300, step=5, description="depth (L)"),
         },
         fan_figure,
@@ -237,12 +237,10 @@ def relu_figure(
 
     The activation is homogeneous, so networks of every gain are those of gain 1 times gain**layer.
     """
-    factor = gain * np.sqrt((1 + negative_slope**2) / 2)
-    rms = _networks(width, depth, activations.leaky_relu(negative_slope), 1.0).rms * gain ** np.arange(
-        depth + 1
-    )
+    factor, layers = gain * np.sqrt((1 + negative_slope**2) / 2), np.arange(depth + 1)
+    rms = _networks(width, depth, activations.leaky_relu(negative_slope), 1.0).rms * gain**layers
     figure, (ax,) = _new_figure()
-    plotting.plot_signal(rms, factor ** np.arange(depth + 1), ax=ax)
+    plotting.plot_signal(rms, factor**layers, ax=ax)
     ax.set(
         ylabel="RMS of the layer",
         title=f"Predicted: each layer multiplies the RMS by {factor:.3f}",
@@ -263,7 +261,7 @@ def relu_demo() -> Demo:
         {
             "gain": _slider("gain (√n × weight std)", 1.0, 0.5, 2.5, 0.01),
             "negative_slope": _slider("negative slope (a)", 0.0, 0.0, 1.0, 0.05),
-            "width": _choice("width (n)", 512, WIDTHS),
+            "width": _width_slider(),
         },
         relu_figure,
     )
