@@ -6,6 +6,7 @@ black wherever it appears; measurements carry markers, so that nothing is told b
 
 import io
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,6 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd  # takes longer to import than a figure to draw, and drawing needs only its methods
 
 # Okabe & Ito (2008): distinguishable with every common form of colour blindness.
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#767676"
@@ -78,6 +82,29 @@ def plot_signal(
     if theory is not None:
         ax.plot(layers, theory, "k--", linewidth=1.5)
     return _log_layers(ax)
+
+
+def plot_history(
+    history: "pd.DataFrame",
+    *,
+    window: int = 10,
+    ax: Axes | None = None,
+    label: str | None = None,
+    color: str = BLUE,
+    marker: str = "o",
+) -> Axes:
+    """Draw the loss of a training history by step: median over networks and their full range as a band.
+
+    `history` has the columns step, network and loss; each network is first averaged over `window` steps.
+    """
+    ax = _axes(ax)
+    table = history.pivot(index="step", columns="network", values="loss")
+    table = table.groupby(table.index // window * window).mean()
+    ax.fill_between(table.index, table.min(axis=1), table.max(axis=1), color=color, alpha=0.2, linewidth=0)
+    every = max(1, len(table) // 8)
+    ax.plot(table.index, table.median(axis=1), f"{marker}-", color=color, label=label, markevery=every)
+    ax.set_xlabel("step")
+    return ax
 
 
 def plot_fan(

@@ -19,6 +19,8 @@ ARROWS = {
     "activations": set(),
     "initializers": set(),
     "comparison": set(),
+    "data": set(),
+    "training": set(),
     "plotting": set(),
     "networks": {"initializers", "activations"},
     "mean_field": {"activations"},

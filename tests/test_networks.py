@@ -8,7 +8,7 @@ import torch
 
 from course_utils import activations
 from course_utils.initializers import constant_, lecun_normal_, normal_
-from course_utils.networks import PlainNetwork
+from course_utils.networks import Ensemble, PlainNetwork
 
 
 def make(widths=(5, 7, 3), **options):
@@ -88,3 +88,51 @@ def test_initializers_that_fill_in_place_and_return_nothing():
 
     network = PlainNetwork([3, 2], activations.linear, twos_, bias_init_=halves_)
     assert network(torch.ones(1, 3)).tolist() == [[6.5, 6.5]]
+
+
+def ensemble(networks=3, widths=(5, 7, 6, 4), **options):
+    generator = torch.Generator().manual_seed(0)
+    return Ensemble(networks, list(widths), activations.tanh, lecun_normal_, generator=generator, **options)
+
+
+def test_an_ensemble_evaluates_each_network_as_if_it_were_alone():
+    together, x = ensemble(bias_init_=partial(constant_, val=0.5)), inputs(9)
+    logits = together(x)
+    assert tuple(logits.shape) == (3, 9, 4)
+    for i in range(3):
+        (w1, w2, w3), (b1, b2, b3) = ([p[i] for p in ps] for ps in (together.weights, together.biases))
+        h = torch.tanh(torch.tanh(x @ w1.T + b1) @ w2.T + b2)
+        torch.testing.assert_close(logits[i], h @ w3.T + b3)  # no activation after the last layer
+
+
+def test_an_ensembles_layers_are_the_hidden_ones_and_the_logits():
+    together, x = ensemble(), inputs(9)
+    layers = list(together.layers(x))
+    assert [tuple(h.shape) for h in layers] == [(3, 9, 7), (3, 9, 6), (3, 9, 4)]
+    assert torch.equal(layers[-1], together(x))
+
+
+def test_an_ensemble_fills_each_matrix_on_its_own():
+    shapes = []
+
+    def init_(weight, generator):
+        shapes.append(tuple(weight.shape))
+        return normal_(weight, generator=generator)
+
+    together = Ensemble(2, [5, 7, 3], activations.relu, init_, generator=torch.Generator().manual_seed(0))
+    assert shapes == [(7, 5), (7, 5), (3, 7), (3, 7)]
+    assert not torch.equal(together.weights[0][0], together.weights[0][1])
+
+
+def test_the_output_layer_of_an_ensemble_may_start_otherwise():
+    together = ensemble(output_init_=lambda weight, generator: constant_(weight, 2.0))
+    assert (together.weights[-1] == 2).all()
+    assert not (together.weights[-2] == 2).any()
+
+
+@pytest.mark.parametrize(
+    ("networks", "widths", "found"), [(0, (5, 3), "0"), (2, (5,), "[5]"), (2, (5, 0), "[5, 0]")]
+)
+def test_an_impossible_ensemble_is_refused(networks, widths, found):
+    with pytest.raises(ValueError, match=re.escape(f"got {found}")):
+        ensemble(networks, widths)

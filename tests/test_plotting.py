@@ -3,6 +3,7 @@
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from matplotlib.colors import to_rgba
@@ -52,6 +53,19 @@ def test_functions_draw_into_the_given_axes_and_return_it():
     assert plotting.mark_dtype_limits(ax, [torch.float32]) is ax
     ax = plt.figure().subplots()
     assert plotting.plot_cobweb(np.sqrt, 0.1, 3, stop=1, ax=ax) is ax
+
+
+def test_plot_history_draws_median_and_range_of_window_means():
+    values = RNG.standard_normal((40, 3))  # (steps, networks)
+    steps, networks = np.indices(values.shape)
+    history = pd.DataFrame({"step": steps.ravel(), "network": networks.ravel(), "loss": values.ravel()})
+    ax = plt.figure().subplots()
+    assert plotting.plot_history(history, window=20, ax=ax) is ax
+    means = values.reshape(2, 20, 3).mean(axis=1)
+    (line,) = ax.lines
+    np.testing.assert_allclose(line.get_xydata(), np.column_stack([[0, 20], np.median(means, axis=1)]))
+    band = ax.collections[0].get_paths()[0].vertices[:, 1]
+    assert (band.min(), band.max()) == pytest.approx((means.min(), means.max()))
 
 
 def test_plot_fan_shades_hold_their_shares():

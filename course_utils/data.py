@@ -1,0 +1,200 @@
+"""Real images to train on: scikit-learn's digits, or a set in MNIST's IDX format from your own disk.
+
+Nothing is downloaded. A file that cannot be read raises an error that names it, what was found and at which
+byte (counted after inflating), and what was expected.
+"""
+
+import gzip
+import math
+import struct
+import zlib
+from dataclasses import dataclass
+from io import BufferedIOBase
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+_MOST_BYTES = 2**30  # of data in one file: 20 times MNIST, and the most that a false header can make us read
+_CHUNK = 2**16
+_TYPES = {8: "unsigned byte", 9: "signed byte", 11: "short", 12: "int", 13: "float", 14: "double"}
+_FILES = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
+
+
+@dataclass(frozen=True)
+class Images:
+    """A labelled image set, split into training and test images, and standardized.
+
+    Inputs are float32 of shape (images, pixels), labels int64 of shape (images,) from 0 to `classes` - 1;
+    `shape` is (rows, columns) of one image. One mean and one std, those of all training pixels together,
+    standardize both parts: training inputs have mean 0 and mean square 1 up to rounding, test inputs nearly.
+    """
+
+    name: str
+    train_inputs: Tensor
+    train_labels: Tensor
+    test_inputs: Tensor
+    test_labels: Tensor
+    shape: tuple[int, int]
+    classes: int
+
+
+def digits() -> Images:
+    """Return scikit-learn's 1,797 handwritten digits of 8 x 8 pixels: 1,437 to train, 360 to test.
+
+    The split is always the same, and stratified: each digit has its share of both parts.
+    Source: Alpaydin & Kaynak (1998), Optical Recognition of Handwritten Digits, UCI repository.
+    """
+    # Imported here because that takes a second, which those who bring their own images need not wait.
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    data = load_digits()
+    pixels, labels = data.images.astype(np.uint8), data.target  # whole numbers from 0 to 16
+    parts = train_test_split(pixels, labels, test_size=360, stratify=labels, random_state=0)
+    train, test, train_labels, test_labels = parts
+    return _images("digits", train, train_labels, test, test_labels)
+
+
+def idx_images(folder: str | PathLike[str]) -> Images:
+    """Return MNIST, Fashion-MNIST or any other set of four IDX files in `folder`.
+
+    They are train-images-idx3-ubyte, train-labels-idx1-ubyte, and the same with t10k for the test set; plain,
+    or gzipped with .gz at the end (plain wins where both exist). "train-images.idx3-ubyte" will do as well.
+    Raises: FileNotFoundError or NotADirectoryError if the folder or a file is missing; ValueError for a file
+    that `read_idx` refuses, for images and labels swapped or of different counts, for training and test
+    images of different shapes, and for constant training images, which have no std to divide by.
+    Source: LeCun, Cortes & Burges, The MNIST database; Xiao, Rasul & Vollgraf (2017), Fashion-MNIST.
+    """
+    folder = Path(folder).expanduser()
+    paths = _find(folder)
+    train, train_labels = _pair(*paths[:2])
+    test, test_labels = _pair(*paths[2:])
+    found = f"bytes 8 to 15 give images of {_product(test.shape[1:])} pixels"
+    wanted = f"{_product(train.shape[1:])}, as in {paths[0]}"
+    _expect(test.shape[1:] == train.shape[1:], paths[2], found, wanted)
+    found = f"every pixel from byte 16 on is {train.flat[0]}"
+    _expect(train.min() < train.max(), paths[0], found, "two values or more, for a std that is not 0")
+    return _images(folder.resolve().name, train, train_labels, test, test_labels)
+
+
+def read_idx(path: str | PathLike[str]) -> NDArray[np.uint8]:
+    """Return the array in an IDX file of unsigned bytes with 1 to 3 dimensions, plain or gzipped.
+
+    The first bytes, not the name, tell whether it is gzipped. Reading stops one byte after the data that the
+    header announces, at most 1 GiB, and takes no more memory than there are data, whatever the header says.
+    Raises: FileNotFoundError unless `path` is a file; ValueError for a wrong magic number, type or size, for
+    data that end early or go on too long, and for a damaged gzip stream.
+    Source: LeCun, Cortes & Burges, The MNIST database, "File formats".
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "no file"
+        raise FileNotFoundError(f"{path}: found {found}; expected an IDX file")
+    with path.open("rb") as raw:
+        if raw.peek(2)[:2] != b"\x1f\x8b":
+            return _parse(raw, path)
+        with gzip.GzipFile(fileobj=raw) as file:
+            try:
+                return _parse(file, path)
+            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+                found = f"the gzip stream is damaged after byte {file.tell()} of its content ({error})"
+                raise ValueError(f"{path}: {found}; expected a complete one") from error
+
+
+def _pair(images_path: Path, labels_path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    images, labels = read_idx(images_path), read_idx(labels_path)
+    found = "byte 3, the number of dimensions, is"
+    _expect(images.ndim == 3, images_path, f"{found} {images.ndim}", "3 for images")
+    _expect(labels.ndim == 1, labels_path, f"{found} {labels.ndim}", "1 for labels")
+    found = f"bytes 4 to 7 count {len(labels)} labels"
+    wanted = f"{len(images)}, one for each image in {images_path}"
+    _expect(len(labels) == len(images), labels_path, found, wanted)
+    return images, labels
+
+
+def _parse(file: BufferedIOBase, path: Path) -> NDArray[np.uint8]:
+    magic = _read(file, 4)
+    _expect(len(magic) == 4, path, f"ends after {len(magic)} bytes", "a magic number of 4")
+    found = f"bytes 0 and 1 are {magic[:2].hex(' ')}"
+    _expect(magic[:2] == b"\0\0", path, found, "00 00, as in any IDX file")
+    found = f"byte 2, the type code, is 0x{magic[2]:02x} ({_TYPES.get(magic[2], 'unknown')})"
+    _expect(magic[2] == 8, path, found, "0x08 (unsigned byte)")
+    _expect(1 <= magic[3] <= 3, path, f"byte 3, the number of dimensions, is {magic[3]}", "1 to 3")
+    start = 4 + 4 * magic[3]
+    sizes = _read(file, start - 4)
+    _expect(len(sizes) == start - 4, path, f"ends after {4 + len(sizes)} bytes", f"a header of {start}")
+    shape = struct.unpack(f">{magic[3]}I", sizes)
+    count = math.prod(shape)
+    found = f"bytes 4 to {start - 1} announce {_product(shape)} = {count} bytes of data"
+    _expect(1 <= count <= _MOST_BYTES, path, found, f"1 to {_MOST_BYTES}")
+    data = _read(file, count + 1)  # one more, so that gzip comes to the end of its stream and checks the sum
+    found = (
+        f"ends after {start + len(data)} bytes" if len(data) < count else f"goes on at byte {start + count}"
+    )
+    wanted = f"a header of {start} bytes and {_product(shape)} = {count} of data, {start + count} in all"
+    _expect(len(data) == count, path, found, wanted)
+    return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def _expect(holds: bool, path: Path, found: str, expected: str) -> None:
+    if not holds:
+        raise ValueError(f"{path}: {found}; expected {expected}")
+
+
+def _read(file: BufferedIOBase, size: int) -> bytearray:
+    """Read up to `size` bytes, in chunks: memory follows what is there, not what was announced."""
+    data = bytearray()
+    while len(data) < size and (chunk := file.read(min(_CHUNK, size - len(data)))):
+        data += chunk
+    return data
+
+
+def _product(sizes: tuple[int, ...]) -> str:
+    return " x ".join(map(str, sizes))
+
+
+def _find(folder: Path) -> list[Path]:
+    """Return the paths of the four files, in the order of `_FILES`."""
+    if not folder.is_dir():
+        error, found = (NotADirectoryError, "a file") if folder.exists() else (FileNotFoundError, "nothing")
+        raise error(f"{folder}: found {found}; expected a folder with {', '.join(_FILES)}")
+    paths = []
+    for name in _FILES:
+        plain = [folder / name, folder / name.replace("-idx", ".idx")]
+        candidates = [*plain, *(Path(f"{path}.gz") for path in plain)]
+        paths.append(next(filter(Path.is_file, candidates), None))
+    missing = ", ".join(name for name, path in zip(_FILES, paths, strict=True) if path is None)
+    if missing:
+        there = ", ".join(sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())[:8])
+        wanted = "these names, or with .idx in place of -idx, or with .gz at the end"
+        raise FileNotFoundError(f"{folder}: no file {missing}; expected {wanted}; found {there or 'nothing'}")
+    return paths
+
+
+def _images(name: str, train: NDArray, train_labels: NDArray, test: NDArray, test_labels: NDArray) -> Images:
+    mean, std = _mean_and_std(train)
+    return Images(
+        name,
+        _standardize(train, mean, std),
+        torch.from_numpy(train_labels).long(),
+        _standardize(test, mean, std),
+        torch.from_numpy(test_labels).long(),
+        train.shape[1:],
+        int(max(train_labels.max(), test_labels.max())) + 1,
+    )
+
+
+def _mean_and_std(pixels: NDArray[np.uint8]) -> tuple[float, float]:
+    """Return mean and std (population form) from the histogram, in whole numbers until the last step."""
+    counts = torch.bincount(torch.from_numpy(pixels.ravel())).tolist()
+    total = sum(value * count for value, count in enumerate(counts))
+    squares = sum(value**2 * count for value, count in enumerate(counts))
+    return total / pixels.size, math.sqrt(pixels.size * squares - total**2) / pixels.size
+
+
+def _standardize(pixels: NDArray[np.uint8], mean: float, std: float) -> Tensor:
+    return torch.from_numpy(pixels).flatten(1).to(torch.float32).sub_(mean).div_(std)

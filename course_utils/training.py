@@ -1,0 +1,90 @@
+"""One short training loop for classifiers, with a tidy history."""
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+
+def _per_network(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return cross-entropy and accuracy, each (networks,), of logits ([networks,] batch, classes)."""
+    if logits.ndim not in (2, 3) or logits.shape[-2] != len(labels):
+        raise ValueError(
+            f"expected logits of shape ([networks,] batch, classes) for {len(labels)} labels; "
+            f"got {tuple(logits.shape)}"
+        )
+    logits = logits.unsqueeze(0) if logits.ndim == 2 else logits
+    target = labels.expand(logits.shape[:-1])
+    loss = nn.functional.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none")
+    return loss.view(target.shape).mean(dim=1), (logits.argmax(dim=-1) == target).double().mean(dim=1)
+
+
+def train(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    steps: int,
+    batch_size: int = 64,
+    generator: torch.Generator,
+    progress: tqdm | None = None,
+) -> pd.DataFrame:
+    """Train `model` by cross-entropy for `steps` batches drawn with replacement, and return its history.
+
+    model: maps inputs (batch, ...) to logits (batch, classes), or (networks, batch, classes) as an `Ensemble`
+    does: the networks then see the same batches, and each follows the gradient of its own loss.
+    inputs: (images, ...); labels: (images,) of integers. progress: a bar to advance by one a step, worth
+    having where training takes over five seconds; made with `leave=False` it leaves no time behind in a
+    notebook's output. Calling again with the same optimizer goes on where this call ended.
+
+    Returns: one row per step and network: `step` (from 0), `network`, `loss` (in nats) and `accuracy`, both
+    on the step's batch before the update. A network that diverges has loss nan from there on.
+
+    Raises: ValueError if inputs and labels differ in number, steps or batch_size is below 1, or the logits
+    have another shape.
+    """
+    if len(inputs) != len(labels) or not len(labels):
+        raise ValueError(f"expected as many inputs as labels; got {len(inputs)} and {len(labels)}")
+    if steps < 1 or batch_size < 1:
+        raise ValueError(f"expected steps >= 1 and batch_size >= 1; got {steps} and {batch_size}")
+    losses, accuracies = [], []
+    for _ in range(steps):
+        batch = torch.randint(len(labels), (batch_size,), generator=generator)
+        loss, accuracy = _per_network(model(inputs[batch]), labels[batch])
+        optimizer.zero_grad()
+        loss.sum().backward()
+        optimizer.step()
+        losses.append(loss.detach())
+        accuracies.append(accuracy)
+        if progress is not None:
+            progress.update()
+    networks = len(losses[0])
+    return pd.DataFrame(
+        {
+            "step": np.repeat(np.arange(steps), networks),
+            "network": np.tile(np.arange(networks), steps),
+            "loss": torch.cat(losses).double().cpu().numpy(),
+            "accuracy": torch.cat(accuracies).cpu().numpy(),
+        }
+    )
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, inputs: Tensor, labels: Tensor) -> pd.DataFrame:
+    """Return `network`, `loss` (nats) and `accuracy` on all `inputs` (images, ...), one row per network.
+
+    A network with a loss that is not finite has accuracy nan: its predictions mean nothing.
+
+    Raises: ValueError if the logits have another shape than (images, classes) or (networks, images, classes).
+    """
+    loss, accuracy = _per_network(model(inputs), labels)
+    accuracy = accuracy.where(loss.isfinite(), torch.nan)
+    return pd.DataFrame(
+        {
+            "network": np.arange(len(loss)),
+            "loss": loss.double().cpu().numpy(),
+            "accuracy": accuracy.cpu().numpy(),
+        }
+    )

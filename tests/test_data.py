@@ -1,0 +1,566 @@
+"""Image sets: the digits' split, standardization, and IDX files that are not as they should be."""
+
+import dataclasses
+import gzip
+import statistics
+import struct
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from course_utils import data
+from course_utils.data import digits, idx_images, read_idx
+
+TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+FLOAT32_ERROR = 2.0**-23  # relative, of a number rounded to float32 a few times
+SMALL = np.arange(12, dtype=np.uint8).reshape(3, 2, 2)
+
+
+def idx_bytes(array, sizes=None):
+    """Return `array` in IDX format, with a header that announces `sizes` if they are given."""
+    sizes = array.shape if sizes is None else sizes
+    return bytes([0, 0, 8, len(sizes)]) + struct.pack(f">{len(sizes)}I", *sizes) + array.tobytes()
+
+
+def write(path, content, gzipped=False):
+    path.write_bytes(gzip.compress(content, mtime=0) if gzipped else content)
+    return path
+
+
+def image_set(rng):
+    """Return arrays for the four files: 40 training and 10 test images of 3 x 5 pixels, four classes."""
+    return [
+        rng.integers(0, 200, (40, 3, 5)).astype(np.uint8),
+        np.arange(40, dtype=np.uint8) % 4,
+        rng.integers(100, 256, (10, 3, 5)).astype(np.uint8),
+        np.arange(10, dtype=np.uint8) % 3,
+    ]
+
+
+@pytest.fixture
+def arrays():
+    return image_set(np.random.default_rng(0))
+
+
+@pytest.fixture
+def folder(tmp_path, arrays):
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    for name, array in zip(FILES, arrays, strict=True):
+        write(folder / name, idx_bytes(array))
+    return folder
+
+
+def complaint(error, function, *args):
+    """Return the message of the `error` with which `function` refuses `args`; it tells what was expected."""
+    with pytest.raises(error) as caught:
+        function(*args)
+    assert type(caught.value) is error
+    message = str(caught.value)
+    assert "; expected" in message
+    return message
+
+
+def assert_refused(path, *parts, error=ValueError):
+    message = complaint(error, read_idx, path)
+    for part in (str(path), *parts):
+        assert part in message
+
+
+# Digits
+
+
+def test_digits_have_the_promised_sizes_and_types():
+    images = digits()
+    assert images.train_inputs.shape == (1437, 64)
+    assert images.test_inputs.shape == (360, 64)
+    assert images.train_labels.shape == (1437,)
+    assert images.test_labels.shape == (360,)
+    assert (images.name, images.shape, images.classes) == ("digits", (8, 8), 10)
+    assert images.train_inputs.dtype == images.test_inputs.dtype == torch.float32
+    assert images.train_labels.dtype == images.test_labels.dtype == torch.int64
+
+
+def test_digits_are_scikit_learns_each_once_with_its_label():
+    images = digits()
+    raw = load_digits()
+    expected = sorted(map(tuple, np.column_stack([raw.data, raw.target])))
+    inputs = torch.cat([images.train_inputs, images.test_inputs]).double()
+    step = (inputs.max() - inputs.min()) / 16  # a standardized pixel has 17 values, as a raw one
+    pixels = ((inputs - inputs.min()) / step).round().numpy()
+    labels = torch.cat([images.train_labels, images.test_labels]).numpy()
+    assert sorted(map(tuple, np.column_stack([pixels, labels]))) == expected
+
+
+def test_digits_are_split_by_stratified_sampling():
+    images = digits()
+    train, test = (torch.bincount(labels).double() for labels in (images.train_labels, images.test_labels))
+    share = (train + test) * 360 / 1797
+    assert (test - share).abs().max() < 1  # rounding to whole images; chance alone is off by about 5
+
+
+def test_digits_are_mixed():
+    # The raw set comes as 0, 1, 2, ..., 9, 0, 1, ...
+    assert not torch.equal(digits().train_labels[:10], torch.arange(10))
+
+
+def test_digits_are_the_same_each_time():
+    first, second = digits(), digits()
+    for field in ("train_inputs", "train_labels", "test_inputs", "test_labels"):
+        assert torch.equal(getattr(first, field), getattr(second, field))
+    # the split of random_state=0, which stored outputs of notebooks rely on
+    assert first.train_labels[:12].tolist() == [3, 9, 1, 3, 1, 9, 4, 4, 2, 8, 3, 5]
+
+
+def test_images_cannot_be_reassigned():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        digits().classes = 3
+
+
+# Standardization
+
+
+def assert_standardized(inputs):
+    """Hold mean and mean square to rounding: every pixel carries a relative error of float32's order."""
+    x = inputs.double()
+    size = x.abs().max().item()
+    assert abs(x.mean().item()) < FLOAT32_ERROR * size
+    assert abs(x.square().mean().item() - 1) < 2 * FLOAT32_ERROR * size
+
+
+def test_training_pixels_have_mean_0_and_mean_square_1(folder):
+    assert_standardized(digits().train_inputs)
+    assert_standardized(idx_images(folder).train_inputs)
+
+
+def test_standardization_is_exact_for_many_dark_pixels(tmp_path, arrays):
+    """One bright pixel among a million: mean 2.6e-4, which float32 sums and one-pass formulas would blur."""
+    arrays[0] = np.zeros((1000, 32, 32), np.uint8)
+    arrays[0][123, 4, 5] = 255
+    arrays[1] = np.zeros(1000, np.uint8)
+    arrays[2] = arrays[0][120:130]
+    for name, array in zip(FILES, arrays, strict=True):
+        write(tmp_path / name, idx_bytes(array))
+    n = arrays[0].size
+    x = idx_images(tmp_path).train_inputs.double()
+    bright, dark = (n - 1) / np.sqrt(n - 1), -1 / np.sqrt(n - 1)  # standardized, by hand
+    assert x[123, 4 * 32 + 5].item() == pytest.approx(bright, rel=2 * FLOAT32_ERROR)
+    assert x[0, 0].item() == pytest.approx(dark, rel=2 * FLOAT32_ERROR)
+
+
+def test_mean_and_std_are_exact():
+    pixels = np.random.default_rng(4).integers(0, 256, 10_001).astype(np.uint8)
+    mean, std = data._mean_and_std(pixels)
+    assert mean == statistics.mean(pixels.tolist())  # Python's statistics compute with fractions
+    assert std == pytest.approx(statistics.pstdev(pixels.tolist()), rel=2.0**-51)
+
+
+def test_test_images_are_standardized_with_the_training_numbers(folder, arrays):
+    train, _, test, _ = (array.astype(np.float64) for array in arrays)
+    images = idx_images(folder)
+    expected = ((test - train.mean()) / train.std()).reshape(10, 15)
+    np.testing.assert_allclose(images.test_inputs, expected, rtol=0, atol=4 * FLOAT32_ERROR)
+    own = ((test - test.mean()) / test.std()).reshape(10, 15)
+    assert np.abs(images.test_inputs.numpy() - own).mean() > 1  # the difference would show
+
+
+def test_pixels_are_in_row_order(folder, arrays):
+    images = idx_images(folder)
+    train = arrays[0].astype(np.float64)
+    expected = (train - train.mean()) / train.std()
+    np.testing.assert_allclose(
+        images.train_inputs.reshape(40, *images.shape), expected, rtol=0, atol=4 * FLOAT32_ERROR
+    )
+
+
+def test_the_default_dtype_does_not_matter(folder):
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert idx_images(folder).train_inputs.dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+# Folders of IDX files
+
+
+def test_idx_images_have_the_promised_fields(folder, arrays):
+    images = idx_images(str(folder))
+    assert (images.name, images.shape, images.classes) == ("tiny", (3, 5), 4)
+    assert images.train_labels.tolist() == arrays[1].tolist()
+    assert images.test_labels.tolist() == arrays[3].tolist()
+    assert images.train_labels.dtype == images.test_labels.dtype == torch.int64
+    assert images.train_inputs.shape == (40, 15)
+    assert images.test_inputs.shape == (10, 15)
+
+
+@pytest.mark.parametrize(("largest_train", "largest_test"), [(6, 3), (2, 6)])
+def test_classes_are_counted_over_both_parts(folder, arrays, largest_train, largest_test):
+    arrays[1][5], arrays[3][5] = largest_train, largest_test
+    arrays[1] = np.minimum(arrays[1], largest_train)
+    for name, array in zip(FILES, arrays, strict=True):
+        write(folder / name, idx_bytes(array))
+    assert idx_images(folder).classes == 7
+
+
+@pytest.mark.parametrize("spelling", ["-idx", ".idx"])
+@pytest.mark.parametrize("gzipped", [False, True])
+def test_every_spelling_is_found(folder, spelling, gzipped):
+    expected = idx_images(folder).train_inputs
+    for name in FILES:
+        content = (folder / name).read_bytes()
+        (folder / name).unlink()
+        write(folder / (name.replace("-idx", spelling) + ".gz" * gzipped), content, gzipped)
+    assert torch.equal(idx_images(folder).train_inputs, expected)
+
+
+@pytest.mark.parametrize("spelling", ["-idx", ".idx"])
+def test_plain_files_are_preferred(folder, spelling):
+    for name in FILES:
+        (folder / name).rename(folder / name.replace("-idx", spelling))
+        (folder / f"{name}.gz").write_bytes(b"never read")
+    assert idx_images(folder).classes == 4
+
+
+def test_a_home_directory_is_expanded(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    monkeypatch.setenv("USERPROFILE", str(folder.parent))
+    assert idx_images("~/tiny").classes == 4
+    assert read_idx(f"~/tiny/{TEST_LABELS}").shape == (10,)
+
+
+def test_a_missing_folder_is_refused(tmp_path):
+    message = complaint(FileNotFoundError, idx_images, tmp_path / "nowhere")
+    assert f"{tmp_path / 'nowhere'}: found nothing; expected a folder" in message
+    assert all(name in message for name in FILES)
+
+
+def test_a_file_is_no_folder(folder):
+    message = complaint(NotADirectoryError, idx_images, folder / TRAIN_IMAGES)
+    assert f"{folder / TRAIN_IMAGES}: found a file; expected a folder" in message
+
+
+def test_missing_files_are_listed_with_what_is_there(folder):
+    (folder / TRAIN_LABELS).rename(folder / "labels.bin")
+    (folder / TEST_IMAGES).unlink()
+    (folder / TEST_IMAGES).mkdir()  # some archive may unpack a file into a folder of its own name
+    message = complaint(FileNotFoundError, idx_images, folder)
+    missing, expected = message.split("; expected")
+    assert missing == f"{folder}: no file {TRAIN_LABELS}, {TEST_IMAGES}"
+    assert ".idx" in expected
+    assert ".gz" in expected
+    assert f"found labels.bin, {TEST_IMAGES}/, {TEST_LABELS}, {TRAIN_IMAGES}" in expected
+
+
+def test_a_folder_full_of_other_files_is_not_listed_whole(tmp_path):
+    assert complaint(FileNotFoundError, idx_images, tmp_path).endswith("found nothing")
+    for i in range(100, 200):
+        (tmp_path / f"{i}.png").touch()
+    message = complaint(FileNotFoundError, idx_images, tmp_path)
+    assert "107.png" in message
+    assert "108.png" not in message
+
+
+def test_a_folder_with_a_files_name_does_not_hide_the_file(folder):
+    (folder / TRAIN_IMAGES).rename(folder / "train-images.idx3-ubyte")
+    (folder / TRAIN_IMAGES).mkdir()
+    assert idx_images(folder).classes == 4
+
+
+def swap(folder, first, second):
+    content = (folder / first).read_bytes(), (folder / second).read_bytes()
+    write(folder / first, content[1])
+    write(folder / second, content[0])
+
+
+@pytest.mark.parametrize(("images", "labels"), [(TRAIN_IMAGES, TRAIN_LABELS), (TEST_IMAGES, TEST_LABELS)])
+def test_swapped_images_and_labels_are_refused(folder, images, labels):
+    swap(folder, images, labels)
+    message = complaint(ValueError, idx_images, folder)
+    assert message == f"{folder / images}: byte 3, the number of dimensions, is 1; expected 3 for images"
+
+
+@pytest.mark.parametrize(("images", "labels"), [(TRAIN_IMAGES, TRAIN_LABELS), (TEST_IMAGES, TEST_LABELS)])
+def test_images_in_place_of_labels_are_refused(folder, images, labels):
+    write(folder / labels, (folder / images).read_bytes())
+    message = complaint(ValueError, idx_images, folder)
+    assert message == f"{folder / labels}: byte 3, the number of dimensions, is 3; expected 1 for labels"
+
+
+@pytest.mark.parametrize("sizes", [(40, 15), (600,)])
+def test_images_must_have_rows_and_columns(folder, arrays, sizes):
+    write(folder / TRAIN_IMAGES, idx_bytes(arrays[0], sizes))
+    message = complaint(ValueError, idx_images, folder)
+    assert f"{folder / TRAIN_IMAGES}: byte 3, the number of dimensions, is {len(sizes)}" in message
+
+
+@pytest.mark.parametrize("part", [0, 2])
+@pytest.mark.parametrize("change", [-1, 1])
+def test_a_label_too_few_or_too_many_is_refused(folder, arrays, part, change):
+    count = len(arrays[part])
+    write(folder / FILES[part + 1], idx_bytes(np.zeros(count + change, np.uint8)))
+    message = complaint(ValueError, idx_images, folder)
+    assert message == (
+        f"{folder / FILES[part + 1]}: bytes 4 to 7 count {count + change} labels; "
+        f"expected {count}, one for each image in {folder / FILES[part]}"
+    )
+
+
+@pytest.mark.parametrize("sizes", [(10, 5, 3), (10, 1, 15), (10, 3, 4), (10, 2, 5)])
+def test_training_and_test_images_of_different_shapes_are_refused(folder, sizes):
+    write(folder / TEST_IMAGES, idx_bytes(np.zeros(sizes, np.uint8)))
+    message = complaint(ValueError, idx_images, folder)
+    assert message == (
+        f"{folder / TEST_IMAGES}: bytes 8 to 15 give images of {sizes[1]} x {sizes[2]} pixels; "
+        f"expected 3 x 5, as in {folder / TRAIN_IMAGES}"
+    )
+
+
+@pytest.mark.parametrize("value", [0, 7, 255])
+def test_constant_training_images_are_refused(folder, arrays, value):
+    write(folder / TRAIN_IMAGES, idx_bytes(np.full_like(arrays[0], value)))
+    message = complaint(ValueError, idx_images, folder)
+    assert f"{folder / TRAIN_IMAGES}: every pixel from byte 16 on is {value}; expected two values" in message
+
+
+def test_constant_test_images_are_no_fault(folder, arrays):
+    write(folder / TEST_IMAGES, idx_bytes(np.full_like(arrays[2], 9)))
+    assert idx_images(folder).test_inputs.unique().numel() == 1
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_damage_in_any_file_is_found(folder, name):
+    write(folder / name, (folder / name).read_bytes()[:-1])
+    assert str(folder / name) in complaint(ValueError, idx_images, folder)
+
+
+# Single IDX files
+
+
+@pytest.mark.parametrize("gzipped", [False, True])
+@pytest.mark.parametrize("shape", [(1,), (7,), (256, 300), (1, 1, 1), (5, 3, 2), (100, 28, 28)])
+def test_round_trip(tmp_path, shape, gzipped):
+    array = np.random.default_rng(1).integers(0, 256, shape).astype(np.uint8)
+    result = read_idx(write(tmp_path / "file", idx_bytes(array), gzipped))
+    assert result.dtype == np.uint8
+    assert np.array_equal(result, array)
+
+
+def test_the_content_tells_what_is_gzipped(tmp_path):
+    assert np.array_equal(read_idx(write(tmp_path / "plain.gz", idx_bytes(SMALL))), SMALL)
+    assert np.array_equal(read_idx(str(write(tmp_path / "zipped", idx_bytes(SMALL), gzipped=True))), SMALL)
+
+
+def test_gzip_members_are_joined(tmp_path):
+    content = idx_bytes(SMALL)
+    path = tmp_path / "two.gz"
+    path.write_bytes(gzip.compress(content[:18]) + gzip.compress(content[18:]))
+    assert np.array_equal(read_idx(path), SMALL)
+
+
+def test_what_is_no_file_is_refused(tmp_path):
+    assert_refused(tmp_path, "found a folder; expected an IDX file", error=FileNotFoundError)
+    assert_refused(tmp_path / "none", "found no file; expected an IDX file", error=FileNotFoundError)
+
+
+HEADER = idx_bytes(SMALL)[:16]
+
+
+@pytest.mark.parametrize("gzipped", [False, True])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "ends after 0 bytes; expected a magic number of 4"),
+        (HEADER[:3], "ends after 3 bytes; expected a magic number of 4"),
+        (HEADER[:4], "ends after 4 bytes; expected a header of 16"),
+        (HEADER[:15], "ends after 15 bytes; expected a header of 16"),
+        (b"\0\0\x08\x01\0\0\0", "ends after 7 bytes; expected a header of 8"),
+        (b"\x89PNG\r\n", "bytes 0 and 1 are 89 50; expected 00 00"),
+        (b"\1\0" + HEADER[2:] + bytes(12), "bytes 0 and 1 are 01 00; expected 00 00"),
+        (b"\0\1" + HEADER[2:] + bytes(12), "bytes 0 and 1 are 00 01; expected 00 00"),
+        (
+            b"\0\0\x09" + HEADER[3:],
+            "byte 2, the type code, is 0x09 (signed byte); expected 0x08 (unsigned byte)",
+        ),
+        (b"\0\0\x0b" + HEADER[3:], "is 0x0b (short); expected 0x08"),
+        (b"\0\0\x0c" + HEADER[3:], "is 0x0c (int); expected 0x08"),
+        (b"\0\0\x0d" + HEADER[3:], "is 0x0d (float); expected 0x08"),
+        (b"\0\0\x0e" + HEADER[3:], "is 0x0e (double); expected 0x08"),
+        (b"\0\0\0" + HEADER[3:], "is 0x00 (unknown); expected 0x08"),
+        (b"\0\0\x08\0" + bytes(1), "byte 3, the number of dimensions, is 0; expected 1 to 3"),
+        (b"\0\0\x08\4" + bytes(4 * 5), "byte 3, the number of dimensions, is 4; expected 1 to 3"),
+        (HEADER, "ends after 16 bytes; expected a header of 16 bytes and 3 x 2 x 2 = 12 of data, 28 in all"),
+        (HEADER + bytes(11), "ends after 27 bytes; expected a header of 16 bytes and 3 x 2 x 2 = 12 of data"),
+        (HEADER + bytes(13), "goes on at byte 28; expected a header of 16 bytes and 3 x 2 x 2 = 12 of data"),
+        (HEADER + bytes(10**6), "goes on at byte 28; expected"),
+        (
+            idx_bytes(SMALL, (12, 0)),
+            "bytes 4 to 11 announce 12 x 0 = 0 bytes of data; expected 1 to 1073741824",
+        ),
+        (idx_bytes(SMALL, (0, 2**32 - 1, 2**32 - 1)), "announce 0 x 4294967295 x 4294967295 = 0 bytes"),
+        (idx_bytes(SMALL, (0,)), "bytes 4 to 7 announce 0 = 0 bytes of data"),
+        (
+            idx_bytes(SMALL, (2**32 - 1, 2**32 - 1)),
+            "announce 4294967295 x 4294967295 = 18446744065119617025 bytes of data; expected 1 to 1073741824",
+        ),
+        (
+            idx_bytes(SMALL, (2**31, 2**31, 4)),
+            "= 18446744073709551616 bytes",
+        ),  # 2**64, which 64 bits take for 0
+        (
+            idx_bytes(SMALL, (2**30 + 1,)),
+            "announce 1073741825 = 1073741825 bytes of data; expected 1 to 1073741824",
+        ),
+        (idx_bytes(SMALL, (2**30,)), "ends after 20 bytes; expected a header of 8 bytes and 1073741824 ="),
+    ],
+    ids=lambda value: value[:50] if isinstance(value, str) else "",
+)
+def test_a_wrong_file_is_refused(tmp_path, content, message, gzipped):
+    assert_refused(write(tmp_path / "file", content, gzipped), message)
+
+
+def test_no_claim_of_the_header_takes_memory(tmp_path):
+    for gzipped in (False, True):
+        path = write(tmp_path / "file", idx_bytes(SMALL, (2**10, 2**10, 2**10)), gzipped)
+        tracemalloc.start()
+        assert_refused(path, "ends after 28 bytes; expected a header of 16 bytes and 1024 x 1024 x 1024")
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 2**20
+
+
+def test_a_gzip_bomb_is_not_inflated(tmp_path):
+    """200 MB of zeros in 200 kB, announced as ten images."""
+    path = write(tmp_path / "bomb.gz", HEADER[:4] + struct.pack(">3I", 10, 28, 28) + bytes(200 * 10**6), True)
+    assert path.stat().st_size < 300_000
+    tracemalloc.start()
+    assert_refused(
+        path, "goes on at byte 7856; expected a header of 16 bytes and 10 x 28 x 28 = 7840 of data"
+    )
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20
+
+
+def test_loading_takes_little_more_than_the_data(tmp_path):
+    array = np.random.default_rng(2).integers(0, 256, (400, 100, 100)).astype(np.uint8)
+    for gzipped in (False, True):
+        path = write(tmp_path / "file", idx_bytes(array), gzipped)
+        tracemalloc.start()
+        read_idx(path)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 1.2 * array.size  # a growing buffer keeps an eighth in reserve
+
+
+def test_every_truncation_of_a_plain_file_is_refused(tmp_path):
+    content = idx_bytes(SMALL)
+    for length in range(len(content)):
+        path = write(tmp_path / "file", content[:length])
+        assert_refused(path, f"ends after {length} bytes")
+    assert np.array_equal(read_idx(write(tmp_path / "file", content)), SMALL)
+
+
+def test_every_truncation_of_a_gzip_file_is_refused(tmp_path):
+    content = gzip.compress(idx_bytes(SMALL), mtime=0)
+    for length in range(len(content)):
+        found = "ends after" if length < 2 else "the gzip stream is damaged after byte"
+        assert_refused(write(tmp_path / "file", content[:length]), found)
+    assert np.array_equal(read_idx(write(tmp_path / "file", content)), SMALL)
+
+
+def test_a_truncated_gzip_file_tells_how_far_it_could_be_read(tmp_path):
+    pixels = np.random.default_rng(3).integers(0, 256, (50, 28, 28)).astype(np.uint8)  # incompressible
+    content = gzip.compress(idx_bytes(pixels), mtime=0)
+    path = write(tmp_path / "file", content[:20_000])
+    message = complaint(ValueError, read_idx, path)
+    offset = int(message.split("damaged after byte ")[1].split()[0])
+    assert 19_000 < offset <= 20_000
+    assert message.startswith(f"{path}: the gzip stream is damaged after byte")
+    assert message.endswith("; expected a complete one")
+
+
+def test_every_damaged_byte_of_a_header_is_refused(tmp_path):
+    content = idx_bytes(SMALL)
+    for position in range(16):
+        for value in set(range(256)) - {content[position]}:
+            damaged = content[:position] + bytes([value]) + content[position + 1 :]
+            assert_refused(write(tmp_path / "file", damaged))
+
+
+@pytest.mark.parametrize("position", range(-8, 0))
+def test_a_wrong_checksum_or_length_in_a_gzip_trailer_is_refused(tmp_path, position):
+    content = bytearray(gzip.compress(idx_bytes(SMALL), mtime=0))
+    content[position] ^= 1
+    assert_refused(write(tmp_path / "file", bytes(content)), "the gzip stream is damaged after byte 28")
+
+
+def test_no_flipped_bit_of_a_gzip_file_changes_the_array(tmp_path):
+    content = gzip.compress(idx_bytes(SMALL), mtime=0)
+    refused = 0
+    for position in range(len(content)):
+        for bit in range(8):
+            damaged = bytearray(content)
+            damaged[position] ^= 1 << bit
+            path = write(tmp_path / "file", bytes(damaged))
+            try:
+                result = read_idx(path)
+            except ValueError:
+                refused += 1
+            else:
+                assert np.array_equal(result, SMALL)  # a bit without a meaning, such as those of the time
+    assert refused > 6 * len(content)
+
+
+@pytest.mark.parametrize("tail", [b"garbage", b"\x1f\x8b", b"\x1f\x8bgarbage of some length"])
+def test_garbage_after_a_gzip_stream_is_refused(tmp_path, tail):
+    content = gzip.compress(idx_bytes(SMALL), mtime=0)
+    assert_refused(write(tmp_path / "file", content + tail), "the gzip stream is damaged after byte 28")
+
+
+@pytest.mark.parametrize("tail", [b"garbage", bytes(500)])
+def test_garbage_after_a_gzip_header_is_refused(tmp_path, tail):
+    content = gzip.compress(b"", mtime=0)[:10]
+    assert_refused(write(tmp_path / "file", content + b"\xff" + tail), "damaged after byte 0")
+
+
+def test_a_gzip_file_in_a_gzip_file_is_refused(tmp_path):
+    path = write(tmp_path / "file", gzip.compress(idx_bytes(SMALL)), gzipped=True)
+    assert_refused(path, "bytes 0 and 1 are 1f 8b; expected 00 00")
+
+
+def test_files_are_closed_even_when_refused(tmp_path, monkeypatch):
+    opened, real = [], Path.open
+
+    def spy(self, *args, **options):
+        opened.append(real(self, *args, **options))
+        return opened[-1]
+
+    monkeypatch.setattr(Path, "open", spy)
+    for gzipped in (False, True):
+        read_idx(write(tmp_path / "good", idx_bytes(SMALL), gzipped))
+        assert_refused(write(tmp_path / "bad", idx_bytes(SMALL)[:-1], gzipped))
+    readers = [file for file in opened if file.mode == "rb"]
+    assert len(readers) == 4
+    assert all(file.closed for file in readers)
+
+
+def test_the_array_can_be_written_to(tmp_path):
+    array = read_idx(write(tmp_path / "file", idx_bytes(SMALL)))
+    array[0] = 9
+    assert array[0, 0, 0] == 9
+
+
+def test_the_module_needs_no_scikit_learn_to_be_imported():
+    source = Path(data.__file__).read_text(encoding="utf-8")
+    assert "\nfrom sklearn" not in source
+    assert "\nimport sklearn" not in source

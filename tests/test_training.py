@@ -1,0 +1,167 @@
+"""The training loop: each network of an ensemble as if alone, tidy histories, errors."""
+
+import io
+import math
+
+import pytest
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from course_utils import activations, training
+from course_utils.initializers import kaiming_normal_
+from course_utils.networks import Ensemble
+
+GENERATOR = torch.Generator().manual_seed(0)
+LABELS = torch.arange(120) % 3
+INPUTS = torch.randn(120, 5, generator=GENERATOR) + 2 * nn.functional.one_hot(LABELS, 5)
+OPTIMIZERS = {
+    "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.05),
+    "momentum": lambda parameters: torch.optim.SGD(parameters, lr=0.02, momentum=0.9),
+    "adam": lambda parameters: torch.optim.Adam(parameters, lr=0.01),
+}
+
+
+def ensemble(networks=3):
+    generator = torch.Generator().manual_seed(1)
+    return Ensemble(networks, [5, 8, 3], activations.relu, kaiming_normal_, generator=generator)
+
+
+def alone(together, i):
+    """Return network `i` of an ensemble, built from torch's own layers."""
+    layers = [nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3)]
+    for layer, weight, bias in zip(layers[::2], together.weights, together.biases, strict=True):
+        layer.weight.data, layer.bias.data = weight[i].detach().clone(), bias[i, 0].detach().clone()
+    return nn.Sequential(*layers)
+
+
+def train(model, optimizer="sgd", steps=30, **options):
+    generator = torch.Generator().manual_seed(2)
+    optimizer = OPTIMIZERS[optimizer](model.parameters())
+    return training.train(model, optimizer, INPUTS, LABELS, steps=steps, generator=generator, **options)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_network_of_an_ensemble_trains_as_if_alone(optimizer):
+    together = ensemble()
+    single = alone(together, 1)
+    history = train(together, optimizer)
+    expected = train(single, optimizer)
+    found = history[history.network == 1]
+    torch.testing.assert_close(
+        torch.tensor(found.loss.values), torch.tensor(expected.loss.values), rtol=1e-4, atol=0
+    )
+    torch.testing.assert_close(together.weights[0][1], single[0].weight, rtol=1e-3, atol=1e-5)
+
+
+def test_the_history_is_tidy():
+    history = train(ensemble(), steps=4)
+    assert list(history.columns) == ["step", "network", "loss", "accuracy"]
+    assert [tuple(row) for row in history[["step", "network"]].values] == [
+        (step, network) for step in range(4) for network in range(3)
+    ]
+
+
+def test_loss_and_accuracy_are_those_of_the_batch_before_its_update():
+    together = ensemble()
+    batch = torch.randint(120, (16,), generator=torch.Generator().manual_seed(2))
+    logits = together(INPUTS[batch]).detach()
+    history = train(together, steps=1, batch_size=16)
+    for i in range(3):
+        loss = nn.functional.cross_entropy(logits[i], LABELS[batch]).item()
+        accuracy = (logits[i].argmax(dim=1) == LABELS[batch]).double().mean().item()
+        assert history.loss[i] == pytest.approx(loss, rel=1e-6)
+        assert history.accuracy[i] == accuracy
+
+
+def test_training_learns():
+    together = ensemble()
+    before, after = (training.evaluate(together, INPUTS, LABELS), train(together, "adam", steps=150))
+    assert before.loss.min() > 0.9
+    assert after.loss[after.step >= 140].max() < 0.6
+    assert (training.evaluate(together, INPUTS, LABELS).accuracy > 0.8).all()
+
+
+def test_a_diverging_network_leaves_the_others_alone():
+    together, healthy = ensemble(), ensemble()
+    with torch.no_grad():
+        together.weights[0][1] *= math.inf
+    broken, whole = train(together), train(healthy)
+    assert broken[broken.network == 1].loss.isna().all()
+    for i in (0, 2):
+        torch.testing.assert_close(together.weights[0][i], healthy.weights[0][i])
+        assert broken[broken.network == i].loss.values == pytest.approx(whole[whole.network == i].loss.values)
+
+
+def test_a_second_call_goes_on_where_the_first_ended():
+    once, twice = ensemble(), ensemble()
+    generators = [torch.Generator().manual_seed(2) for _ in range(2)]
+    optimizers = [OPTIMIZERS["momentum"](model.parameters()) for model in (once, twice)]
+    training.train(once, optimizers[0], INPUTS, LABELS, steps=6, generator=generators[0])
+    for _ in range(2):
+        training.train(twice, optimizers[1], INPUTS, LABELS, steps=3, generator=generators[1])
+    assert torch.equal(once.weights[0], twice.weights[0])
+
+
+def test_evaluate_measures_every_network_on_all_images():
+    together = ensemble()
+    table = training.evaluate(together, INPUTS, LABELS)
+    logits = together(INPUTS).detach()
+    assert list(table.columns) == ["network", "loss", "accuracy"]
+    for i in range(3):
+        assert table.loss[i] == pytest.approx(nn.functional.cross_entropy(logits[i], LABELS).item(), rel=1e-6)
+        assert table.accuracy[i] == (logits[i].argmax(dim=1) == LABELS).double().mean()
+
+
+def test_evaluate_gives_no_accuracy_to_a_network_that_diverged():
+    together = ensemble()
+    with torch.no_grad():
+        together.weights[0][2] *= math.nan
+    table = training.evaluate(together, INPUTS, LABELS)
+    assert table.accuracy.isna().tolist() == table.loss.isna().tolist() == [False, False, True]
+
+
+def test_an_ordinary_model_has_one_network():
+    single = alone(ensemble(), 0)
+    assert set(train(single, steps=2).network) == {0}
+    assert len(training.evaluate(single, INPUTS, LABELS)) == 1
+
+
+def test_a_progress_bar_advances_once_a_step():
+    with tqdm(total=10, file=io.StringIO()) as bar:
+        train(ensemble(), steps=3, progress=bar)
+        train(ensemble(), steps=4, progress=bar)
+        assert bar.n == 7
+
+
+@pytest.mark.parametrize("steps", [0, -1])
+def test_steps_below_one_are_refused(steps):
+    with pytest.raises(ValueError, match=f"steps >= 1 .* got {steps}"):
+        train(ensemble(), steps=steps)
+
+
+def test_an_empty_batch_is_refused():
+    with pytest.raises(ValueError, match="batch_size >= 1; got 1 and 0"):
+        train(ensemble(), steps=1, batch_size=0)
+
+
+@pytest.mark.parametrize("count", [0, 119])
+def test_as_many_labels_as_inputs_are_needed(count):
+    model = ensemble()
+    optimizer = OPTIMIZERS["sgd"](model.parameters())
+    with pytest.raises(ValueError, match=f"got 120 and {count}"):
+        training.train(model, optimizer, INPUTS, LABELS[:count], steps=1, generator=GENERATOR)
+
+
+def test_logits_of_another_shape_are_refused():
+    model = nn.Flatten(0)
+    with pytest.raises(ValueError, match=r"for 120 labels; got \(600,\)"):
+        training.evaluate(model, INPUTS, LABELS)
+
+
+def test_parameters_train_in_place_and_labels_stay():
+    model, labels = ensemble(), LABELS.clone()
+    before = model.weights[0].detach().clone()
+    train(model, steps=1)
+    assert not torch.equal(before, model.weights[0])
+    assert torch.equal(labels, LABELS)
