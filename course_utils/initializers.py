@@ -10,7 +10,7 @@ Read `variance_scaling_` first: LeCun, Xavier (Glorot) and Kaiming (He) are thre
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -394,3 +394,25 @@ def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Rng =
     keys = torch.rand(tensor.T.shape, generator=generator, device=tensor.device)
     tensor.T.scatter_(1, keys.topk(zeros, dim=1, sorted=False).indices, 0.0)
     return tensor
+
+
+@torch.no_grad()
+def output_prior_bias_(tensor: Tensor, frequencies: Tensor | Sequence[float]) -> Tensor:
+    """Fill the bias of a softmax layer with log class frequencies, so that the bias alone predicts them.
+
+    tensor: `(..., classes)`. frequencies: `(classes,)`, counts or shares; they are divided by their sum.
+    While all other contributions to the logits are 0, the loss is the entropy of the frequencies, not
+    log(classes).
+    Trap: a single sigmoid output needs log(p / (1 - p)) instead, the difference of the two entries.
+    Raises: ValueError unless there is one frequency for each class, all positive and finite: log(0) would
+    forbid a class for ever, so give a class that has not been seen a small count.
+    Source: Lin et al. 2017, "Focal loss for dense object detection", Section 3.3.
+    """
+    _check_tensor(tensor, least=1)
+    _check_floating(tensor)
+    shares = torch.as_tensor(frequencies, dtype=torch.float64)
+    if shares.shape != tensor.shape[-1:]:
+        raise ValueError(f"expected {tensor.shape[-1]} frequencies; got shape {tuple(shares.shape)}")
+    if not ((shares > 0) & shares.isfinite()).all():
+        raise ValueError(f"frequencies must be positive and finite; got {shares.tolist()}")
+    return tensor.copy_((shares / shares.sum()).log().expand_as(tensor))

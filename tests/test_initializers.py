@@ -704,6 +704,7 @@ ALL = RANDOM | {
     "zeros": (lambda w, generator=None: init.zeros_(w), (6, 4)),
     "eye": (lambda w, generator=None: init.eye_(w), (6, 4)),
     "dirac": (lambda w, generator=None: init.dirac_(w, 2), (6, 3, 4)),
+    "output_prior_bias": (lambda w, generator=None: init.output_prior_bias_(w, [1, 2, 3, 4]), (6, 4)),
 }
 
 
@@ -892,6 +893,31 @@ REFUSED = {
     "sparsity high": (init.sparse_, LAYER, {"sparsity": 1.1}, ValueError, "between 0 and 1; got 1.1"),
     "sparsity low": (init.sparse_, LAYER, {"sparsity": -0.1}, ValueError, "between 0 and 1; got -0.1"),
     "sparsity NaN": (init.sparse_, LAYER, {"sparsity": NAN}, ValueError, "between 0 and 1; got nan"),
+    "too few frequencies": (
+        init.output_prior_bias_,
+        (3,),
+        {"frequencies": [0.5, 0.5]},
+        ValueError,
+        r"expected 3 frequencies; got shape \(2,\)",
+    ),
+    "frequencies a column": (
+        init.output_prior_bias_,
+        (3, 3),
+        {"frequencies": torch.ones(3, 1)},
+        ValueError,
+        r"got shape \(3, 1\)",
+    ),
+    "prior of a scalar": (init.output_prior_bias_, (), {"frequencies": [1]}, ValueError, "1 or more dim"),
+    **{
+        f"frequency {bad}": (
+            init.output_prior_bias_,
+            (3,),
+            {"frequencies": [2.0, bad, 1.0]},
+            ValueError,
+            rf"positive and finite; got \[2.0, {bad}, 1.0\]",
+        )
+        for bad in (0.0, -1.0, NAN, INF)
+    },
     "sparse std": (init.sparse_, LAYER, {"sparsity": 0.1, "std": -1}, RuntimeError, "std >= 0.*-1"),
 }
 
@@ -900,7 +926,8 @@ def check_refused(initializer, tensor, arguments, error, message):
     """The right error with a message that helps, the tensor and the generator untouched."""
     before, generator = tensor.clone(), seeded(1)
     state = generator.get_state()
-    with_generator = {} if initializer in (init.eye_, init.dirac_) else {"generator": generator}
+    not_random = (init.eye_, init.dirac_, init.output_prior_bias_)
+    with_generator = {} if initializer in not_random else {"generator": generator}
     try:
         with pytest.raises(error, match=message):
             initializer(tensor, **arguments, **with_generator)
@@ -982,3 +1009,41 @@ def test_other_empty_tensors_pass_silently(name):
         w = torch.empty(shape)
         assert ALL[name][0](w) is w
     assert init.dirac_(torch.empty(2, 2, 0)).shape == (2, 2, 0)
+
+
+# --- The output bias ---
+
+
+def check_output_prior(initializer, dtype=torch.float32, counts=(900, 90, 7, 3)):
+    """The softmax of the bias is the frequencies, so that its loss on such labels is their entropy."""
+    shares = torch.tensor(counts, dtype=torch.float64) / sum(counts)
+    bias = initializer(torch.full((2, 4), 7.0, dtype=dtype), counts).double()
+    rounding = 8 * torch.finfo(dtype).eps  # of logs as large as 6
+    for row in bias:
+        assert torch.allclose(row.softmax(dim=0), shares, rtol=rounding, atol=0)
+        loss = functional.cross_entropy(row, shares)
+        assert torch.isclose(loss, -(shares * shares.log()).sum(), rtol=rounding, atol=0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_output_prior_bias(dtype):
+    check_output_prior(init.output_prior_bias_, dtype)
+
+
+def test_counts_and_shares_give_the_same_bias():
+    biases = [init.output_prior_bias_(torch.empty(2), f) for f in ([99, 1], torch.tensor([0.99, 0.01]))]
+    assert torch.allclose(*biases)
+    assert math.isclose(biases[0][1] - biases[0][0], math.log(0.01 / 0.99), rel_tol=1e-6)
+
+
+FAULTY_PRIORS = {
+    "zeros": lambda w, counts: init.zeros_(w),
+    "shares, not logs": lambda w, counts: w.copy_(torch.tensor(counts) / sum(counts)),
+    "logits of each class": lambda w, counts: w.copy_((torch.tensor(counts) / sum(counts)).logit()),
+    "binary logs": lambda w, counts: w.copy_(torch.tensor(counts).log2()),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTY_PRIORS)
+def test_faulty_output_prior_is_noticed(fault):
+    refuses(check_output_prior, FAULTY_PRIORS[fault])
