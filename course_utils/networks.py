@@ -71,7 +71,7 @@ class Ensemble(nn.Module):
     network (fan_out, fan_in) is filled alone by `weight_init_(tensor, generator=generator)`, the last one by
     `output_init_` (if None, like the others), biases by `bias_init_(tensor)`. A layer's weights lie in one
     tensor (networks, fan_out, fan_in). The gradient of the summed losses gives each network its own, so that
-    an element-wise optimizer, which all common ones are, trains each as if it were alone.
+    an element-wise optimizer (SGD, Adam, RMSprop; not LBFGS) trains each as if it were alone.
 
     Raises: ValueError for fewer than one network or two widths, or a width that is not positive.
     """

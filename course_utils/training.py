@@ -1,10 +1,25 @@
-"""One short training loop for classifiers, with a tidy history."""
+"""One short training loop for classifiers, with a tidy history and a progress bar."""
 
 import numpy as np
 import pandas as pd
 import torch
+from IPython.display import display
 from torch import Tensor, nn
 from tqdm import tqdm
+from tqdm.auto import tqdm as auto_tqdm
+from tqdm.notebook import tqdm_notebook
+
+
+def progress_bar(total: int, description: str) -> tqdm:
+    """Return a bar for `total` steps that vanishes when it is closed: `with progress_bar(...) as bar`.
+
+    In a notebook it is a widget without a text form, so that a stored output holds no trace of it.
+    """
+    if not issubclass(auto_tqdm, tqdm_notebook):
+        return auto_tqdm(total=total, desc=description, leave=False)
+    bar = auto_tqdm(total=total, desc=description, leave=False, display=False)
+    display(bar.container._repr_mimebundle_() | {"text/plain": ""}, raw=True)
+    return bar
 
 
 def _per_network(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -35,9 +50,8 @@ def train(
 
     model: maps inputs (batch, ...) to logits (batch, classes), or (networks, batch, classes) as an `Ensemble`
     does: the networks then see the same batches, and each follows the gradient of its own loss.
-    inputs: (images, ...); labels: (images,) of integers. progress: a bar to advance by one a step, worth
-    having where training takes over five seconds; made with `leave=False` it leaves no time behind in a
-    notebook's output. Calling again with the same optimizer goes on where this call ended.
+    inputs: (images, ...); labels: (images,) of integers. progress: a bar from `progress_bar`, advanced once a
+    step. Calling again with the same optimizer goes on where this call ended.
 
     Returns: one row per step and network: `step` (from 0), `network`, `loss` (in nats) and `accuracy`, both
     on the step's batch before the update. A network that diverges has loss nan from there on.

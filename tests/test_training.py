@@ -1,12 +1,12 @@
 """The training loop: each network of an ensemble as if alone, tidy histories, errors."""
 
-import io
 import math
 
+import nbformat
 import pytest
 import torch
+from nbclient import NotebookClient
 from torch import nn
-from tqdm import tqdm
 
 from course_utils import activations, training
 from course_utils.initializers import kaiming_normal_
@@ -127,11 +127,25 @@ def test_an_ordinary_model_has_one_network():
     assert len(training.evaluate(single, INPUTS, LABELS)) == 1
 
 
-def test_a_progress_bar_advances_once_a_step():
-    with tqdm(total=10, file=io.StringIO()) as bar:
+def test_a_progress_bar_advances_once_a_step_and_vanishes(capsys):
+    with training.progress_bar(10, "ten steps") as bar:
         train(ensemble(), steps=3, progress=bar)
         train(ensemble(), steps=4, progress=bar)
         assert bar.n == 7
+    shown = capsys.readouterr().err
+    assert "ten steps:   0%" in shown
+    assert shown.endswith("\r")  # the line was wiped
+
+
+def test_in_a_notebook_the_bar_is_a_widget_without_text():
+    source = (
+        "from course_utils import training\nwith training.progress_bar(2, 'two') as bar:\n    bar.update()"
+    )
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+    NotebookClient(notebook, kernel_name="python3", extra_arguments=["--log-level=ERROR"]).execute()
+    (output,) = notebook.cells[0].outputs
+    assert set(output.data) == {"text/plain", "application/vnd.jupyter.widget-view+json"}
+    assert output.data["text/plain"] == ""
 
 
 @pytest.mark.parametrize("steps", [0, -1])
