@@ -60,7 +60,9 @@ def train(
     have another shape.
     """
     if len(inputs) != len(labels) or not len(labels):
-        raise ValueError(f"expected as many inputs as labels; got {len(inputs)} and {len(labels)}")
+        raise ValueError(
+            f"expected as many inputs as labels, at least one; got {len(inputs)} and {len(labels)}"
+        )
     if steps < 1 or batch_size < 1:
         raise ValueError(f"expected steps >= 1 and batch_size >= 1; got {steps} and {batch_size}")
     losses, accuracies = [], []

@@ -3,14 +3,20 @@
 Nothing here is asserted: a ratio depends on the machine and on what else it does.
 """
 
+import gzip
 import math
+import struct
+import tempfile
 import timeit
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
-from course_utils import activations, initializers, propagation
+from course_utils import activations, data, initializers, propagation
+from course_utils.diagnosis import diagnose
 
 
 def best(function, number=1, repeat=7):
@@ -59,7 +65,36 @@ def bench_exact_laws():
         print(f"1,000 networks of 100 {activation.name} layers, n = {n}: {chain:.2f} s")
 
 
+def bench_diagnose():
+    encoder = nn.TransformerEncoderLayer(768, 12, 3072, batch_first=True)
+    layers = [layer for _ in range(8) for layer in (nn.Linear(256, 256), nn.ReLU())]
+    print("time of diagnose / time of one forward and backward pass")
+    for name, model, shape, rounds in [
+        ("8 layers of 256, batch 64", nn.Sequential(*layers), (64, 256), 50),
+        ("transformer, 85 million", nn.TransformerEncoder(encoder, 12), (4, 128, 768), 2),
+    ]:
+        inputs = torch.randn(shape)
+
+        def one_pass(model=model, inputs=inputs):
+            model.zero_grad()
+            model(inputs).square().mean().backward()
+
+        print(f"  {name:26} {ratio(partial(diagnose, model, inputs), one_pass, rounds):.1f}")
+
+
+def bench_idx():
+    pixels = np.random.default_rng(0).integers(0, 256, (60_000, 28, 28), np.uint8)
+    raw = struct.pack(">4B3I", 0, 0, 8, 3, *pixels.shape) + pixels.tobytes()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "images.gz")
+        path.write_bytes(gzip.compress(raw, 1))
+        against = ratio(lambda: data.read_idx(path), lambda: gzip.decompress(path.read_bytes()), rounds=3)
+    print(f"read_idx of 60,000 images / gzip.decompress alone: {against:.2f}")
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     bench_initializers()
     bench_exact_laws()
+    bench_diagnose()
+    bench_idx()

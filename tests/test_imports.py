@@ -25,6 +25,8 @@ ARROWS = {
     "networks": {"initializers", "activations"},
     "mean_field": {"activations"},
     "propagation": {"networks", "initializers", "activations"},
+    "recording": {"activations"},
+    "diagnosis": {"recording"},
 }
 ARROWS["demos"] = set(ARROWS) - {"__init__"}
 

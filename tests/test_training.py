@@ -159,12 +159,12 @@ def test_an_empty_batch_is_refused():
         train(ensemble(), steps=1, batch_size=0)
 
 
-@pytest.mark.parametrize("count", [0, 119])
-def test_as_many_labels_as_inputs_are_needed(count):
+@pytest.mark.parametrize(("inputs", "labels"), [(120, 119), (120, 0), (0, 0)])
+def test_as_many_labels_as_inputs_are_needed_and_at_least_one(inputs, labels):
     model = ensemble()
     optimizer = OPTIMIZERS["sgd"](model.parameters())
-    with pytest.raises(ValueError, match=f"got 120 and {count}"):
-        training.train(model, optimizer, INPUTS, LABELS[:count], steps=1, generator=GENERATOR)
+    with pytest.raises(ValueError, match=f"got {inputs} and {labels}"):
+        training.train(model, optimizer, INPUTS[:inputs], LABELS[:labels], steps=1, generator=GENERATOR)
 
 
 def test_logits_of_another_shape_are_refused():
