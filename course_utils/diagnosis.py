@@ -44,7 +44,7 @@ FAR = 1e4  # from the first layer to the last
 STEP = 4.0  # one layer changed it; forgetting or doubling a ReLU's gain does by 2
 OFF = 1.5  # the second moment of weights that explain a drift is off by this factor at least
 EXCESS_LOSS = 2.5  # above ln K; logits of variance 2, from He's law in the last layer, are worth 1
-SATURATED = 0.5  # share of a layer's outputs
+DEAD, SATURATED = 0.6, 0.5  # shares of a layer's units and outputs
 
 
 @dataclass(frozen=True)
@@ -610,8 +610,13 @@ def _step(case: _Case) -> Iterator[Finding]:
 
 
 def _dead(case: _Case) -> Iterator[Finding]:
+    def limit(
+        width: int,
+    ) -> float:  # of aligned inputs half the units are dead: that, and four standard errors
+        return max(DEAD, 0.5 + 2 / math.sqrt(max(width, 1)))
+
     yield from _say(
-        [n for n in case.rows if n.end.off[0] > n.end.dead_limit and n.moment > 0],
+        [n for n in case.rows if n.end.off[0] > limit(n.end.width) and n.moment > 0],
         "dead",
         "{n.end.off[0]:.0%} of its units are 0 on the whole batch.",
         "What enters the activation lies too far below 0, on average at {n.out[0]:.2g}.",

@@ -21,7 +21,6 @@ from torch.utils.weak import WeakIdKeyDictionary
 from course_utils import activations
 
 NAN = math.nan
-DEAD = 0.6  # share of dead units that is a fault; aligned inputs leave half of the ReLUs dead
 
 # Names of torch's functions, whether called in torch, in nn.functional or as a method.
 _CONVOLUTIONS = {f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3)}
@@ -49,7 +48,6 @@ ROWS = {"layer", "norm", "composite", "activation"}
 class Weight:
     """A layer's weight as it is kept: `(out, in, *kernel)`, or with its units in dimension `out_dim`."""
 
-    name: str
     shape: tuple[int, ...]
     out_dim: int
     area: int  # of the kernel
@@ -81,7 +79,7 @@ class Node:
     entered: Any = (NAN,) * 3
     gradient: Any = NAN
     off: Any = (NAN, NAN)  # shares of dead units and of saturated outputs
-    dead_limit: float = 1.0
+    width: int = 0  # how many units, where `off` has a share of dead ones
     phi: Callable[[Tensor], Tensor] = torch.clone
     weight: Weight | None = None
     fan_in: float = NAN
@@ -371,7 +369,7 @@ class Recorder(TorchFunctionMode):
             area = math.prod(held.shape[2:]) if name in _CONVOLUTIONS else 1
             same = name not in _EMBEDDINGS and _identical_units(held, bias, out_dim)
             trained = parameter is not None and held.requires_grad  # a weight norm's product has its own law
-            known = self._parameters.get(id(held), layer), held.shape, out_dim, area, trained, same
+            known = held.shape, out_dim, area, trained, same
             low, high = torch.aminmax(held.detach())
             moment, largest = _quick_second_moment(held), torch.maximum(-low, high)
             self.weights[id(held)] = held, Weight(*known, _orthogonal(held), moment, largest)
@@ -400,8 +398,7 @@ class Recorder(TorchFunctionMode):
         if name in _CUT_OFF and node.batch > 1:
             others = [d for d in range(output.ndim) if d != node.units % output.ndim]
             dead = (output.detach().amax(others) <= 0).double().mean()
-            # Of aligned inputs half the units are dead: that, and four standard errors.
-            node.dead_limit = max(DEAD, 0.5 + 2 / math.sqrt(output.shape[node.units]))
+            node.width = output.shape[node.units]
         if name in ODD | SIGMOIDS - {"logsigmoid"}:
             sample = _sample(output)
             saturated = ((sample < (-0.97 if name in ODD else 0.03)) | (sample > 0.97)).double().mean()
