@@ -4,6 +4,7 @@ Everything takes and returns tensors of any shape and floating dtype, so that ne
 and theory (float64 quadrature) use the very same function.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -15,12 +16,14 @@ from torch import Tensor
 class Activation:
     """An element-wise activation function with its derivative.
 
-    `name` is the one that `initializers.calculate_gain` knows, where it knows the function at all.
+    `name` is the one that `initializers.calculate_gain` knows, where it knows the function at all. `kinks`
+    are the arguments at which function or derivative is not smooth: quadrature puts the ends of panels there.
     """
 
     name: str
     function: Callable[[Tensor], Tensor] = field(repr=False)
     derivative: Callable[[Tensor], Tensor] = field(repr=False)
+    kinks: tuple[float, ...] = (0.0,)
 
     def __call__(self, z: Tensor) -> Tensor:
         """Return phi(z), element by element; the shape is that of `z`."""
@@ -36,6 +39,10 @@ tanh = Activation("tanh", torch.tanh, lambda z: torch.cosh(z).reciprocal().squar
 sigmoid = Activation("sigmoid", torch.sigmoid, _sigmoid_derivative)
 softsign = Activation("softsign", lambda z: z / (1 + z.abs()), lambda z: (1 + z.abs()).reciprocal().square())
 relu = Activation("relu", torch.relu, lambda z: (z > 0).to(z.dtype))
+erf = Activation("erf", torch.erf, lambda z: 2 / math.sqrt(math.pi) * torch.exp(-(z**2)))
+hard_tanh = Activation(
+    "hard_tanh", torch.nn.functional.hardtanh, lambda z: (z.abs() < 1).to(z.dtype), kinks=(-1.0, 1.0)
+)
 
 
 def leaky_relu(negative_slope: float) -> Activation:
@@ -45,3 +52,36 @@ def leaky_relu(negative_slope: float) -> Activation:
         lambda z: torch.where(z > 0, z, negative_slope * z),
         lambda z: torch.where(z > 0, torch.ones_like(z), negative_slope),
     )
+
+
+def from_function(
+    function: Callable[[Tensor], Tensor], *, name: str | None = None, kinks: tuple[float, ...] = (0.0,)
+) -> Activation:
+    """Return an Activation for a function of your own, with its derivative by automatic differentiation.
+
+    function: takes a tensor of any shape and returns one of the same shape and dtype, element by element.
+    name: by default the function's own. kinks: where it is not smooth, such as (-1, 1) for a hard tanh.
+
+    Raises: ValueError if on a few numbers between -3 and 3 the function fails, changes shape or dtype,
+    returns nan or inf, or lets one element depend on another.
+    """
+    probe = torch.linspace(-3, 3, 8, dtype=torch.float64)
+    name = name or getattr(function, "__name__", "custom")
+    try:
+        values, alone = function(probe), function(probe[::2])
+    except Exception as error:
+        raise ValueError(f"{name} must take a tensor of any shape; on one of shape (8,): {error}") from error
+    if not isinstance(values, Tensor) or values.shape != probe.shape or values.dtype != probe.dtype:
+        got = (tuple(values.shape), values.dtype) if isinstance(values, Tensor) else type(values).__name__
+        raise ValueError(f"{name} must keep shape (8,) and dtype torch.float64; it returned {got}")
+    if not values.isfinite().all():
+        raise ValueError(f"{name} must be finite; at {probe.tolist()} it is {values.tolist()}")
+    if not torch.allclose(alone, values[::2]):
+        raise ValueError(f"{name} must give each element its own value, whatever the other elements are")
+
+    def derivative(z: Tensor) -> Tensor:
+        z = z.detach().requires_grad_()
+        with torch.enable_grad():
+            return torch.autograd.grad(function(z).sum(), z, materialize_grads=True)[0]
+
+    return Activation(name, function, derivative, kinks)

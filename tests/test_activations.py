@@ -1,5 +1,7 @@
 """Activations: values, and derivatives against autograd."""
 
+import math
+
 import pytest
 import torch
 
@@ -13,6 +15,9 @@ ALL = [
     activations.softsign,
     activations.relu,
     activations.leaky_relu(0.25),
+    activations.erf,
+    activations.hard_tanh,
+    activations.from_function(torch.nn.functional.silu),
 ]
 TORCH = {
     "tanh": torch.nn.functional.tanh,
@@ -21,6 +26,9 @@ TORCH = {
     "relu": torch.nn.functional.relu,
     "leaky_relu": lambda z: torch.nn.functional.leaky_relu(z, 0.25),
     "linear": lambda z: z,
+    "erf": torch.erf,
+    "hard_tanh": torch.nn.functional.hardtanh,
+    "silu": torch.nn.functional.silu,
 }
 Z = torch.linspace(-6, 6, 25, dtype=torch.float64)  # contains 0, where ReLU has its kink
 
@@ -72,3 +80,39 @@ def test_a_slope_rounded_to_float32_is_caught():
     wrong = Activation("leaky_relu", leaky.function, lambda z: torch.where(z > 0, 1.0, slope).to(z.dtype))
     with pytest.raises(AssertionError):
         check_derivative(wrong)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda z: max(z, 0), "must take a tensor of any shape; on one of shape .*ambiguous"),
+        (math.tanh, "tanh must take a tensor of any shape"),
+        (lambda z: z.sum(), r"must keep shape \(8,\) and dtype torch.float64; it returned \(\(\), "),
+        (lambda z: z > 0, "must keep shape .* torch.bool"),
+        (lambda z: z.tolist(), "must keep shape .* it returned list"),
+        (torch.sqrt, "sqrt must be finite; at .*nan"),
+        (lambda z: torch.softmax(z, -1), "each element its own value"),
+    ],
+)
+def test_a_function_that_is_no_activation(function, message):
+    with pytest.raises(ValueError, match=message):
+        activations.from_function(function)
+
+
+def test_a_function_of_ones_own():
+    swish = activations.from_function(lambda z: z * torch.sigmoid(z), name="swish", kinks=(1.0,))
+    assert (swish.name, swish.kinks) == ("swish", (1.0,))
+    z = torch.linspace(-2, 2, 5, requires_grad=True)
+    assert not swish.derivative(z).requires_grad
+    check_derivative(swish)
+    with torch.no_grad():  # measurements run without gradients
+        assert (swish.derivative(z) != 0).all()
+
+
+def test_kinks_are_where_the_derivative_jumps():
+    for activation in ALL:
+        z = torch.linspace(-3, 3, 601, dtype=torch.float64)
+        jumps = z[1:][activation.derivative(z).diff().abs() > 0.1]
+        assert all(min(abs(jump - kink) for kink in activation.kinks) < 0.02 for jump in jumps), (
+            activation.name
+        )

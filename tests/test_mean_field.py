@@ -6,9 +6,21 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import digamma, polygamma
+from scipy.stats import norm
 
 from course_utils import mean_field
-from course_utils.activations import Activation, leaky_relu, linear, relu, sigmoid, softsign, tanh
+from course_utils.activations import (
+    Activation,
+    erf,
+    from_function,
+    hard_tanh,
+    leaky_relu,
+    linear,
+    relu,
+    sigmoid,
+    softsign,
+    tanh,
+)
 
 STDS = np.array([1e-6, 0.03, 1.0, 7.0, 300.0])
 
@@ -41,7 +53,7 @@ def test_expectation_of_a_scalar_is_a_scalar():
 
 
 def test_a_function_that_changes_the_shape():
-    with pytest.raises(ValueError, match=r"must keep the shape \(672,\); it returned \(\)"):
+    with pytest.raises(ValueError, match=r"must keep the shape \(\d+,\); it returned \(\)"):
         mean_field.gaussian_expectation(lambda z: z.sum())
 
 
@@ -91,9 +103,10 @@ def test_fixed_points():
 
 
 @pytest.mark.parametrize(("activation", "gain"), [(relu, math.sqrt(2)), (linear, 1.0)])
-def test_a_line_of_fixed_points_is_refused(activation, gain):
-    with pytest.raises(ValueError, match="every q is a fixed point"):
-        mean_field.fixed_point(activation, gain)
+def test_on_a_line_of_fixed_points_q_stays_where_it_starts(activation, gain):
+    assert mean_field.fixed_point(activation, gain, start=0.7) == 0.7
+    with pytest.raises(ValueError, match=f"every q is a fixed point of {activation.name} at gain"):
+        mean_field.fixed_points(activation, gain)
 
 
 def test_chi_1():
@@ -228,5 +241,309 @@ def test_a_limit_that_is_never_crossed_is_refused(limit, factor):
 
 @pytest.mark.parametrize("std", [math.nan, math.inf])
 def test_an_expectation_names_a_std_that_is_not_finite(std):
-    with pytest.raises(ValueError, match=f"std.* must be finite; got {std}"):
+    with pytest.raises(ValueError, match=f"std.* must be finite; got 0.0 and {std}"):
         mean_field.gaussian_expectation(torch.relu, std)
+
+
+def hard_tanh_second_moment(std):
+    """Return E hard_tanh(std Z)**2 from the truncated moments of the normal law."""
+    k = 1 / std
+    return std**2 * (2 * norm.cdf(k) - 1 - 2 * k * norm.pdf(k)) + 2 * norm.sf(k)
+
+
+def test_declared_kinks_cost_no_accuracy_and_others_a_little():
+    def square(z):
+        return torch.nn.functional.hardtanh(z) ** 2
+
+    exact = hard_tanh_second_moment(STDS)
+    np.testing.assert_allclose(
+        mean_field.gaussian_expectation(square, STDS, kinks=(-1, 1)), exact, rtol=1e-10
+    )
+    np.testing.assert_allclose(mean_field.output_second_moment(STDS**2, hard_tanh), exact, rtol=1e-10)
+    undeclared = np.abs(mean_field.gaussian_expectation(square, STDS) - exact)
+    assert 1e-7 < undeclared.max() < 1e-4
+    assert (mean_field.quadrature_error(square, STDS) >= undeclared / 2)[undeclared > 1e-9].all()
+    assert mean_field.quadrature_error(square, STDS, kinks=(-1, 1)).max() < 1e-10
+
+
+def test_expectation_about_another_mean():
+    mean, std = np.array([[-3.0], [0.0], [0.2]]), np.array([0.5, 2.0])
+    exact = mean * norm.cdf(mean / std) + std * norm.pdf(mean / std)
+    found = mean_field.gaussian_expectation(torch.relu, std, mean)
+    np.testing.assert_allclose(found, exact, rtol=1e-10, atol=1e-14)
+    assert mean_field.gaussian_expectation(torch.relu, 0.0, mean).ravel() == pytest.approx([0, 0, 0.2])
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda z: max(z, 0), "must take a tensor of any shape; on .*ambiguous"),
+        (lambda z: math.tanh(z), "must take a tensor of any shape; on "),
+        (lambda z: z.numpy(), "must keep the shape .* it returned ndarray"),
+        (lambda z: z[..., :3], "must keep the shape .* it returned"),
+        (lambda z: z.log(), "returned nan or inf"),
+    ],
+)
+def test_a_function_that_no_expectation_can_be_taken_of(function, message):
+    for call in (mean_field.gaussian_expectation, mean_field.quadrature_error):
+        with pytest.raises(ValueError, match=message):
+            call(function)
+    with pytest.raises(ValueError, match=message):
+        mean_field.correlation_map(0.5, 1.0, Activation("bad", function, torch.ones_like))
+
+
+COSINES = np.array([-1, -0.999, -0.5, 0, 0.3, 0.9, 0.999, 1 - 1e-6, 1])
+
+
+def check_pair_maps(correlation_map, gradient_map):
+    """Compare with Cho & Saul's arc-cosine kernels, Williams's arcsine kernel and a linear network."""
+    gain, bias, q = 1.3, 0.4, 2.3
+    angle = np.arccos(COSINES)
+    np.testing.assert_allclose(
+        correlation_map(COSINES, q, relu), mean_field.relu_cosine_map(COSINES), rtol=1e-12, atol=1e-14
+    )
+    np.testing.assert_allclose(gradient_map(COSINES, q, relu), 1 - angle / math.pi, rtol=1e-12, atol=1e-14)
+
+    def kernel(c):
+        return gain**2 * 2 / math.pi * np.arcsin(2 * q * c / (1 + 2 * q)) + bias**2
+
+    np.testing.assert_allclose(correlation_map(COSINES, q, erf, gain, bias), kernel(COSINES) / kernel(1.0))
+    np.testing.assert_allclose(
+        correlation_map(COSINES, q, linear, gain, bias),
+        (gain**2 * q * COSINES + bias**2) / (gain**2 * q + bias**2),
+    )
+    # E phi'(z1) phi'(z2) is, up to q, the derivative in c of E phi(z1) phi(z2): of Williams's kernel here
+    np.testing.assert_allclose(
+        gradient_map(COSINES, q, erf), np.sqrt((1 + 4 * q) / ((1 + 2 * q) ** 2 - 4 * q**2 * COSINES**2))
+    )
+
+
+def test_pair_maps_against_closed_forms():
+    check_pair_maps(mean_field.correlation_map, mean_field.gradient_correlation_map)
+
+
+def test_planted_faults_in_the_pair_maps_are_caught():
+    def cosine_of_the_conditional_std(c, q, activation, gain=1.0, bias_std=0.0):
+        return mean_field.correlation_map(0.999 * np.asarray(c), q, activation, gain, bias_std)
+
+    def bias_as_a_variance(c, q, activation, gain=1.0, bias_std=0.0):
+        return mean_field.correlation_map(c, q, activation, gain, math.sqrt(bias_std))
+
+    for fault in (cosine_of_the_conditional_std, bias_as_a_variance):
+        with pytest.raises(AssertionError):
+            check_pair_maps(fault, mean_field.gradient_correlation_map)
+    with pytest.raises(AssertionError):
+        check_pair_maps(mean_field.correlation_map, mean_field.correlation_map)
+
+
+@pytest.mark.parametrize("c", [-0.9, -0.3, 0.2, 0.95])
+def test_kinks_away_from_0_in_the_pair_maps(c):
+    # Price's theorem: d/dc E phi(z1) phi(z2) = q E phi'(z1) phi'(z2)
+    q, step = 2.0, 1e-4
+    m = mean_field.output_second_moment(q, hard_tanh)
+    below, above = mean_field.correlation_map([c - step, c + step], q, hard_tanh) * m
+    slope = mean_field.gradient_correlation_map(c, q, hard_tanh) * mean_field.chi_1(hard_tanh, 1.0, q)
+    assert math.isclose((above - below) / (2 * step), q * slope, rel_tol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("c", "q"), [(0.5, 0.0), (0.5, math.inf), (0.5, math.nan), (1.1, 1.0), (math.nan, 1.0)]
+)
+def test_a_correlation_that_cannot_be(c, q):
+    with pytest.raises(ValueError, match="a correlation"):
+        mean_field.correlation_map(c, q, tanh)
+
+
+def test_a_correlation_rounded_above_1_is_forgiven():
+    assert mean_field.correlation_map(np.nextafter(1.0, 2.0), 1.0, tanh) == pytest.approx(1, abs=1e-14)
+
+
+def test_cosine_profile():
+    c = [0.1]
+    for _ in range(4):
+        c.append(float(mean_field.relu_cosine_map(c[-1])))
+    np.testing.assert_allclose(mean_field.cosine_profile(relu, 3.0, 4, 0.1, start=5.0), c, rtol=1e-12)
+    # linear with biases: cosine and second moment of the pre-activations, layer by layer
+    profile = mean_field.cosine_profile(linear, 2.0, 2, 0.5, bias_std=3.0, start=1.5)
+    q, k = 1.5, 0.75
+    for expected in profile[1:]:
+        q, k = 4 * q + 9, 4 * k + 9
+        assert math.isclose(k / q, expected)
+
+
+def test_second_moment_profile_with_biases():
+    np.testing.assert_allclose(
+        mean_field.second_moment_profile(linear, 2.0, 2, 1.5, bias_std=3.0), [1.5, 15, 69]
+    )
+
+
+def test_fixed_points_with_biases_on_a_grid():
+    gain, bias = np.meshgrid([0.5, 1.0, 1.3], [0.1, 0.5])
+    # q = (gain**2 / 2) q + bias**2
+    np.testing.assert_allclose(mean_field.fixed_point(relu, gain, bias), bias**2 / (1 - gain**2 / 2))
+    assert (mean_field.fixed_point(relu, math.sqrt(2), bias) == math.inf).all()
+    for activation in (tanh, erf, sigmoid, hard_tanh):
+        q = mean_field.fixed_point(activation, gain, bias)
+        assert q.shape == gain.shape
+        np.testing.assert_allclose(mean_field.length_map(q, activation, gain, bias), q, rtol=1e-12)
+
+
+def test_a_fixed_point_is_where_the_staircase_ends():
+    # below the unstable fixed point of GELU at gain 1.5 signals die, above it they explode
+    gelu = from_function(torch.nn.functional.gelu)
+    zero, unstable = mean_field.fixed_points(gelu, 1.5)
+    assert zero.q == 0
+    assert math.isclose(zero.slope, 1.5**2 / 4, rel_tol=1e-9)
+    assert unstable.slope > 1
+    assert mean_field.fixed_point(gelu, 1.5, start=0.9 * unstable.q) == 0
+    assert mean_field.fixed_point(gelu, 1.5, start=1.1 * unstable.q) == math.inf
+
+
+@pytest.mark.parametrize("activation", [tanh, hard_tanh, sigmoid, softsign], ids=lambda a: a.name)
+def test_length_slope_is_the_derivative_of_the_map(activation):
+    for q in (0.01, 1.0, 30.0):
+        high, low = (mean_field.length_map(q + s * 1e-5 * q, activation, 1.3) for s in (1, -1))
+        slope = mean_field.length_slope(q, activation, 1.3)
+        assert math.isclose((high - low) / (2e-5 * q), slope, rel_tol=1e-6)
+
+
+def test_length_slope_at_0_and_of_homogeneous_activations():
+    assert math.isclose(mean_field.length_slope(0.0, tanh, 1.3), 1.3**2, rel_tol=1e-9)
+    assert math.isclose(mean_field.length_slope(5.0, relu, 1.3), 1.3**2 / 2, rel_tol=1e-12)
+    assert [p.q for p in mean_field.fixed_points(sigmoid, 1.0)] == [mean_field.fixed_point(sigmoid, 1.0)]
+    stable = {p.q: abs(p.slope) < 1 for p in mean_field.fixed_points(tanh, 1.5)}
+    assert stable == {0.0: False, mean_field.fixed_point(tanh, 1.5): True}
+
+
+def check_phase(activation, gain, bias_std):
+    """Check c* and both scales by iterating the maps themselves."""
+    q = mean_field.fixed_point(activation, gain, bias_std)
+    c_star = mean_field.correlation_fixed_point(activation, gain, bias_std)
+    scales = mean_field.depth_scales(activation, gain, bias_std)
+    assert math.isclose(
+        mean_field.correlation_map(c_star, q, activation, gain, bias_std), c_star, abs_tol=1e-9
+    )
+    far, near = c_star - 1e-3, c_star - 1e-4
+    steps = [
+        (c_star - mean_field.correlation_map(c, q, activation, gain, bias_std)) / (c_star - c)
+        for c in (far, near)
+    ]
+    slope = steps[1] + (steps[1] - steps[0]) / 9  # to second order in the distance
+    assert math.isclose(scales.correlation, -1 / math.log(slope), rel_tol=1e-4)
+    x = 1e-5
+    growth = math.log(abs(mean_field.length_map(q * (1 + x), activation, gain, bias_std) - q) / (q * x))
+    assert math.isclose(scales.length, -1 / growth, rel_tol=1e-3)
+    return c_star
+
+
+def test_order_and_chaos():
+    assert check_phase(tanh, 0.9, 0.2) == 1
+    assert 0.4 < check_phase(tanh, 1.3, 0.1) < 0.6
+    assert check_phase(tanh, 1.5, 0.0) == 0
+    assert 0 < check_phase(hard_tanh, 1.2, 0.1) < 1
+
+
+def test_scales_of_homogeneous_layers():
+    assert mean_field.depth_scales(relu, 1.3, 0.1) == pytest.approx([1 / abs(math.log(1.3**2 / 2))] * 3)
+    length, correlation, gradient = mean_field.depth_scales(relu, 1.6)
+    assert (length, gradient) == pytest.approx([1 / math.log(1.6**2 / 2)] * 2)
+    assert correlation == math.inf  # the arc-cosine map has slope 1 at c = 1 for every gain
+    assert mean_field.depth_scales(tanh, 0.9).correlation == math.inf  # without a signal every angle stays
+
+
+@pytest.mark.parametrize(
+    ("activation", "gain", "bias_std"), [(tanh, 1.0, 0.0), (relu, math.sqrt(2), 0.0), (linear, 1.0, 0.0)]
+)
+def test_scales_are_infinite_at_criticality(activation, gain, bias_std):
+    assert mean_field.depth_scales(activation, gain, bias_std) == (math.inf,) * 3
+
+
+def check_critical_point(critical_point):
+    q = np.array([1e-6, 0.01, 1.0, 20.0])
+    for activation in (tanh, erf, hard_tanh):
+        gain, bias_std = critical_point(activation, q)
+        np.testing.assert_allclose(mean_field.chi_1(activation, gain, q), 1, rtol=1e-12)
+        np.testing.assert_allclose(mean_field.length_map(q, activation, gain, bias_std), q, rtol=1e-9)
+    gain, bias_std = critical_point(tanh, 0.01)
+    assert mean_field.depth_scales(tanh, gain, bias_std)[1:] == (math.inf, math.inf)
+    assert math.isclose(mean_field.fixed_point(tanh, gain, bias_std), 0.01, rel_tol=1e-9)
+
+
+def test_critical_point():
+    check_critical_point(mean_field.critical_point)
+    assert mean_field.critical_point(relu, 3.0) == pytest.approx((math.sqrt(2), 0.0))
+    assert mean_field.critical_point(tanh, 0.0) == pytest.approx((1.0, 0.0))
+    # erf: E phi'**2 = 4 / (pi sqrt(1 + 4 q))
+    gain = mean_field.critical_point(erf, 2.0).gain
+    assert math.isclose(gain**2, math.pi / 4 * 3)
+
+
+def test_planted_faults_in_the_critical_point_are_caught():
+    def squared(activation, q):
+        return np.square(mean_field.critical_point(activation, q))
+
+    with pytest.raises(AssertionError):
+        check_critical_point(squared)
+
+
+def test_a_critical_point_that_needs_a_negative_variance():
+    with pytest.raises(ValueError, match=r"sigmoid has no critical point with q = \[0.1\]"):
+        mean_field.critical_point(sigmoid, [0.1, 60.0])
+
+
+@pytest.mark.parametrize("bias_std", [-0.1, math.nan, math.inf])
+def test_fixed_point_refuses_a_bias_std(bias_std):
+    with pytest.raises(ValueError, match=f"bias_std.* and {bias_std}"):
+        mean_field.fixed_point(tanh, 1.0, bias_std)
+
+
+@pytest.mark.parametrize("start", [0.0, -1.0, math.nan, math.inf])
+def test_fixed_point_refuses_a_start(start):
+    with pytest.raises(ValueError, match=f"start < inf; got {start}"):
+        mean_field.fixed_point(tanh, 1.0, start=start)
+
+
+def check_product_law(law, depth):
+    x, density, share = law(depth)
+    assert (np.diff(x) > 0).all()
+    assert abs(share[-1] - 1) < 3e-4
+    assert x[-1] < mean_field.product_edge(depth) < 1.001 * x[-1]
+    middle = slice(200, -50)  # away from the ends, where the density is steep
+    slope = (np.diff(share) / np.diff(x))[middle]
+    np.testing.assert_allclose(slope, ((density[1:] + density[:-1]) / 2)[middle], rtol=0.02)
+    mass = np.diff(share, prepend=0.0, append=1.0)
+    middles = np.concatenate([[0.0], (x[1:] + x[:-1]) / 2, [mean_field.product_edge(depth)]])
+    for k in (1, 2, 3):
+        assert math.isclose(mass @ middles**k, mean_field.product_moment(depth, k), rel_tol=2e-3)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 10])
+def test_product_law_has_the_fuss_catalan_moments(depth):
+    check_product_law(mean_field.product_law, depth)
+    with pytest.raises(AssertionError):
+        check_product_law(lambda depth: mean_field.product_law(depth + 1), depth)
+
+
+def test_one_factor_is_marchenko_pasturs():
+    x, density, share = mean_field.product_law(1)
+    np.testing.assert_allclose(density, np.sqrt((4 - x) / x) / (2 * math.pi), rtol=1e-7)
+    t = np.arccos(np.sqrt(x) / 2)
+    np.testing.assert_allclose(share, 1 - (2 * t - np.sin(2 * t)) / math.pi, atol=1e-6)
+    assert mean_field.product_edge(1) == pytest.approx(4)
+    assert mean_field.product_moment(1, 3) == 5  # a Catalan number
+    assert mean_field.product_edge(100) == pytest.approx(math.e * 100.5, rel=1e-4)
+
+
+def test_a_product_of_nothing_has_no_law():
+    with pytest.raises(ValueError, match="expected depth >= 1; got 0"):
+        mean_field.product_law(0)
+
+
+def test_jacobian_spread():
+    assert mean_field.jacobian_spread(linear, np.ones(7), orthogonal=True) == pytest.approx(0, abs=1e-10)
+    gaussian = mean_field.jacobian_spread(linear, np.ones(7), orthogonal=False)
+    assert gaussian == pytest.approx(mean_field.product_moment(7, 2) - 1)
+    assert mean_field.jacobian_spread(relu, np.ones(3), orthogonal=True) == pytest.approx(3)
+    assert mean_field.jacobian_spread(relu, 1.0, orthogonal=False) == pytest.approx(2)
+    # tanh near 0: Var((1 - z**2)**2) = 8 q**2
+    assert mean_field.jacobian_spread(tanh, 1e-3, orthogonal=True) == pytest.approx(8e-6, rel=0.02)

@@ -11,9 +11,16 @@ import pytest
 import torch
 
 from course_utils import mean_field, propagation
-from course_utils.activations import leaky_relu, linear, relu, sigmoid, tanh
+from course_utils.activations import hard_tanh, leaky_relu, linear, relu, sigmoid, tanh
 from course_utils.comparison import compare, mean_of, root_mean_of, std_of
-from course_utils.initializers import kaiming_normal_, lecun_normal_, lecun_uniform_, xavier_uniform_
+from course_utils.initializers import (
+    kaiming_normal_,
+    lecun_normal_,
+    lecun_uniform_,
+    normal_,
+    orthogonal_,
+    xavier_uniform_,
+)
 from course_utils.networks import PlainNetwork
 
 
@@ -181,3 +188,81 @@ def test_a_law_with_a_wrong_share_of_the_curvature_is_caught(share):
 
     with pytest.raises(AssertionError):
         check_curvature(wrong)
+
+
+def pair_statistics(activation, gain, bias_std, depth, width=512, networks=40):
+    """Return the mean square and the overlap of two inputs' outputs at the last layer, one row a network."""
+    g, rows = generator(), []
+    biases_ = partial(normal_, std=bias_std, generator=g)
+    for _ in range(networks):
+        network = PlainNetwork(
+            [width] * (depth + 1),
+            activation,
+            partial(lecun_normal_, gain=gain),
+            bias_init_=biases_,
+            generator=g,
+        )
+        h = network(torch.randn(2, width, generator=g)).double()
+        rows.append([h.square().mean().item(), (h[0] * h[1]).mean().item()])
+    return np.array(rows).T
+
+
+def check_pairs(activation, gain, bias_std, theory_bias, depth=4):
+    m = mean_field.second_moment_profile(activation, gain, depth, bias_std=theory_bias)[-1]
+    c = mean_field.cosine_profile(activation, gain, depth, 0.0, bias_std=theory_bias)[-1]
+    squares, overlaps = pair_statistics(activation, gain, bias_std, depth)
+    compare(("second moment", m, mean_of(squares)), ("overlap", m * c, mean_of(overlaps)))
+
+
+@pytest.mark.parametrize(
+    ("activation", "gain", "bias_std"),
+    [(tanh, 1.5, 0.3), (tanh, 0.9, 0.2), (relu, 1.3, 0.4), (hard_tanh, 1.2, 0.2), (sigmoid, 3.0, 0.5)],
+    ids=str,
+)
+def test_two_inputs_follow_the_maps(activation, gain, bias_std):
+    check_pairs(activation, gain, bias_std, bias_std)
+
+
+def test_a_bias_variance_where_a_std_is_meant_is_caught():
+    with pytest.raises(AssertionError):
+        check_pairs(tanh, 0.9, 0.5, 0.25)
+
+
+def test_gradients_of_two_inputs_lose_their_correlation():
+    g, correlations = generator(), []
+    for _ in range(60):
+        network = PlainNetwork([512] * 4, relu, kaiming_normal_, generator=g)
+        x = torch.randn(2, 512, generator=g).requires_grad_()
+        (gradient,) = torch.autograd.grad((network(x) @ torch.randn(512, generator=g)).sum(), x)
+        correlations.append(torch.cosine_similarity(*gradient, dim=0).item())
+    cosines = mean_field.cosine_profile(relu, math.sqrt(2), 2, 0.0)
+    factors = mean_field.gradient_correlation_map(cosines, 1.0, relu)
+    compare(("correlation of the gradients", factors.prod(), mean_of(correlations)))
+    with pytest.raises(AssertionError):
+        compare(("one half per layer", 0.5**3, mean_of(correlations)))
+
+
+def spread_of_singular_values(activation, gain, weight_init_, widths, generator):
+    network = PlainNetwork(widths, activation, partial(weight_init_, gain=gain), generator=generator)
+    x = torch.randn(widths[0], generator=generator)
+    jacobian = torch.autograd.functional.jacobian(lambda x: network(x[None])[0], x).double()
+    moments = [torch.linalg.svdvals(jacobian).pow(k).mean() for k in (2, 4)]
+    return (moments[1] / moments[0] ** 2 - 1).item()
+
+
+@pytest.mark.parametrize("activation", [linear, tanh, relu], ids=lambda a: a.name)
+@pytest.mark.parametrize("weight_init_", [orthogonal_, lecun_normal_])
+def test_the_spread_of_singular_values_adds_up(activation, weight_init_):
+    width, depth, gain = 256, 4, 1.3
+    q = gain**2 * mean_field.second_moment_profile(activation, gain, depth - 1)
+    predicted = mean_field.jacobian_spread(activation, q, orthogonal=weight_init_ is orthogonal_)
+    g = generator()
+    measured = [
+        spread_of_singular_values(activation, gain, weight_init_, [width] * (depth + 1), g) for _ in range(12)
+    ]
+    if predicted < 1e-10:
+        assert max(measured) < 1e-10  # an isometry, but for float32
+    else:
+        compare(("relative variance of s**2", predicted, mean_of(measured)))
+        with pytest.raises(AssertionError):
+            compare(("one layer short", predicted * (depth - 1) / depth, mean_of(measured)))
