@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.optimize import brentq
 from torch import nn
 
-from course_utils import activations, data, initializers, propagation
+from course_utils import activations, data, initializers, mean_field, propagation
 from course_utils.diagnosis import diagnose
 
 
@@ -65,6 +66,18 @@ def bench_exact_laws():
         print(f"1,000 networks of 100 {activation.name} layers, n = {n}: {chain:.2f} s")
 
 
+def bench_phase_diagram():
+    gain, bias_std = np.meshgrid(np.linspace(0.2, 2, 100), np.linspace(0.01, 0.6, 100))
+
+    def one_by_one():
+        for g, b in zip(gain.flat[::100], bias_std.flat[::100], strict=True):
+            brentq(lambda q, g=g, b=b: mean_field.length_map(q, activations.tanh, g, b) - q, 1e-12, 5)
+
+    whole = best(lambda: mean_field.fixed_point(activations.tanh, gain, bias_std), repeat=3)
+    points = best(one_by_one, repeat=3) * gain.size / 100
+    print(f"tanh, 100 x 100 fixed points: {whole:.2f} s; one by one / all at once: {points / whole:.0f}")
+
+
 def bench_diagnose():
     encoder = nn.TransformerEncoderLayer(768, 12, 3072, batch_first=True)
     layers = [layer for _ in range(8) for layer in (nn.Linear(256, 256), nn.ReLU())]
@@ -96,5 +109,6 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     bench_initializers()
     bench_exact_laws()
+    bench_phase_diagram()
     bench_diagnose()
     bench_idx()
