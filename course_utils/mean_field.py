@@ -129,8 +129,7 @@ def _pair_map(function: Function, q: ArrayLike, c: ArrayLike, kinks: Kinks) -> N
         raise ValueError(f"a correlation needs 0 < q < inf; got {q}")
     if not (np.abs(c) <= 1 + 1e-12).all():  # what rounding adds is forgiven
         raise ValueError(f"a correlation lies between -1 and 1; got {c}")
-    pairs = zip(q.flat, np.clip(c, -1, 1).flat, strict=True)
-    values = [_pair_expectation(function, q_, c_, kinks) for q_, c_ in pairs]
+    values = [_pair_expectation(function, *pair, kinks) for pair in zip(q.flat, c.flat, strict=True)]
     return np.reshape(values, c.shape)[()]
 
 

@@ -112,6 +112,7 @@ def test_on_a_line_of_fixed_points_q_stays_where_it_starts(activation, gain):
 def test_chi_1():
     assert math.isclose(mean_field.chi_1(relu, math.sqrt(2), 5.0), 1.0)
     assert math.isclose(mean_field.chi_1(tanh, 1.3, 0.0), 1.3**2)
+    np.testing.assert_allclose(mean_field.chi_1(relu, [1.0, 2.0], math.inf), [0.5, 2.0])
     # large gain: E sech(s Z)**4 ~ (4/3) / sqrt(2 pi) / s
     q = mean_field.fixed_point(tanh, 200.0)
     expected = 200.0**2 * 4 / 3 / math.sqrt(2 * math.pi * q)
@@ -336,14 +337,18 @@ def test_planted_faults_in_the_pair_maps_are_caught():
         check_pair_maps(mean_field.correlation_map, mean_field.correlation_map)
 
 
-@pytest.mark.parametrize("c", [-0.9, -0.3, 0.2, 0.95])
-def test_kinks_away_from_0_in_the_pair_maps(c):
+one_sided = from_function(lambda z: (z - 1).abs(), name="one_sided", kinks=(1.0,))
+
+
+@pytest.mark.parametrize("activation", [hard_tanh, one_sided], ids=lambda a: a.name)
+@pytest.mark.parametrize("c", [-0.9999, -0.9, -0.3, 0.2, 0.95])
+def test_kinks_away_from_0_in_the_pair_maps(activation, c):
     # Price's theorem: d/dc E phi(z1) phi(z2) = q E phi'(z1) phi'(z2)
-    q, step = 2.0, 1e-4
-    m = mean_field.output_second_moment(q, hard_tanh)
-    below, above = mean_field.correlation_map([c - step, c + step], q, hard_tanh) * m
-    slope = mean_field.gradient_correlation_map(c, q, hard_tanh) * mean_field.chi_1(hard_tanh, 1.0, q)
-    assert math.isclose((above - below) / (2 * step), q * slope, rel_tol=1e-7)
+    q, step = 2.0, 1e-3 * (1 - abs(c))
+    m = mean_field.output_second_moment(q, activation)
+    below, above = mean_field.correlation_map([c - step, c + step], q, activation) * m
+    slope = mean_field.gradient_correlation_map(c, q, activation) * mean_field.chi_1(activation, 1.0, q)
+    assert math.isclose((above - below) / (2 * step), q * slope, rel_tol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -407,6 +412,13 @@ def test_length_slope_is_the_derivative_of_the_map(activation):
         assert math.isclose((high - low) / (2e-5 * q), slope, rel_tol=1e-6)
 
 
+def test_a_staircase_that_starts_at_a_fixed_point_stays():
+    stable = mean_field.fixed_point(tanh, 1.5)
+    assert mean_field.fixed_point(tanh, 1.5, start=stable) == stable
+    unstable = mean_field.fixed_points(from_function(torch.nn.functional.gelu), 1.5)[1].q
+    assert mean_field.fixed_point(from_function(torch.nn.functional.gelu), 1.5, start=unstable) == unstable
+
+
 def test_length_slope_at_0_and_of_homogeneous_activations():
     assert math.isclose(mean_field.length_slope(0.0, tanh, 1.3), 1.3**2, rel_tol=1e-9)
     assert math.isclose(mean_field.length_slope(5.0, relu, 1.3), 1.3**2 / 2, rel_tol=1e-12)
@@ -441,6 +453,16 @@ def test_order_and_chaos():
     assert 0.4 < check_phase(tanh, 1.3, 0.1) < 0.6
     assert check_phase(tanh, 1.5, 0.0) == 0
     assert 0 < check_phase(hard_tanh, 1.2, 0.1) < 1
+
+
+@pytest.mark.parametrize("activation", [tanh, hard_tanh], ids=lambda a: a.name)
+def test_just_beyond_criticality_inputs_just_fail_to_merge(activation):
+    gain, bias_std = mean_field.critical_point(activation, 0.3)
+    q = mean_field.fixed_point(activation, 1.0003 * gain, bias_std)
+    c = mean_field.correlation_fixed_point(activation, 1.0003 * gain, bias_std)
+    assert 1e-6 < 1 - c < 1e-2
+    again = mean_field.correlation_map(c, q, activation, 1.0003 * gain, bias_std)
+    assert math.isclose(1 - again, 1 - c, rel_tol=1e-6)
 
 
 def test_scales_of_homogeneous_layers():
