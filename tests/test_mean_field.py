@@ -556,6 +556,17 @@ def test_one_factor_is_marchenko_pasturs():
     assert mean_field.product_edge(100) == pytest.approx(math.e * 100.5, rel=1e-4)
 
 
+def test_the_law_of_a_thousand_factors_is_uniform_in_the_root():
+    # Newman (1986): s**(2 / L) tends to the uniform law on (0, 1); logarithms, as x itself underflows
+    roots = {}
+    for depth in (100, 1000):
+        x, _, share = mean_field.product_law(depth)
+        assert abs(share[-1] - 1) < 1e-3
+        positive = x > 1e-300
+        roots[depth] = np.exp(np.log(x[positive]) / depth)
+        assert abs(roots[depth] - share[positive]).max() < 3 * math.log(depth) / depth
+
+
 def test_a_product_of_nothing_has_no_law():
     with pytest.raises(ValueError, match="expected depth >= 1; got 0"):
         mean_field.product_law(0)
