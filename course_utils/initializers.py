@@ -378,6 +378,59 @@ def orthogonal_(tensor: Tensor, gain: float = 1, generator: Rng = None) -> Tenso
 
 
 @torch.no_grad()
+def delta_orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Rng = None) -> Tensor:
+    """Fill a kernel's centre with `gain` times a (semi-)orthogonal matrix of Haar measure, the rest with 0.
+
+    tensor: `(out, in, *kernel)` with 1 to 3 kernel dimensions and out >= in. A convolution with it, of stride
+    1 and padded to keep the size, is `gain` times an isometry that leaves each pixel its norm and its place,
+    whatever the padding is filled with. An empty tensor is left alone.
+    The centre of an even kernel is (k - 1) // 2, as in JAX and TensorFlow: with it padding="same" loses no
+    pixel, while torch's `dirac_` takes k // 2. Trap: with groups, fill the rows of each group on their own.
+    Raises: ValueError unless it has 3 to 5 dimensions and out >= in: fewer channels cannot keep all norms.
+    Source: Xiao et al. 2018 (arXiv 1806.05393), algorithm 2.
+    """
+    _check_tensor(tensor, least=3, most=5)
+    _check_floating(tensor)
+    out, channels, *kernel = tensor.shape
+    if out < channels:
+        raise ValueError(
+            f"expected a shape (out, in, *kernel) with out >= in; got {tuple(tensor.shape)}; to keep "
+            "only the norms of gradients, call orthogonal_ on the centre of a kernel of zeros"
+        )
+    if tensor.numel() == 0 or tensor.is_meta:
+        return tensor
+    q = orthogonal_(tensor.new_empty(out, channels), gain, generator)
+    tensor.zero_()[(..., *((size - 1) // 2 for size in kernel))] = q
+    return tensor
+
+
+@torch.no_grad()
+def looks_linear_(tensor: Tensor, gain: float = 1.0, generator: Rng = None) -> Tensor:
+    """Fill with [W', -W'], so that a layer fed by a concatenated ReLU starts as the linear map W'.
+
+    tensor: `(out, 2 * d, *kernel)`: the inputs are (relu(y), relu(-y)) for some y of d channels, whence
+    W' relu(y) - W' relu(-y) = W' y. W' is `gain` times orthogonal, for a kernel delta-orthogonal, and keeps
+    norms if out >= d. An empty tensor is left alone.
+    Trap: it takes a CReLU before the layer. For plain ReLUs, d of the units must mirror the other d:
+    [[W', -W'], [-W', W']].
+    Raises: ValueError unless it has 2 to 5 dimensions and an even number of input channels, for a kernel also
+    out >= d.
+    Source: Balduzzi et al. 2017 (arXiv 1702.08591); Shang et al. 2016 for the CReLU.
+    """
+    _check_tensor(tensor, least=2, most=5)
+    _check_floating(tensor)
+    out, channels, *kernel = tensor.shape
+    if channels % 2 or (kernel and 2 * out < channels):
+        raise ValueError(
+            "expected a shape (out, 2 * d), or (out, 2 * d, *kernel) with out >= d; "
+            f"got {tuple(tensor.shape)}"
+        )
+    fill_ = delta_orthogonal_ if kernel else orthogonal_
+    half = fill_(tensor.new_empty(out, channels // 2, *kernel), gain, generator)
+    return tensor.copy_(torch.cat([half, -half], dim=1))
+
+
+@torch.no_grad()
 def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Rng = None) -> Tensor:
     """Fill with draws from N(0, std**2), then set ceil(sparsity * rows) entries of each column to 0.
 
