@@ -1,9 +1,12 @@
 """Plain fully connected networks whose initialization and activation are arguments.
 
-`PlainNetwork` is for looking at one network's signals; `Ensemble` is for training many of them at once.
+`PlainNetwork` is for looking at one network's signals, `Ensemble` for training many of them at once, and
+`DeepChain` for training one of thousands of equal layers, fully connected or convolutional.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -114,3 +117,56 @@ class Ensemble(nn.Module):
         """Map inputs (batch, fan_in) to logits (networks, batch, classes)."""
         *_, logits = self.layers(inputs)
         return logits
+
+
+class DeepChain(nn.Module):
+    """h_l = phi(W_l h_{l-1} + b_l) for l = 1..depth, then a readout that never learns; nothing else.
+
+    shape: of one layer's weight; `(width, width)` for fully connected layers, `(channels, channels, *kernel)`
+    with 1 to 3 kernel dimensions for convolutions of stride 1, padded with zeros to keep the size.
+    readout: `(classes, features)`; the logits are the last layer's outputs, flattened, times its transpose.
+    Each weight is filled alone by `weight_init_(tensor, generator=generator)`, all biases `(depth, width)` by
+    `bias_init_(tensor)`. The parameters are only two tensors, `weights` `(depth, *shape)` and `biases`, so
+    that an optimizer makes one update for all layers, and `weights.grad[l - 1]` is the gradient of layer l.
+
+    Raises: ValueError unless depth is positive and the shape square, of 2 to 5 dimensions, none of them 0.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        shape: Sequence[int],
+        activation: Activation,
+        weight_init_: Initializer,
+        *,
+        readout: Tensor,
+        bias_init_: Initializer = zeros_,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        if depth < 1:
+            raise ValueError(f"expected at least one layer; got depth {depth}")
+        if not 2 <= len(shape) <= 5 or shape[0] != shape[1] or min(shape) < 1:
+            raise ValueError(f"expected a shape (width, width, *kernel), all positive; got {tuple(shape)}")
+        self.activation = activation
+        weights, biases = torch.empty(depth, *shape), torch.empty(depth, shape[0])
+        for weight in weights:
+            weight_init_(weight, generator=generator)
+        bias_init_(biases)
+        self.weights, self.biases = nn.Parameter(weights), nn.Parameter(biases)
+        self.register_buffer("readout", readout)
+
+    def layers(self, inputs: Tensor) -> Iterator[Tensor]:
+        """Yield h_1, ..., h_depth, shaped as the inputs are: (batch, width) or (batch, channels, *size)."""
+        convolve = (nn.functional.conv1d, nn.functional.conv2d, nn.functional.conv3d)
+        dimensions, h = self.weights.ndim - 3, inputs
+        affine = partial(convolve[dimensions - 1], padding="same") if dimensions else nn.functional.linear
+        # unbind, not weights[l]: each index would add a gradient as large as all layers together.
+        for weight, bias in zip(self.weights.unbind(), self.biases.unbind(), strict=True):
+            h = self.activation(affine(h, weight, bias))
+            yield h
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map inputs (batch, width) or (batch, channels, *size) to logits (batch, classes)."""
+        (h,) = deque(self.layers(inputs), maxlen=1)  # without gradients, the others need no memory
+        return nn.functional.linear(h.flatten(1), self.readout)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from course_utils import activations
-from course_utils.initializers import constant_, lecun_normal_, normal_
-from course_utils.networks import Ensemble, PlainNetwork
+from course_utils.initializers import constant_, delta_orthogonal_, lecun_normal_, normal_, orthogonal_
+from course_utils.networks import DeepChain, Ensemble, PlainNetwork
 
 
 def make(widths=(5, 7, 3), **options):
@@ -136,3 +136,105 @@ def test_the_output_layer_of_an_ensemble_may_start_otherwise():
 def test_an_impossible_ensemble_is_refused(networks, widths, found):
     with pytest.raises(ValueError, match=re.escape(f"got {found}")):
         ensemble(networks, widths)
+
+
+def chain(depth=3, shape=(4, 4), features=4, init_=lecun_normal_, **options):
+    generator = torch.Generator().manual_seed(0)
+    readout = torch.randn(2, features, generator=generator)
+    options = {"bias_init_": partial(normal_, std=0.5, generator=generator), "generator": generator} | options
+    return DeepChain(depth, shape, activations.tanh, init_, readout=readout, **options)
+
+
+def batch(*shape):
+    return torch.randn(5, *shape, generator=torch.Generator().manual_seed(1))
+
+
+def test_a_fully_connected_chain_is_the_composition_of_its_layers():
+    net, x = chain(), batch(4)
+    h = x
+    for weight, bias in zip(net.weights, net.biases, strict=True):
+        h = torch.tanh(h @ weight.T + bias)
+    torch.testing.assert_close(net(x), h @ net.readout.T)
+
+
+@pytest.mark.parametrize("kernel", [(3,), (3, 5), (3, 1, 3)], ids=str)
+def test_a_convolutional_chain_pads_with_zeros_and_keeps_the_size(kernel):
+    size = range(4, 4 + len(kernel))
+    convolution = {1: torch.nn.Conv1d, 2: torch.nn.Conv2d, 3: torch.nn.Conv3d}[len(kernel)]
+    net = chain(2, (3, 3, *kernel), features=3 * torch.Size(size).numel())
+    h = x = batch(3, *size)
+    for weight, bias in zip(net.weights, net.biases, strict=True):
+        layer = convolution(3, 3, kernel, padding=[k // 2 for k in kernel])
+        layer.load_state_dict({"weight": weight, "bias": bias})
+        h = torch.tanh(layer(h))
+    torch.testing.assert_close(net(x), h.flatten(1) @ net.readout.T)
+
+
+def test_the_layers_of_a_chain_are_all_hidden_layers():
+    net, x = chain(depth=6), batch(4)
+    layers = list(net.layers(x))
+    assert [tuple(h.shape) for h in layers] == [(5, 4)] * 6
+    assert torch.equal(net(x), layers[-1] @ net.readout.T)
+
+
+def test_only_the_hidden_layers_of_a_chain_learn():
+    net = chain()
+    assert [(name, tuple(p.shape)) for name, p in net.named_parameters()] == [
+        ("weights", (3, 4, 4)),
+        ("biases", (3, 4)),
+    ]
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    net(batch(4)).square().sum().backward()
+    torch.optim.SGD(net.parameters(), lr=0.1).step()
+    assert torch.equal(net.readout, before["readout"])
+    assert not (net.weights == before["weights"]).flatten(1).all(dim=1).any()
+    assert not (net.biases == before["biases"]).all(dim=1).any()
+
+
+def test_each_layer_of_a_chain_is_drawn_on_its_own():
+    first, second, third = chain(init_=orthogonal_).weights
+    for weight in (first, second, third):
+        torch.testing.assert_close(weight @ weight.T, torch.eye(4))
+    assert not torch.equal(first, second)
+    kernel = chain(shape=(4, 4, 3, 3), init_=delta_orthogonal_).weights[1]
+    torch.testing.assert_close(kernel[:, :, 1, 1] @ kernel[:, :, 1, 1].T, torch.eye(4))
+
+
+def test_the_biases_of_a_chain_are_zero_unless_asked_otherwise():
+    readout = torch.zeros(2, 4)
+    net = DeepChain(3, (4, 4), activations.tanh, lecun_normal_, readout=readout, generator=torch.Generator())
+    assert not net.biases.any()
+    assert chain().biases.all()
+
+
+def test_a_chain_of_thousands_of_layers_keeps_the_norm_and_the_gradient():
+    net = DeepChain(
+        3000,
+        (4, 4, 3, 3),
+        activations.linear,
+        delta_orthogonal_,
+        readout=torch.eye(36),
+        generator=torch.Generator().manual_seed(0),
+    )
+    x = batch(4, 3, 3).requires_grad_()
+    y = net(x)
+    gradient = torch.autograd.grad(y, x, u := batch(36))[0]
+    rounding = 3000 * torch.finfo(x.dtype).eps
+    torch.testing.assert_close(y.norm(dim=1), x.flatten(1).norm(dim=1), rtol=rounding, atol=0)
+    torch.testing.assert_close(gradient.flatten(1).norm(dim=1), u.norm(dim=1), rtol=rounding, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("depth", "shape", "found"),
+    [
+        (0, (4, 4), "depth 0"),
+        (3, (4,), "(4,)"),
+        (3, (4, 5), "(4, 5)"),
+        (3, (0, 0), "(0, 0)"),
+        (3, (4, 4, 3, 0), "(4, 4, 3, 0)"),
+        (3, (4, 4, 3, 3, 3, 3), "(4, 4, 3, 3, 3, 3)"),
+    ],
+)
+def test_an_impossible_chain_is_refused(depth, shape, found):
+    with pytest.raises(ValueError, match=re.escape(f"got {found}")):
+        chain(depth, shape)
