@@ -63,12 +63,18 @@ def from_function(
     name: by default the function's own. kinks: where it is not smooth, such as (-1, 1) for a hard tanh.
 
     Raises: ValueError if on a few numbers between -3 and 3 the function fails, changes shape or dtype,
-    returns nan or inf, or lets one element depend on another.
+    returns nan or inf, lets one element depend on another, overwrites its argument or has no derivative.
     """
     probe = torch.linspace(-3, 3, 8, dtype=torch.float64)
     name = name or getattr(function, "__name__", "custom")
+
+    def derivative(z: Tensor) -> Tensor:
+        with torch.inference_mode(False), torch.enable_grad():
+            z = z.clone().detach().requires_grad_()
+            return torch.autograd.grad(function(z).sum(), z, materialize_grads=True)[0]
+
     try:
-        values, alone = function(probe), function(probe[::2])
+        values, alone = function(given := probe.clone()), function(probe.clone()[::2])
     except Exception as error:
         raise ValueError(f"{name} must take a tensor of any shape; on one of shape (8,): {error}") from error
     if not isinstance(values, Tensor) or values.shape != probe.shape or values.dtype != probe.dtype:
@@ -78,10 +84,10 @@ def from_function(
         raise ValueError(f"{name} must be finite; at {probe.tolist()} it is {values.tolist()}")
     if not torch.allclose(alone, values[::2]):
         raise ValueError(f"{name} must give each element its own value, whatever the other elements are")
-
-    def derivative(z: Tensor) -> Tensor:
-        z = z.detach().requires_grad_()
-        with torch.enable_grad():
-            return torch.autograd.grad(function(z).sum(), z, materialize_grads=True)[0]
-
+    if not torch.equal(given, probe):
+        raise ValueError(f"{name} must not overwrite its argument, as functions with inplace=True do")
+    try:
+        derivative(probe)
+    except Exception as error:
+        raise ValueError(f"{name} has no automatic derivative, so build an Activation: {error}") from error
     return Activation(name, function, derivative, kinks)

@@ -5,6 +5,9 @@ Var(b) = bias_std**2. `q` is the second moment of a pre-activation, q = E z**2, 
 pre-activations of two inputs, both of second moment q; the second moment of a layer's output is
 E h**2 = E phi(sqrt(q) Z)**2 with Z ~ N(0, 1). "Infinite width" means that a layer's mean square equals its
 expectation; `log_second_moment_law` gives the first correction at finite width. All numbers are float64.
+
+Slopes, and c* and the depth scales that rest on them, assume that phi is continuous: where phi jumps, the
+true slope has a part that the derivative does not show.
 """
 
 from collections.abc import Callable, Sequence
@@ -63,7 +66,7 @@ def _evaluate(function: Function, z: NDArray) -> NDArray:
         raise ValueError(f"the function must keep the shape {z.shape}; it returned {got}")
     if not torch.isfinite(values).all():
         raise ValueError("the function must be finite on the whole line; it returned nan or inf")
-    return values.numpy()
+    return values.detach().numpy()  # detach: the function may have parameters that learn, as PReLU does
 
 
 def _expectation(
@@ -89,7 +92,8 @@ def gaussian_expectation(
 
     Piecewise Gauss-Legendre with panels that end at `kinks`: about 1e-13 for functions that are smooth apart
     from kinks and jumps there. A kink elsewhere costs accuracy (hard tanh with kinks=(0,): 1e-5), and so do
-    many oscillations within `std`; `quadrature_error` tells how much.
+    many oscillations within `std`; `quadrature_error` tells how much. What is narrower than 1e-6 `std`, as
+    the slope of tanh is at q > 1e12, may be missed altogether.
 
     Raises: ValueError if `std` or `mean` is not finite, or if `function` fails on a tensor, changes the shape
     or returns nan or inf.
@@ -210,6 +214,8 @@ def cosine_profile(
 
     `cosine` is that of the inputs, `start` the second moment E h_0**2 of each. The correlation of the
     pre-activations of layer l + 1 is (gain**2 m c + bias_std**2) / (gain**2 m + bias_std**2), m = E h_l**2.
+
+    Raises: ValueError for |cosine| > 1, and where a layer's q underflows to 0 or overflows.
     """
     cosines, m = [cosine], start
     for _ in range(depth):
@@ -271,12 +277,15 @@ def fixed_point(
     # Downwards the staircase stops above the first q that grows, upwards below the first that shrinks.
     below = growth[..., :middle][..., ::-1] > 0
     above = growth[..., middle + 1 :] < 0
-    low = np.where(now < 0, middle - 1 - below.argmax(axis=-1), middle + above.argmax(axis=-1))
+    low = np.where(now < 0, middle - 1 - below.argmax(axis=-1), middle + above.argmax(axis=-1))[..., None]
     stops = np.where(now < 0, below.any(axis=-1), above.any(axis=-1)) & (now != 0)
     q = np.where(now == 0, start, np.where(now < 0, 0.0, np.inf))
     if stops.any():
-        at = low[stops]
-        q[stops] = _root(activation, gain[stops], bias_std[stops], grid[at], grid[at + 1])
+        # Near criticality some q are fixed up to rounding: the bracket reaches to where q clearly moves.
+        index = np.arange(grid.size)
+        high = ((growth < 0) & (index > low)).argmax(axis=-1)[stops]
+        low = np.where((growth > 0) & (index <= low), index, 0).max(axis=-1)[stops]
+        q[stops] = _root(activation, gain[stops], bias_std[stops], grid[low], grid[high])
     return q[()]
 
 
@@ -341,10 +350,14 @@ def correlation_fixed_point(activation: Activation, gain: float, bias_std: float
     def drift(c: float) -> float:
         return float(correlation_map(c, q, activation, gain, bias_std)) - c
 
-    nearly_one = 1 - 0.1 * min(1.0, excess) ** 2  # between c* and 1 the correlation falls
     if drift(0.0) <= 0:
         return 0.0
-    return brentq(drift, 0.0, nearly_one, xtol=1e-14) if drift(nearly_one) < 0 else 1.0
+    gap = 0.1 * min(1.0, excess) ** 2
+    while drift(1 - gap) >= 0:  # between c* and 1 the correlation falls; strong biases press c* towards 1
+        gap /= 4
+        if gap * excess < 1e-12:  # what the correlation falls by is rounding
+            return 1.0
+    return brentq(drift, 0.0, 1 - gap, xtol=1e-14)
 
 
 class DepthScales(NamedTuple):
@@ -446,6 +459,8 @@ def product_law(depth: int, points: int = 2000) -> tuple[NDArray, NDArray, NDArr
     Three arrays of shape (points,), x rising from near 0 to near `product_edge(depth)`. With
     0 < t < pi / (L + 1) it is x = sin((L+1) t)**(L+1) / (sin t sin(L t)**L), and the density
     sin(t)**2 sin(L t)**(L-1) / (pi sin((L+1) t)**L).
+
+    Raises: ValueError for a depth below 1.
     Source: Penson and Zyczkowski (2011); Haagerup and Moeller (2013) for this form.
     """
     if depth < 1:
@@ -476,9 +491,10 @@ def log_second_moment_law(
     mean, variance = [-1 / width], [2 / width]  # of ln(chi2_n / n), to first order
     for _ in range(depth):
         std = gain * np.exp((mean[-1] + step * np.array([-1, 0, 1])) / 2)
-        below, at, above = np.log(gaussian_expectation(lambda z: activation(z) ** 2, std))
+        square = gaussian_expectation(lambda z: activation(z) ** 2, std, kinks=activation.kinks)
+        below, at, above = np.log(square)
         slope, curvature = (above - below) / (2 * step), (above - 2 * at + below) / step**2
-        fourth = gaussian_expectation(lambda z: activation(z) ** 4, std[1])
+        fourth = gaussian_expectation(lambda z: activation(z) ** 4, std[1], kinks=activation.kinks)
         noise = (fourth / np.exp(2 * at) - 1) / width
         mean.append(at + curvature * variance[-1] / 2 - noise / 2)
         variance.append(slope**2 * variance[-1] + noise)

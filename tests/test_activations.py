@@ -92,6 +92,9 @@ def test_a_slope_rounded_to_float32_is_caught():
         (lambda z: z.tolist(), "must keep shape .* it returned list"),
         (torch.sqrt, "sqrt must be finite; at .*nan"),
         (lambda z: torch.softmax(z, -1), "each element its own value"),
+        (lambda z: z.tanh_(), "must not overwrite its argument"),
+        (lambda z: z.clamp_(min=-2.9), "must not overwrite its argument"),  # only the first of the numbers
+        (lambda z: (z > 0).to(z.dtype), "no automatic derivative"),
     ],
 )
 def test_a_function_that_is_no_activation(function, message):
@@ -105,8 +108,10 @@ def test_a_function_of_ones_own():
     z = torch.linspace(-2, 2, 5, requires_grad=True)
     assert not swish.derivative(z).requires_grad
     check_derivative(swish)
-    with torch.no_grad():  # measurements run without gradients
-        assert (swish.derivative(z) != 0).all()
+    expected = swish.derivative(z)
+    for without_gradients in (torch.no_grad, torch.inference_mode):  # as measurements run
+        with without_gradients():
+            assert torch.equal(swish.derivative(1 * z), expected)
 
 
 def test_kinks_are_where_the_derivative_jumps():

@@ -57,6 +57,11 @@ def test_a_function_that_changes_the_shape():
         mean_field.gaussian_expectation(lambda z: z.sum())
 
 
+def test_a_function_with_parameters_that_learn():
+    prelu = torch.nn.PReLU(init=0.5, dtype=torch.float64)  # weights that require a gradient
+    assert mean_field.gaussian_expectation(prelu) == pytest.approx(0.5 / math.sqrt(2 * math.pi))
+
+
 def test_a_function_that_returns_nan():
     with pytest.raises(ValueError, match="must be finite"):
         mean_field.gaussian_expectation(torch.sqrt)
@@ -197,6 +202,20 @@ def check_start(law):
 
 def test_the_first_order_law_starts_at_a_gaussian_input():
     check_start(mean_field.log_second_moment_law)
+
+
+def test_the_first_order_law_heeds_kinks_away_from_0():
+    gain, width = 1.0, 64
+    mean, variance = mean_field.log_second_moment_law(hard_tanh, gain, 1, width)
+    step = 1e-3
+    std = np.exp((mean[0] + step * np.array([-1, 0, 1])) / 2)
+    below, at, above = np.log(hard_tanh_second_moment(std))
+    k = 1 / std[1]
+    fourth = std[1] ** 4 * (3 * (2 * norm.cdf(k) - 1) - 2 * (k**3 + 3 * k) * norm.pdf(k)) + 2 * norm.sf(k)
+    noise = (fourth / np.exp(2 * at) - 1) / width
+    curvature = (above - 2 * at + below) / step**2
+    assert math.isclose(mean[1], at + curvature * variance[0] / 2 - noise / 2, abs_tol=1e-8)
+    assert math.isclose(variance[1], ((above - below) / (2 * step)) ** 2 * variance[0] + noise, abs_tol=1e-8)
 
 
 @pytest.mark.parametrize("fault", [(0.0, 1.0), (2.0, 1.0), (1.0, 0.5), (1.0, 0.0)], ids=str)
@@ -463,6 +482,24 @@ def test_just_beyond_criticality_inputs_just_fail_to_merge(activation):
     assert 1e-6 < 1 - c < 1e-2
     again = mean_field.correlation_map(c, q, activation, 1.0003 * gain, bias_std)
     assert math.isclose(1 - again, 1 - c, rel_tol=1e-6)
+
+
+@pytest.mark.parametrize("activation", [tanh, hard_tanh], ids=lambda a: a.name)
+@pytest.mark.parametrize(("gain", "bias_std"), [(4.0, 5.0), (10.0, 30.0), (100.0, 500.0)])
+def test_in_chaos_strong_biases_leave_a_fixed_point_close_to_1(activation, gain, bias_std):
+    q = mean_field.fixed_point(activation, gain, bias_std)
+    assert mean_field.chi_1(activation, gain, q) > 1.3
+    c = 0.5
+    for _ in range(100):
+        c = mean_field.correlation_map(c, q, activation, gain, bias_std)
+    assert c < 0.9999
+    assert math.isclose(mean_field.correlation_fixed_point(activation, gain, bias_std), c, abs_tol=1e-9)
+
+
+@pytest.mark.parametrize("excess", [3e-13, 1e-12, 3e-12, 1e-10])
+def test_the_fixed_point_of_tanh_just_beyond_criticality(excess):
+    # q = gain**2 (q - 2 q**2 + ...): q* = gain - 1 to first order, known up to what rounds to no growth
+    assert abs(mean_field.fixed_point(tanh, 1 + excess) - excess) < 1e-12
 
 
 def test_scales_of_homogeneous_layers():
