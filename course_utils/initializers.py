@@ -382,8 +382,8 @@ def delta_orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Rng = None) 
     """Fill a kernel's centre with `gain` times a (semi-)orthogonal matrix of Haar measure, the rest with 0.
 
     tensor: `(out, in, *kernel)` with 1 to 3 kernel dimensions and out >= in. A convolution with it, of stride
-    1 and padded to keep the size, is `gain` times an isometry that leaves each pixel its norm and its place,
-    whatever the padding is filled with. An empty tensor is left alone.
+    1 and padded to keep the size, is an isometry up to the factor `gain`: it leaves each pixel its place and
+    multiplies its norm by `gain`, whatever the padding is filled with. A kernel of size 0 is left alone.
     The centre of an even kernel is (k - 1) // 2, as in JAX and TensorFlow: with it padding="same" loses no
     pixel, while torch's `dirac_` takes k // 2. Trap: with groups, fill the rows of each group on their own.
     Raises: ValueError unless it has 3 to 5 dimensions and out >= in: fewer channels cannot keep all norms.

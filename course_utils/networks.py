@@ -123,13 +123,14 @@ class DeepChain(nn.Module):
     """h_l = phi(W_l h_{l-1} + b_l) for l = 1..depth, then a readout that never learns; nothing else.
 
     shape: of one layer's weight; `(width, width)` for fully connected layers, `(channels, channels, *kernel)`
-    with 1 to 3 kernel dimensions for convolutions of stride 1, padded with zeros to keep the size.
+    with 1 to 3 kernel dimensions, all odd, for convolutions of stride 1 padded with zeros to keep the size.
     readout: `(classes, features)`; the logits are the last layer's outputs, flattened, times its transpose.
     Each weight is filled alone by `weight_init_(tensor, generator=generator)`, all biases `(depth, width)` by
     `bias_init_(tensor)`. The parameters are only two tensors, `weights` `(depth, *shape)` and `biases`, so
     that an optimizer makes one update for all layers, and `weights.grad[l - 1]` is the gradient of layer l.
 
-    Raises: ValueError unless depth is positive and the shape square, of 2 to 5 dimensions, none of them 0.
+    Raises: ValueError unless depth is positive and the shape square, of 2 to 5 dimensions, none of them 0,
+    with an odd kernel.
     """
 
     def __init__(
@@ -146,8 +147,11 @@ class DeepChain(nn.Module):
         super().__init__()
         if depth < 1:
             raise ValueError(f"expected at least one layer; got depth {depth}")
-        if not 2 <= len(shape) <= 5 or shape[0] != shape[1] or min(shape) < 1:
-            raise ValueError(f"expected a shape (width, width, *kernel), all positive; got {tuple(shape)}")
+        odd = all(size % 2 for size in shape[2:])
+        if not 2 <= len(shape) <= 5 or shape[0] != shape[1] or min(shape) < 1 or not odd:
+            raise ValueError(
+                f"expected a shape (width, width, *kernel), all positive, the kernel odd; got {tuple(shape)}"
+            )
         self.activation = activation
         weights, biases = torch.empty(depth, *shape), torch.empty(depth, shape[0])
         for weight in weights:
