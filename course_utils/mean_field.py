@@ -273,19 +273,18 @@ def fixed_point(
     grid = start * np.exp(_LOG_GRID)
     middle = grid.size // 2
     growth = _growth(activation, gain, bias_std, grid)
-    now = growth[..., middle]
-    # Downwards the staircase stops above the first q that grows, upwards below the first that shrinks.
-    below = growth[..., :middle][..., ::-1] > 0
-    above = growth[..., middle + 1 :] < 0
-    low = np.where(now < 0, middle - 1 - below.argmax(axis=-1), middle + above.argmax(axis=-1))[..., None]
-    stops = np.where(now < 0, below.any(axis=-1), above.any(axis=-1)) & (now != 0)
+    now, index = growth[..., middle], np.arange(grid.size)
+    rises, falls = growth > 0, growth < 0
+    # A falling q stops above the last grid point below it that rises, a rising q below the first that falls.
+    # In between, next to criticality, some are fixed up to rounding, and the bracket spans them.
+    last_rise = np.where(rises & (index < middle), index, -1).max(axis=-1)
+    low = np.where(now < 0, last_rise, middle)[..., None]
+    high = np.where(falls & (index > low), index, grid.size).min(axis=-1)
+    low = np.where(rises & (index < high[..., None]), index, -1).max(axis=-1)
+    stops = (now != 0) & (low >= 0) & (high < grid.size)
     q = np.where(now == 0, start, np.where(now < 0, 0.0, np.inf))
     if stops.any():
-        # Near criticality some q are fixed up to rounding: the bracket reaches to where q clearly moves.
-        index = np.arange(grid.size)
-        high = ((growth < 0) & (index > low)).argmax(axis=-1)[stops]
-        low = np.where((growth > 0) & (index <= low), index, 0).max(axis=-1)[stops]
-        q[stops] = _root(activation, gain[stops], bias_std[stops], grid[low], grid[high])
+        q[stops] = _root(activation, gain[stops], bias_std[stops], grid[low[stops]], grid[high[stops]])
     return q[()]
 
 
