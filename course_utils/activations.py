@@ -34,11 +34,28 @@ def _sigmoid_derivative(z: Tensor) -> Tensor:
     return torch.sigmoid(z) * torch.sigmoid(-z)
 
 
+def _gelu_derivative(z: Tensor) -> Tensor:
+    return torch.special.ndtr(z) + z * torch.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+
+
+def _silu_derivative(z: Tensor) -> Tensor:
+    return torch.sigmoid(z) * (1 + z * torch.sigmoid(-z))
+
+
+def _selu_derivative(z: Tensor) -> Tensor:
+    # The negative branch has the limit -scale * alpha, so that its derivative is selu(z) + scale * alpha.
+    scale, limit = torch.selu(torch.ones_like(z)), torch.selu(torch.full_like(z, -math.inf))
+    return torch.where(z > 0, scale, torch.selu(z) - limit)
+
+
 linear = Activation("linear", lambda z: z, torch.ones_like)
 tanh = Activation("tanh", torch.tanh, lambda z: torch.cosh(z).reciprocal().square())
 sigmoid = Activation("sigmoid", torch.sigmoid, _sigmoid_derivative)
 softsign = Activation("softsign", lambda z: z / (1 + z.abs()), lambda z: (1 + z.abs()).reciprocal().square())
 relu = Activation("relu", torch.relu, lambda z: (z > 0).to(z.dtype))
+gelu = Activation("gelu", torch.nn.functional.gelu, _gelu_derivative)
+silu = Activation("silu", torch.nn.functional.silu, _silu_derivative)
+selu = Activation("selu", torch.selu, _selu_derivative)
 erf = Activation("erf", torch.erf, lambda z: 2 / math.sqrt(math.pi) * torch.exp(-(z**2)))
 hard_tanh = Activation(
     "hard_tanh", torch.nn.functional.hardtanh, lambda z: (z.abs() < 1).to(z.dtype), kinks=(-1.0, 1.0)
@@ -54,25 +71,14 @@ def leaky_relu(negative_slope: float) -> Activation:
     )
 
 
-def from_function(
-    function: Callable[[Tensor], Tensor], *, name: str | None = None, kinks: tuple[float, ...] = (0.0,)
-) -> Activation:
-    """Return an Activation for a function of your own, with its derivative by automatic differentiation.
+def check_element_wise(function: Callable[[Tensor], Tensor], name: str | None = None) -> str:
+    """Return the name of a function of a tensor, having tried it on a few numbers between -3 and 3.
 
-    function: takes a tensor of any shape and returns one of the same shape and dtype, element by element.
-    name: by default the function's own. kinks: where it is not smooth, such as (-1, 1) for a hard tanh.
-
-    Raises: ValueError if on a few numbers between -3 and 3 the function fails, changes shape or dtype,
-    returns nan or inf, lets one element depend on another, overwrites its argument or has no derivative.
+    Raises: ValueError if it fails, changes shape or dtype, returns nan or inf, lets one element depend on
+    another or overwrites its argument.
     """
     probe = torch.linspace(-3, 3, 8, dtype=torch.float64)
     name = name or getattr(function, "__name__", "custom")
-
-    def derivative(z: Tensor) -> Tensor:
-        with torch.inference_mode(False), torch.enable_grad():
-            z = z.clone().detach().requires_grad_()
-            return torch.autograd.grad(function(z).sum(), z, materialize_grads=True)[0]
-
     try:
         values, alone = function(given := probe.clone()), function(probe.clone()[::2])
     except Exception as error:
@@ -86,8 +92,28 @@ def from_function(
         raise ValueError(f"{name} must give each element its own value, whatever the other elements are")
     if not torch.equal(given, probe):
         raise ValueError(f"{name} must not overwrite its argument, as functions with inplace=True do")
+    return name
+
+
+def from_function(
+    function: Callable[[Tensor], Tensor], *, name: str | None = None, kinks: tuple[float, ...] = (0.0,)
+) -> Activation:
+    """Return an Activation for a function of your own, with its derivative by automatic differentiation.
+
+    function: takes a tensor of any shape and returns one of the same shape and dtype, element by element.
+    name: by default the function's own. kinks: where it is not smooth, such as (-1, 1) for a hard tanh.
+
+    Raises: ValueError as `check_element_wise`, and if the function has no derivative.
+    """
+    name = check_element_wise(function, name)
+
+    def derivative(z: Tensor) -> Tensor:
+        with torch.inference_mode(False), torch.enable_grad():
+            z = z.clone().detach().requires_grad_()
+            return torch.autograd.grad(function(z).sum(), z, materialize_grads=True)[0]
+
     try:
-        derivative(probe)
+        derivative(torch.linspace(-3, 3, 8, dtype=torch.float64))
     except Exception as error:
         raise ValueError(f"{name} has no automatic derivative, so build an Activation: {error}") from error
     return Activation(name, function, derivative, kinks)

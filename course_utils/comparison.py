@@ -1,4 +1,4 @@
-"""Predicted against measured: estimates with standard errors, the table, the assertion."""
+"""Predicted against measured: estimates with standard errors, the table, the assertion, the verdict."""
 
 import math
 from collections.abc import Sequence
@@ -173,3 +173,18 @@ def refute(*rows: tuple[str, float, Estimate], z_limit: float = 4.0) -> Comparis
     survived = [row.quantity for row in table.rows if not (row.is_sound and abs(row.z) > z_limit)]
     assert not survived, f"|z| <= {z_limit:g}, not refuted: {', '.join(survived)}\n{table}"
     return table
+
+
+def verdict(claim: str, holds: ArrayLike) -> None:
+    """Print in how many networks or settings the claim holds, and assert that it does in all.
+
+    holds: truth values. For what is trained: curves differ between processors, but a verdict with a wide
+    margin does not.
+    Raises: AssertionError if it fails in one of them; ValueError for none, or for what is no truth value.
+    """
+    holds = np.atleast_1d(holds)
+    if holds.dtype != bool or not holds.size:
+        raise ValueError(f"expected at least one truth value; got {holds.size} of type {holds.dtype}")
+    line = f"{claim}: {holds.sum()} of {holds.size}"
+    print(line)
+    assert holds.all(), line

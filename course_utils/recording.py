@@ -38,7 +38,6 @@ _CUT_OFF = {"relu", "relu6"}  # exactly 0 on a whole interval: a unit may be dea
 _ACTIVATIONS = {"leaky_relu", "prelu", "rrelu", "elu", "selu", "celu", "gelu", "silu", "mish", "hardswish"}
 _ACTIVATIONS |= {"softplus", "tanhshrink"} | _CUT_OFF | SIGMOIDS | ODD
 _SPELLINGS = {"where", "div", "mul", "clamp", "clamp_min", "maximum"}  # other ways to write an activation
-_SILU = activations.Activation("silu", nn.functional.silu, torch.ones_like)
 KINDS = {name.lower(): name for name in dir(nn)} | {"batchnorm": "BatchNorm", "instancenorm": "InstanceNorm"}
 KINDS |= {"multiheadattentionforward": "MultiheadAttention", "rnntanh": "RNN", "rnnrelu": "RNN"}
 ROWS = {"layer", "norm", "composite", "activation"}
@@ -385,7 +384,7 @@ class Recorder(TorchFunctionMode):
         if not negative.any() or negative.all():
             return None
         slope = (after[negative] / before[negative]).median().item()
-        candidates = [activations.relu, activations.softsign, _SILU]
+        candidates = [activations.relu, activations.softsign, activations.silu]
         candidates += [activations.leaky_relu(slope)] if 0 < slope < 1 else []
         rounding = 8 * torch.finfo(output.dtype).eps
         matches = (phi for phi in candidates if torch.allclose(phi(before), after, rounding, 0))

@@ -17,7 +17,10 @@ ALL = [
     activations.leaky_relu(0.25),
     activations.erf,
     activations.hard_tanh,
-    activations.from_function(torch.nn.functional.silu),
+    activations.gelu,
+    activations.silu,
+    activations.selu,
+    activations.from_function(torch.nn.functional.mish),
 ]
 TORCH = {
     "tanh": torch.nn.functional.tanh,
@@ -28,7 +31,10 @@ TORCH = {
     "linear": lambda z: z,
     "erf": torch.erf,
     "hard_tanh": torch.nn.functional.hardtanh,
+    "gelu": lambda z: z * (1 + torch.erf(z / math.sqrt(2))) / 2,
     "silu": torch.nn.functional.silu,
+    "selu": torch.nn.SELU(),
+    "mish": torch.nn.functional.mish,
 }
 Z = torch.linspace(-6, 6, 25, dtype=torch.float64)  # contains 0, where ReLU has its kink
 

@@ -18,6 +18,7 @@ from course_utils.comparison import (
     refute,
     root_mean_of,
     std_of,
+    verdict,
 )
 
 RNG_SEED = 11
@@ -261,3 +262,18 @@ def test_one_percent_is_caught():
     compare(("std", 1.0, std_of(samples)))
     with pytest.raises(AssertionError):
         compare(("std", 1.0, std_of(1.01 * samples)))
+
+
+def test_a_verdict_counts_and_asserts(capsys):
+    verdict("He: above 0.9", np.array([0.95, 0.97]) > 0.9)
+    assert capsys.readouterr().out == "He: above 0.9: 2 of 2\n"
+    verdict("one truth value", True)
+    assert capsys.readouterr().out == "one truth value: 1 of 1\n"
+    with pytest.raises(AssertionError, match=r"He: above 0\.9: 1 of 2"):
+        verdict("He: above 0.9", [True, False])
+
+
+@pytest.mark.parametrize("holds", [[], [0.95, 0.97], 1, None, "yes"])
+def test_a_verdict_on_what_is_no_truth_value(holds):
+    with pytest.raises(ValueError, match="expected at least one truth value; got"):
+        verdict("He", holds)

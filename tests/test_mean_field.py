@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.integrate import quad
 from scipy.special import digamma, polygamma
 from scipy.stats import norm
 
@@ -13,11 +14,14 @@ from course_utils.activations import (
     Activation,
     erf,
     from_function,
+    gelu,
     hard_tanh,
     leaky_relu,
     linear,
     relu,
+    selu,
     sigmoid,
+    silu,
     softsign,
     tanh,
 )
@@ -617,3 +621,71 @@ def test_jacobian_spread():
     assert mean_field.jacobian_spread(relu, 1.0, orthogonal=False) == pytest.approx(2)
     # tanh near 0: Var((1 - z**2)**2) = 8 q**2
     assert mean_field.jacobian_spread(tanh, 1e-3, orthogonal=True) == pytest.approx(8e-6, rel=0.02)
+
+
+GAINS = [
+    (linear, 1.0),
+    (relu, math.sqrt(2)),
+    (leaky_relu(0.25), math.sqrt(2 / (1 + 0.25**2))),
+    (erf, 1 / math.sqrt(2 / math.pi * math.asin(2 / 3))),
+    (selu, 1.0),
+    (torch.sign, 1.0),
+    (torch.exp, math.exp(-1)),
+    (lambda z: (2.5 * z).exp(), math.exp(-6.25)),
+    (lambda z: (z - 0.123).abs(), 1 / math.sqrt(1 + 0.123**2)),  # a kink, and a jump, that nobody declares
+    (lambda z: (z > 0.3456).to(z.dtype), 1 / math.sqrt(norm.sf(0.3456))),
+    (lambda z: 1e-3 * torch.clamp(z, max=0), 1e3 * math.sqrt(2)),
+    (lambda z: torch.sin(50 * z), math.sqrt(2)),
+]
+
+
+def check_gains(gain):
+    for function, expected in GAINS:
+        assert gain(function) == pytest.approx(expected, rel=1e-7)
+
+
+def test_gains_against_closed_forms():
+    check_gains(mean_field.gain)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        lambda f: mean_field.gain(f) ** 2,
+        lambda f: 1 / math.sqrt(mean_field.gaussian_expectation(lambda z: f(z) ** 2)),  # needs the kinks
+        lambda f: (
+            1 / math.sqrt(max(1e-9, np.var(f(torch.linspace(-5, 5, 999, dtype=torch.float64)).numpy())))
+        ),
+    ],
+)
+def test_a_wrong_gain_is_caught(fault):
+    with pytest.raises(AssertionError):
+        check_gains(fault)
+
+
+def test_gains_agree_with_adaptive_quadrature_of_scipy():
+    for activation in (gelu, silu, tanh, sigmoid, softsign, hard_tanh):
+        f = lambda z, a=activation: a(torch.tensor(z, dtype=torch.float64)).item() ** 2 * norm.pdf(z)  # noqa: E731
+        moment, _ = quad(f, -12, 12, points=[-1, 0, 1], epsabs=1e-12, epsrel=1e-12)
+        assert mean_field.gain(activation) == pytest.approx(moment**-0.5, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (torch.zeros_like, "zeros_like is 0 on the whole line"),
+        (lambda z: torch.exp(z**2 / 3), "grows too fast"),
+        (lambda z: torch.sin(1e6 * z), "oscillates too fast"),
+        (lambda z: torch.softmax(z, -1), "each element its own value"),
+        (lambda z: z.sum(), "must keep shape"),
+        (torch.sqrt, "sqrt must be finite"),
+        (lambda z: torch.where(z > 5, math.nan, z), "must be finite on the whole line"),
+    ],
+)
+def test_functions_without_a_gain(function, message):
+    with pytest.raises(ValueError, match=message):
+        mean_field.gain(function)
+
+
+def test_the_gain_of_a_module():
+    assert mean_field.gain(torch.nn.LeakyReLU(0.25)) == pytest.approx(math.sqrt(2 / (1 + 0.25**2)))
