@@ -10,11 +10,12 @@ Read `variance_scaling_` first: LeCun, Xavier (Glorot) and Kaiming (He) are thre
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 Rng = Generator | None  # None stands for torch's global random state
 Proposals = tuple[Tensor, Tensor]  # draws, and which of them to reject
@@ -469,3 +470,92 @@ def output_prior_bias_(tensor: Tensor, frequencies: Tensor | Sequence[float]) ->
     if not ((shares > 0) & shares.isfinite()).all():
         raise ValueError(f"frequencies must be positive and finite; got {shares.tolist()}")
     return tensor.copy_((shares / shares.sum()).log().expand_as(tensor))
+
+
+_LINEAR_MAPS = (nn.Linear, nn.modules.conv._ConvNd)
+
+
+@torch.no_grad()
+def lsuv_(
+    model: nn.Module,
+    inputs: Any,
+    *,
+    tolerance: float = 1e-3,
+    max_iterations: int = 10,
+    generator: Rng = None,
+) -> dict[str, float]:
+    """Give all linear and convolutional layers orthogonal weights, scaled until their outputs have std 1.
+
+    inputs: one batch, `model(inputs)`; a tuple or list for `model(*inputs)`, a mapping for `model(**inputs)`.
+    One forward pass: each layer, at its first call, gets an orthogonal weight, which is divided by the std of
+    the layer's output, over batch and units, until |std - 1| <= tolerance; then the signal goes on. Biases
+    are kept, and are why one division may not do. Buffers, as batch norm's running statistics, are put back.
+    Returns: the factor on each layer's orthogonal weight, by name, in the order of the calls.
+    Trap: it sets the size of the signal at one moment: neither its angles nor the gradients.
+    Raises: ValueError naming the layer if its output is constant or not finite, or if `max_iterations`
+    divisions do not bring the std to 1; ValueError for lazy or parametrized layers, or if no layer is called.
+    Source: Mishkin and Matas 2016, "All you need is a good init", algorithm 1.
+    """
+    layers = {module: name for name, module in model.named_modules() if isinstance(module, _LINEAR_MAPS)}
+    for layer, name in layers.items():
+        if nn.parameter.is_lazy(layer.weight):
+            raise ValueError(f"{name}.weight has no shape yet; run the model once on a batch first")
+        if hasattr(layer, "parametrizations"):
+            raise ValueError(f"{name}.weight is parametrized: it is computed anew in each call")
+    kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    factors: dict[str, float] = {}
+    weights: list[tuple[Tensor, Tensor]] = []
+
+    def scale(layer: nn.Module, args: tuple, keywords: dict, output: Tensor) -> Tensor | None:
+        if layers[layer] in factors:
+            return None  # called again: its weight is settled
+        weights.append((layer.weight, layer.weight.clone()))
+        orthogonal_(layer.weight, generator=generator)
+        forward = partial(layer.forward, *args, **keywords)
+        name = layers[layer] or type(layer).__name__
+        output, factors[layers[layer]] = _unit_std(forward, layer.weight, name, tolerance, max_iterations)
+        return output
+
+    hooks = [layer.register_forward_hook(scale, with_kwargs=True) for layer in layers]
+    try:
+        args, keywords = _arguments(inputs)
+        model(*args, **keywords)
+        if not factors:
+            raise ValueError(f"no linear or convolutional layer of {type(model).__name__} was called")
+    except BaseException:
+        for weight, values in weights:
+            weight.copy_(values)
+        raise
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for buffer, values in kept:
+            buffer.copy_(values)
+    return factors
+
+
+def _arguments(inputs: Any) -> tuple[Sequence, Mapping]:
+    """Return the positional and the keyword arguments that `inputs` stands for."""
+    if isinstance(inputs, Mapping):
+        return (), inputs
+    return (inputs if isinstance(inputs, tuple | list) else (inputs,)), {}
+
+
+def _unit_std(
+    forward: Callable[[], Tensor], weight: Tensor, name: str, tolerance: float, max_iterations: int
+) -> tuple[Tensor, float]:
+    """Divide a layer's weight by its output's std until that is 1; return the output and the factor."""
+    factor = 1.0
+    for _ in range(max_iterations + 1):
+        output = forward()
+        std = output.double().std(correction=0).item()
+        if abs(std - 1) <= tolerance:
+            return output, factor
+        if not 0 < std < math.inf:
+            raise ValueError(f"{name} cannot be scaled: its output has std {std:g} on these inputs")
+        weight.div_(std)
+        factor /= std
+    raise ValueError(
+        f"{name} cannot be scaled: after {max_iterations} divisions its output has std {std:.4g}, not 1 +- "
+        f"{tolerance:g}; biases that are too spread keep it up"
+    )

@@ -1,0 +1,192 @@
+"""Tests of initializers.lsuv_: what it scales, what it finds, and that it changes nothing if it refuses."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from course_utils import mean_field
+from course_utils.activations import gelu, relu, sigmoid, tanh
+from course_utils.initializers import lsuv_, orthogonal_
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def filled(model, seed=1):
+    """Fill all weights from a seed, so that nothing depends on how torch drew them."""
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if p.ndim > 1:
+                p.normal_(0, 0.1, generator=seeded(seed))
+            elif name.endswith("bias"):
+                p.zero_()
+    return model
+
+
+def stack(activation, depth=4, width=64):
+    layers = [layer for _ in range(depth) for layer in (nn.Linear(width, width), activation)]
+    return filled(nn.Sequential(*layers))
+
+
+def batch(*shape, seed=2):
+    return torch.randn(*shape, generator=seeded(seed))
+
+
+def outputs(model, inputs):
+    """Return the std of the output of every linear and convolutional layer."""
+    stds, hooks = [], []
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            hook = lambda _, __, y: stds.append(y.double().std(correction=0).item())  # noqa: E731
+            hooks.append(layer.register_forward_hook(hook))
+    model(inputs)
+    for hook in hooks:
+        hook.remove()
+    return stds
+
+
+def check_unit_std(initializer, tolerance=1e-3):
+    for activation in (nn.ReLU(), nn.Tanh(), nn.Sigmoid(), nn.GELU()):
+        model, x = stack(activation), batch(128, 64)
+        initializer(model, x)
+        assert all(abs(std - 1) <= tolerance for std in outputs(model, x))
+
+
+def test_every_output_has_std_one():
+    check_unit_std(lambda model, x: lsuv_(model, x, generator=seeded(3)))
+
+
+def test_layers_that_are_scaled_one_by_one_without_passing_the_signal_on_are_caught():
+    def all_from_one_pass(model, x):
+        for layer, std in zip(model[::2], outputs(model, x), strict=True):
+            layer.weight.data /= std
+
+    with pytest.raises(AssertionError):
+        check_unit_std(all_from_one_pass)
+
+
+@pytest.mark.parametrize("activation", [relu, tanh, sigmoid, gelu], ids=lambda a: a.name)
+def test_the_factors_are_the_quadrature_of_the_output(activation):
+    """On orthogonal square weights the second layer's factor is 1 / RMS of the first's output, z ~ N(0, 1).
+
+    A mean that the orthogonal matrix turns into different constants for the units counts as spread too.
+    """
+
+    class Phi(nn.Module):
+        def forward(self, z):
+            return activation(z)
+
+    found = []
+    for seed in range(20):
+        factors = lsuv_(stack(Phi(), 2, 256), batch(256, 256, seed=seed), generator=seeded(100 + seed))
+        found.append(factors["2"] / mean_field.gain(activation))
+    mean, error = (f(torch.tensor(found)).item() for f in (torch.mean, torch.std))
+    # Two small biases of order 1 / 256: the mean over the units is no part of the std, and 1/n in the gain.
+    assert abs(mean - 1) < 4 * error / math.sqrt(20) + 2 / 256
+
+
+def test_the_weights_are_the_factor_times_orthogonal():
+    model, x = stack(nn.ReLU()), batch(128, 64)
+    factors, generator = lsuv_(model, x, generator=seeded(3)), seeded(3)
+    assert list(factors) == ["0", "2", "4", "6"]
+    for name, factor in factors.items():
+        expected = orthogonal_(torch.empty(64, 64), generator=generator) * factor
+        torch.testing.assert_close(model.get_submodule(name).weight, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_convolutions_batch_norm_and_keywords():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm, self.head = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(8, 5)
+
+        def forward(self, pixels):
+            z = self.norm(self.conv(input=pixels)).relu().mean((2, 3))
+            return self.head(z)
+
+    model, x = filled(Net()), batch(32, 3, 8, 8)
+    before = copy.deepcopy(model.norm.state_dict())
+    factors = lsuv_(model, {"pixels": x}, generator=seeded(1))
+    assert list(factors) == ["conv", "head"]
+    after = model.norm.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    torch.testing.assert_close(torch.tensor(outputs(model, x)), torch.ones(2), rtol=1e-3, atol=0)
+    assert lsuv_(filled(Net()), (x,), generator=seeded(1)) == factors
+
+
+def test_a_layer_that_is_called_twice_is_scaled_at_its_first_call():
+    layer = nn.Linear(16, 16)
+    model, x = filled(nn.Sequential(layer, nn.ReLU(), layer)), 3 * batch(64, 16)
+    assert list(lsuv_(model, x, generator=seeded(0))) == ["0"]
+    assert abs(layer(x).std(correction=0).item() - 1) < 1e-3
+
+
+def test_biases_take_several_divisions():
+    model, x = stack(nn.Tanh(), 1), batch(128, 64)
+    nn.init.normal_(model[0].bias, 0, 0.7, generator=seeded(5))
+    bias = model[0].bias.clone()
+    lsuv_(model, x, generator=seeded(0), max_iterations=20)
+    assert torch.equal(model[0].bias, bias)
+    assert abs(outputs(model, x)[0] - 1) < 1e-3
+    with pytest.raises(ValueError, match="0 cannot be scaled: after 2 divisions"):
+        lsuv_(model, x, generator=seeded(0), max_iterations=2)
+
+
+def spoil_bias(model):
+    nn.init.normal_(model[2].bias, 0, 2.0, generator=seeded(5))
+
+
+def kill(model):
+    model[0].bias.data.fill_(-100.0)
+
+
+def break_input(model):
+    model[1] = nn.LogSigmoid()
+    model[0].bias.data.fill_(math.inf)
+
+
+@pytest.mark.parametrize(
+    ("plant", "message"),
+    [
+        (spoil_bias, r"2 cannot be scaled: after 10 divisions its output has std 2\.\d+, not 1 \+- 0.001"),
+        (kill, "2 cannot be scaled: its output has std 0 on these inputs"),
+        (break_input, "0 cannot be scaled: its output has std nan"),
+    ],
+)
+def test_a_layer_that_cannot_be_scaled_is_named_and_nothing_is_changed(plant, message):
+    model = stack(nn.ReLU())
+    plant(model)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match=message):
+        lsuv_(model, batch(128, 64), generator=seeded(0))
+    assert all(torch.equal(values, before[name]) for name, values in model.state_dict().items())
+    assert not any(layer._forward_hooks for layer in model)
+
+
+def test_an_error_of_the_model_changes_nothing():
+    model = stack(nn.ReLU())
+    model.append(nn.Linear(3, 3))
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        lsuv_(model, batch(128, 64), generator=seeded(0))
+    assert all(torch.equal(values, before[name]) for name, values in model.state_dict().items())
+
+
+def test_what_has_no_layers_or_no_weights_yet():
+    x = batch(4, 16)
+    with pytest.raises(ValueError, match="no linear or convolutional layer of ReLU was called"):
+        lsuv_(nn.ReLU(), x)
+    with pytest.raises(ValueError, match=r"0\.weight has no shape yet"):
+        lsuv_(nn.Sequential(nn.LazyLinear(3)), x)
+    with pytest.raises(ValueError, match=r"0\.weight is parametrized"):
+        lsuv_(nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(16, 3))), x)
+
+
+def test_no_gradient_is_recorded_and_the_weights_stay_leaves():
+    model = stack(nn.ReLU())
+    lsuv_(model, batch(128, 64), generator=seeded(0))
+    assert all(p.is_leaf and p.requires_grad and p.grad is None for p in model.parameters())
