@@ -11,14 +11,13 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, reduce
-from operator import and_, or_
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from course_utils.graph import analyse
 from course_utils.recording import (
     KINDS,
     NAN,
@@ -27,6 +26,7 @@ from course_utils.recording import (
     SIGMOIDS,
     Node,
     Recorder,
+    check_model_and_inputs,
     cloned,
     propagate_back,
     restored,
@@ -151,7 +151,10 @@ def diagnose(
             weight.second_moment, weight.largest = weight.second_moment.item(), weight.largest.item()
             weight.gradient = gradients.get(id(held), NAN)
         broken = [name for name, moment in _all_moments(recorder, model, inputs) if not math.isfinite(moment)]
-        nodes = _analyse(recorder.nodes)
+        nodes = analyse(recorder.nodes)
+        for node in nodes:
+            judged = not math.isnan(node.ratio) and not node.weight.identical
+            node.laws = _laws(node) if judged else []
     value = root.item() if error is None else NAN
     expected = math.log(classes) if classes else NAN
     findings = _judge(_Case(nodes, value, expected, broken, bool(gradients)))
@@ -177,21 +180,9 @@ def _all_moments(recorder: Recorder, model: nn.Module, inputs: Any) -> Iterator[
 
 
 def _check(model: nn.Module, inputs: Any, loss: Any) -> None:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module; got {type(model).__name__}")
-    compiled = any("_orig_mod" in m._modules or m._compiled_call_impl for m in model.modules())
-    if compiled or isinstance(model, torch.jit.ScriptModule):
-        raise TypeError(f"diagnose model before it is compiled or scripted; got {type(model).__name__}")
+    check_model_and_inputs(model, inputs)
     if not (loss is None or callable(loss)):
         raise TypeError(f"loss must be a function of (outputs, targets), or None; got {type(loss).__name__}")
-    if not isinstance(inputs, Tensor | tuple | list | Mapping):
-        raise TypeError(
-            "inputs must be a tensor, a tuple or list of positional arguments, or a dict of keyword ones; "
-            f"got {type(inputs).__name__}"
-        )
-    shapes = [tuple(x.shape) for x in tensors_in(inputs)]
-    if shapes and not any(map(math.prod, shapes)):
-        raise ValueError(f"inputs must hold at least one example; got shape {shapes[0]}")
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if nn.parameter.is_lazy(tensor):
             raise ValueError(f"{name} has no shape yet; run the model once on a batch first")
@@ -248,115 +239,7 @@ def _classes(output: Tensor | None, targets: Any, strict: bool) -> tuple[Tensor 
     return None, None
 
 
-# ---- What follows what -------------------------------------------------------------------------------------
-
-
-def _analyse(nodes: list[Node]) -> list[Node]:
-    """Turn the records into numbers, and find out what follows each call and what leads around it."""
-    for i, node in enumerate(nodes):
-        node.index, node.end = i, node
-        for name in ("out", "entered", "off", "gradient"):
-            value = getattr(node, name)
-            setattr(node, name, value.tolist() if isinstance(value, Tensor) else value)
-        node.moment, node.entered_moment = sum(node.out[1:]), sum(node.entered[1:])
-    _follow(nodes)
-    _bypass(nodes)
-    calls: Counter[str] = Counter()
-    for node in (node for node in nodes if node.role in ROWS):
-        calls[node.layer] += 1
-        node.layer += f" (call {calls[node.layer]})" if calls[node.layer] > 1 else ""
-    for node in nodes:
-        _accumulate(node, [nodes[p] for p in node.parents])
-        node.growth = node.end.moment / node.entered_moment if node.entered_moment > 0 else NAN
-        if node.weight:
-            node.weight_std = math.sqrt(node.weight.second_moment)
-        if node.fan_in > 0 and not node.normalized:
-            node.wanted_std = node.gain / math.sqrt(node.fan_in)
-            node.ratio = node.weight_std / node.wanted_std
-            node.laws = [] if node.weight.identical else _laws(node)
-    return nodes
-
-
-@cache
-def _normal_grid() -> tuple[Tensor, Tensor]:
-    z = torch.linspace(-10, 10, 4001, dtype=torch.float64)
-    density = torch.exp(-z.square() / 2)
-    return z, density / density.sum()
-
-
-def _gain(name: str, phi: Callable[[Tensor], Tensor]) -> float:
-    """Return the factor on the weights' std that keeps a second moment of 1: 1 / sqrt(E phi(Z)**2).
-
-    Bounded odd functions get 1, critical at the origin; sigmoids, which no gain helps, NaN.
-    """
-    if name in SIGMOIDS | ODD:
-        return NAN if name in SIGMOIDS else 1.0
-    z, density = _normal_grid()
-    return (density @ phi(z.clone()).square()).rsqrt().item()
-
-
-def _follow(nodes: list[Node]) -> None:
-    """Find what follows each call, and fold activations into the rows of what they follow."""
-    children: list[list[Node]] = [[] for _ in nodes]
-    for node in nodes:
-        for parent in node.parents:
-            children[parent].append(node)
-    for node, after in zip(reversed(nodes), reversed(children), strict=True):
-        for child in after:
-            if child.role in ("layer", "composite"):  # a norm that comes next makes up for a small signal
-                node.received.append(math.inf if child.normalized else child.entered_moment)
-            elif child.role in ("activation", "folded"):
-                node.received += child.received
-        weighted = any(child.role in ("layer", "composite") for child in after)
-        node.last = not weighted and all(child.last for child in after)
-        node.normalized = bool(after) and all(child.role == "norm" or child.normalized for child in after)
-        node.normalized &= not weighted
-        first = next((child for child in after if child.role in ("activation", "norm")), None)
-        if node.role in ROWS - {"activation"} and first:
-            node.follows = "norm" if first.role == "norm" else first.name
-            if first.role == "activation":
-                node.end, node.gain, first.role = first, _gain(first.name, first.phi), "folded"
-
-
-def _bypass(nodes: list[Node]) -> None:
-    """Mark the calls that another path leads around, up to a sum or product; a join needs all parents."""
-    ancestors: list[int] = []  # as bits
-    dominators: list[int] = []  # the calls on every path
-    bypassed = 0
-    for node in nodes:
-        above = reduce(or_, (ancestors[p] for p in node.parents), 0)
-        meet = or_ if node.role == "join" else and_
-        always = reduce(meet, (dominators[p] for p in node.parents)) if node.parents else 0
-        bypassed |= above & ~always if node.role in ("sum", "other") else 0
-        ancestors.append(above | 1 << node.index)
-        dominators.append(always | 1 << node.index)
-    for node in nodes:
-        node.bypassed = bool(bypassed >> node.index & 1)
-
-
-def _accumulate(node: Node, parents: list[Node]) -> None:
-    """Multiply the factors on the second moment, and on its varying part, of the calls up to this one.
-
-    What lies between them (pooling averages noise away, NTK layers are divided by sqrt(fan_in)) counts only
-    as far as it leads back towards 1. Norms and composites start anew.
-    """
-    if not parents or node.role not in ("layer", "activation", "folded", "sum", "join"):
-        return
-    source = max(parents, key=lambda parent: parent.signal)
-    node.signal, node.varying = source.signal, source.varying
-    before = source.out if node.role == "sum" else node.entered
-    if node.role in ("layer", "activation", "folded"):
-        node.signal = _towards_one(node.signal, source.moment, node.entered_moment)
-        node.varying = _towards_one(node.varying, source.out[2], node.entered[2])
-    if before[1] + before[2] > 0 and node.role != "join":
-        node.signal *= node.moment / (before[1] + before[2])
-        node.varying *= node.out[2] / before[2] if node.batch > 1 and before[2] > 0 else 1.0
-
-
-def _towards_one(signal: float, left: float, entered: float) -> float:
-    factor = entered / left if entered > 0 and left > 0 else 1.0
-    return max(min(signal * factor, 1.0), signal) if signal < 1 else min(max(signal * factor, 1.0), signal)
-
+# ---- The table ---------------------------------------------------------------------------------------------
 
 _COLUMNS: dict[str, Callable[[Node], Any]] = {
     "layer": lambda n: n.layer,

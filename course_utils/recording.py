@@ -81,6 +81,9 @@ class Node:
     width: int = 0  # how many units, where `off` has a share of dead ones
     phi: Callable[[Tensor], Tensor] = torch.clone
     weight: Weight | None = None
+    module: nn.Module | None = None
+    held: tuple[Tensor, ...] = ()  # the parameters of the call
+    alike: bool = False  # a sum: its terms have the same shape
     fan_in: float = NAN
     fan_out: float = NAN
     # What follows is known once all calls are.
@@ -203,6 +206,7 @@ class Recorder(TorchFunctionMode):
         super().__init__()
         self.nodes: list[Node] = []
         self.renormalized: list[tuple[Tensor, Tensor]] = []
+        self.seen: set[int] = set()  # the ids of the parameters that any call took
         self.weights: dict[int, tuple[Tensor, Weight]] = {}  # the tensor is kept lest its id be used again
         self._model = model
         self._modules = {id(module): name for name, module in model.named_modules()}
@@ -210,6 +214,10 @@ class Recorder(TorchFunctionMode):
         self._origin = WeakIdKeyDictionary()  # the index of the node that a tensor comes from
         self._known = WeakIdKeyDictionary()  # a tensor's version and moments
         self._stack: list[tuple[nn.Module, int]] = []
+
+    def name(self, parameter: Tensor) -> str:
+        """Return the parameter's name in the model."""
+        return self._parameters[id(parameter)]
 
     def run(self, inputs: tuple, keywords: dict) -> Any:
         """Return the model's outputs."""
@@ -232,13 +240,16 @@ class Recorder(TorchFunctionMode):
         elementary = all(node.role in ("sum", "other") for node in self.nodes[before:])
         norm = type(module).__name__.endswith("Norm") and any(x in self._origin for x in inputs[:1])
         if norm and elementary and isinstance(output, Tensor):
-            self._note("norm", type(module).__name__, self._modules.get(id(module), ""), inputs[0], output)
+            place = self._modules.get(id(module), "")
+            node = self._note("norm", type(module).__name__, place, inputs[0], output)
+            node.held = tuple(module._parameters.values())
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "").strip("_")
         if name in _EMBEDDINGS and kwargs.get("max_norm") is not None:  # the call will shrink long rows
             self.renormalized.append((args[1], args[1].detach().clone()))
+        self.seen.update(id(t) for t in (*args, *kwargs.values()) if id(t) in self._parameters)
         result = func(*args, **kwargs)
         if name.startswith("new_") or name.endswith("_like"):
             return result  # takes the argument's shape, not its values
@@ -260,7 +271,8 @@ class Recorder(TorchFunctionMode):
         elif name in _PRODUCTS and (factors := self._factors((*args, *kwargs.values()))):
             self._layer(name, *factors, output, args, kwargs)
         elif known and name in _NORMS:
-            self._note("norm", name, self._place(name), x, output).units = -1 if name[0] in "lr" else 1
+            node = self._note("norm", name, self._place(name), x, output)
+            node.units, node.held = -1 if name[0] in "lr" else 1, self._owned((*args, *kwargs.values()))
         elif known and name in _COMPOSITES:  # either may keep time in front of the batch
             packed = len(args) > 1 and isinstance(args[1], Tensor) and not args[1].is_floating_point()
             batch_first = output.ndim < 3 or packed or args[-1] is True
@@ -296,6 +308,7 @@ class Recorder(TorchFunctionMode):
             node = Node(role, parents=tuple(parents), units=self.nodes[parents[-1]].units)
             if role == "sum" and result.is_floating_point():
                 self._measure(node, result)
+                node.alike = len(tensors) == 2 and tensors[0].shape == tensors[1].shape
             self._add(node, results)
         elif parents:
             for y in results:
@@ -308,7 +321,7 @@ class Recorder(TorchFunctionMode):
         return node
 
     def _note(self, role: str, name: str, layer: str, x: Tensor, output: Tensor, batch_dim: int = 0) -> Node:
-        node = Node(role, name, layer, (self._origin[x],) if x in self._origin else ())
+        node = Node(role, name, layer, (self._origin[x],) if x in self._origin else (), module=self._module())
         if x.is_floating_point():
             node.entered = self._moments(x, 0)
         self._measure(node, output, batch_dim)
@@ -344,6 +357,11 @@ class Recorder(TorchFunctionMode):
         """Return the parameter that x is, or is a view of."""
         return next((p for p in (x, x._base) if id(p) in self._parameters), None)
 
+    def _owned(self, values: Iterable[Any]) -> tuple[Tensor, ...]:
+        """Return the parameters among the values, and those of which they are views."""
+        found = (self._parameter(x) for x in values if isinstance(x, Tensor))
+        return tuple(p for p in found if p is not None)
+
     def _factors(self, args: tuple) -> tuple[Tensor, Tensor] | None:
         """Return the two factors of a product, the one that is a parameter last, if just one of them is."""
         if isinstance(args[0], str) and (args[0].count(",") != 1 or "->" not in args[0]):
@@ -363,7 +381,8 @@ class Recorder(TorchFunctionMode):
             node.fan_in, node.fan_out, out_dim = _fans(name, x, weight, output, args, kwargs)
             turned = held.ndim == 2 and weight.stride() != held.stride()  # W.T
             out_dim = 1 - out_dim if turned else out_dim
-            bias = kwargs.get("bias", args[2] if name in _LAYERS and len(args) > 2 else None)
+            place = {"addmm": 0, "baddbmm": 0, "bilinear": 3}.get(name, 2 if name in _LAYERS else len(args))
+            bias = kwargs.get("bias", args[place] if place < len(args) else None)
         if id(held) not in self.weights:
             area = math.prod(held.shape[2:]) if name in _CONVOLUTIONS else 1
             same = name not in _EMBEDDINGS and _identical_units(held, bias, out_dim)
@@ -372,7 +391,7 @@ class Recorder(TorchFunctionMode):
             low, high = torch.aminmax(held.detach())
             moment, largest = _quick_second_moment(held), torch.maximum(-low, high)
             self.weights[id(held)] = held, Weight(*known, _orthogonal(held), moment, largest)
-        node.weight = self.weights[id(held)][1]
+        node.weight, node.held = self.weights[id(held)][1], self._owned((held, bias))
 
     def _recognize(self, z: Tensor, output: Tensor) -> tuple[str, Callable[[Tensor], Tensor], Tensor] | None:
         """Return the activation (name, function, input) that maps z, straight from a layer, to the output."""
@@ -402,6 +421,23 @@ class Recorder(TorchFunctionMode):
             sample = _sample(output)
             saturated = ((sample < (-0.97 if name in ODD else 0.03)) | (sample > 0.97)).double().mean()
         node.off = torch.stack([dead, saturated])
+
+
+def check_model_and_inputs(model: nn.Module, inputs: Any) -> None:
+    """Refuse what a Recorder cannot run: no module, a compiled one, inputs that are none or empty."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module; got {type(model).__name__}")
+    compiled = any("_orig_mod" in m._modules or m._compiled_call_impl for m in model.modules())
+    if compiled or isinstance(model, torch.jit.ScriptModule):
+        raise TypeError(f"pass the model before it is compiled or scripted; got {type(model).__name__}")
+    if not isinstance(inputs, Tensor | tuple | list | Mapping):
+        raise TypeError(
+            "inputs must be a tensor, a tuple or list of positional arguments, or a dict of keyword ones; "
+            f"got {type(inputs).__name__}"
+        )
+    shapes = [tuple(x.shape) for x in tensors_in(inputs)]
+    if shapes and not any(map(math.prod, shapes)):
+        raise ValueError(f"inputs must hold at least one example; got shape {shapes[0]}")
 
 
 @contextmanager

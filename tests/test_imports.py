@@ -26,7 +26,9 @@ ARROWS = {
     "mean_field": {"activations"},
     "propagation": {"networks", "initializers", "activations"},
     "recording": {"activations"},
-    "diagnosis": {"recording"},
+    "graph": {"recording"},
+    "diagnosis": {"recording", "graph"},
+    "initialize": {"recording", "graph", "initializers"},
 }
 ARROWS["demos"] = set(ARROWS) - {"__init__"}
 

@@ -1,0 +1,330 @@
+"""One call that gives every layer of any model the law that its fan-in and what follows it call for.
+
+`initialize_` runs the model once on a batch to see what follows what, plans a law for each parameter, draws
+all of them, and only then writes. What it cannot read it leaves alone, and says so.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Generator, Tensor, nn
+
+from course_utils.graph import analyse, branch_ends
+from course_utils.initializers import constant_, normal_, orthogonal_
+from course_utils.recording import (
+    KINDS,
+    NAN,
+    SIGMOIDS,
+    Node,
+    Recorder,
+    check_model_and_inputs,
+    cloned,
+    restored,
+    tensors_in,
+)
+
+Fill = Callable[[Tensor, Generator | None], Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Law:
+    """What one use of a parameter asks for: a row of the report, and the function that draws it."""
+
+    layer: str
+    kind: str
+    law: str
+    std: float
+    fill_: Fill
+    follows: str = ""
+    fan_in: float = NAN
+    gain: float = NAN
+
+    def agrees(self, other: "Law") -> bool:
+        """Whether another use of the same parameter asks for the same."""
+        return self.law == other.law and math.isclose(self.std, other.std, abs_tol=1e-300)
+
+
+@dataclass(frozen=True, eq=False)
+class Initialization:
+    """What `initialize_` did: the law of each parameter that it drew, and why it left others alone.
+
+    table: parameter, shape, layer, kind, follows (the activation, or "norm"), fan_in, gain, std (of one
+    weight), law. left_alone: parameter, reason.
+    """
+
+    table: pd.DataFrame
+    left_alone: pd.DataFrame
+
+    def __str__(self) -> str:
+        head = f"{len(self.table)} parameters initialized, {len(self.left_alone)} left alone."
+        tables = [
+            _rounded(table).to_string(index=False) for table in (self.table, self.left_alone) if len(table)
+        ]
+        return "\n\n".join([head, *tables])
+
+    def _repr_markdown_(self) -> str:
+        head = f"{len(self.table)} parameters initialized, {len(self.left_alone)} left alone."
+        return "\n\n".join(
+            [head, *(_markdown(table) for table in (self.table, self.left_alone) if len(table))]
+        )
+
+
+def initialize_(model: nn.Module, inputs: Any, *, generator: Generator | None = None) -> Initialization:
+    """Initialize `model` in place, each layer by its fan-in and what follows it, and return what was done.
+
+    inputs: one batch, as for `diagnosis.diagnose`; only shapes and types matter, and who calls whom.
+    Weights of layers: N(0, gain**2 / fan_in). The gain keeps a second moment of 1 through the activation that
+    follows, 1 / sqrt(E phi(Z)**2), found by quadrature: sqrt(2) before ReLU, 1.53 before GELU. It is 1 before
+    bounded odd functions (critical at the origin), sigmoids (no gain helps), norms, and nothing at all.
+    Residual branches: of N, the last layer, or norm if that comes last, gets 1 / sqrt(N) of it.
+    Biases: 0; norms: 1 and 0; embeddings: N(0, 1). Recurrent modules: orthogonal blocks over time, N(0, 1 /
+    fan_in) for the inputs, an LSTM's forget gates bias 1. Attention: N(0, 1 / fan_in) for each projection.
+
+    Trap: in plain stacks of GELU, SiLU or Mish the second moment of 1 is an unstable fixed point; what is off
+    by 1 % grows by 1.18, 1.34 and 1.10 per layer. Beyond ten or so, they need norms or residual branches.
+
+    Left alone, with the reason: what is frozen, lazy, meta or parametrized, what the pass did not use, what
+    is tied and would need two laws at once, and what no rule here reads, such as a positional embedding that
+    is added. All else that the pass changes is put back. An error leaves the model as it was.
+
+    Raises: TypeError or ValueError as `diagnose`; whatever the model raises on `inputs`.
+    Source: He et al. (2015) for the gain; Radford et al. (2019) for 1 / sqrt(N); Jozefowicz et al. (2015) for
+    the forget gate.
+    """
+    check_model_and_inputs(model, inputs)
+    parameters = dict(model.named_parameters())
+    reasons = {name: reason for name, p in parameters.items() if (reason := _unreadable(name, p))}
+    used, wishes = _wishes_by_name(model, inputs) if reasons.keys() != parameters.keys() else (set(), {})
+    plan = {}
+    for name in parameters.keys() - reasons.keys():
+        if reason := _objection(wishes.get(name, []), name in used):
+            reasons[name] = reason
+        else:
+            plan[name] = wishes[name][0]
+    _write({parameters[name]: plan[name].fill_ for name in parameters if name in plan}, generator)
+    return _report(parameters, plan, reasons)
+
+
+# ---- Reading the model -------------------------------------------------------------------------------------
+
+
+def _has_no_values(parameter: Tensor) -> bool:
+    return nn.parameter.is_lazy(parameter) or parameter.is_meta
+
+
+def _unreadable(name: str, parameter: Tensor) -> str:
+    """Return why a parameter cannot be drawn, whatever the model does with it, or ""."""
+    if nn.parameter.is_lazy(parameter):
+        return "lazy: it has no shape yet; run the model once on a batch, then call again"
+    if parameter.is_meta:
+        return "on the meta device: it has no values; use model.to_empty(device=...), then call again"
+    if not parameter.requires_grad:
+        return "frozen: it does not require a gradient"
+    if "parametrizations." in name:
+        return "parametrized: the layer's weight is computed from it by a function that no rule here inverts"
+    return ""
+
+
+def _objection(wishes: list[Law], used: bool) -> str:
+    """Return why a parameter with these wishes is left alone, or ""."""
+    if not wishes:
+        return "no rule here reads what the model does with it" if used else "not used on these inputs"
+    other = next((law for law in wishes if not law.agrees(wishes[0])), None)
+    if other is None:
+        return ""
+    first, second = (f"{law.law} (std {law.std:.3g}) in {law.layer}" for law in (wishes[0], other))
+    return f"tied: {first}, but {second}"
+
+
+def _wishes_by_name(model: nn.Module, inputs: Any) -> tuple[set[str], dict[str, list[Law]]]:
+    """Run the model, or a copy that can be run; return the parameters used, and the laws asked for."""
+    tensors = [*model.parameters(), *model.buffers()]
+    real = not any(map(_has_no_values, tensors))
+    twin = model if real else _stand_in(model, inputs)
+    names = {id(p): name for name, p in twin.named_parameters()}
+    with restored(model if real else nn.Identity(), inputs) as altered, torch.no_grad():
+        recorder = _record(twin, inputs, altered)
+    wishes: dict[str, list[Law]] = {}
+    for parameter, law in _all_wishes(recorder):
+        wishes.setdefault(names[id(parameter)], []).append(law)
+    return {names[i] for i in recorder.seen & names.keys()}, wishes
+
+
+@torch.no_grad()
+def _stand_in(model: nn.Module, inputs: Any) -> nn.Module:
+    """Return a copy that can be run: what is on the meta device has random values, what is lazy stays so."""
+    tensors = [*model.parameters(), *model.buffers()]
+    device = next((x.device for x in (*tensors_in(inputs), *tensors) if not x.is_meta), "cpu")
+    generator, memo = torch.Generator().manual_seed(0), {}
+    for x in filter(_has_no_values, tensors):
+        keywords = {"requires_grad": x.requires_grad} if isinstance(x, nn.Parameter) else {}
+        if nn.parameter.is_lazy(x):
+            memo[id(x)] = type(x)(device=x.device, dtype=x.dtype, **keywords)
+        else:
+            values = torch.randn(x.shape, generator=generator) / math.sqrt(x.shape[-1] if x.ndim else 1)
+            values = values.to(device, x.dtype)
+            memo[id(x)] = nn.Parameter(values, **keywords) if isinstance(x, nn.Parameter) else values
+    return copy.deepcopy(model, memo)
+
+
+def _record(model: nn.Module, inputs: Any, altered: list[tuple[Tensor, Tensor]]) -> Recorder:
+    inputs, _ = cloned(inputs, False)
+    named = inputs if isinstance(inputs, Mapping) else {}
+    positional = () if named else inputs if type(inputs) in (tuple, list) else (inputs,)
+    recorder = Recorder(model)
+    try:
+        recorder.run(positional, named)
+    finally:
+        altered += recorder.renormalized
+    for _, weight in recorder.weights.values():
+        weight.second_moment, weight.largest = weight.second_moment.item(), weight.largest.item()
+    return recorder
+
+
+def _all_wishes(recorder: Recorder) -> Iterator[tuple[Tensor, Law]]:
+    nodes = analyse(recorder.nodes)
+    ends = branch_ends(nodes)
+    shares = {end.index: 1 / math.sqrt(len(ends)) for end in ends}
+    for node in nodes:
+        yield from _wishes(node, shares.get(node.index, 1.0), len(ends), recorder)
+
+
+# ---- The laws ----------------------------------------------------------------------------------------------
+
+
+def _wishes(node: Node, share: float, branches: int, recorder: Recorder) -> Iterator[tuple[Tensor, Law]]:
+    """Yield what a call asks of its parameters; `share` is the factor at the end of a residual branch."""
+    ending = f", with 1/√{branches} for {branches} residual branches" if share != 1 else ""
+    row = {"layer": node.layer, "kind": KINDS.get(node.name.replace("_", "").lower(), node.name)}
+    if node.role == "layer":
+        yield from _layer(node, share, ending, row)
+    elif node.role == "norm":
+        for parameter in node.held:
+            bias = recorder.name(parameter).endswith(("bias", "beta", "shift"))
+            yield parameter, _constant(0.0 if bias else share, ending * (not bias), row)
+    elif isinstance(node.module, nn.RNNBase | nn.RNNCellBase):
+        yield from _recurrent(node.module, row)
+    elif isinstance(node.module, nn.MultiheadAttention):
+        yield from _attention(node.module, share, ending, row)
+
+
+def _constant(value: float, ending: str, row: dict) -> Law:
+    law = f"constant {value:g}" + ending
+    return Law(**row, law=law, std=0.0, fill_=lambda tensor, _: constant_(tensor, value))
+
+
+def _normal(
+    fan_in: float, row: dict, gain: float = 1.0, ending: str = "", follows: str = "", pad: Any = None
+) -> Law:
+    std = gain / math.sqrt(fan_in)
+
+    def fill_(tensor: Tensor, generator: Generator | None) -> None:
+        normal_(tensor, 0.0, std, generator)
+        if pad is not None:
+            tensor[pad].zero_()
+
+    law = f"N(0, {'gain² / fan_in' if fan_in != 1 else '1'})" + ending
+    return Law(**row, law=law, std=std, fill_=fill_, follows=follows, fan_in=fan_in, gain=gain)
+
+
+def _layer(node: Node, share: float, ending: str, row: dict) -> Iterator[tuple[Tensor, Law]]:
+    for i, parameter in enumerate(node.held):
+        if i or not node.weight.trained or parameter.ndim < 2:
+            yield parameter, _constant(0.0, "", row)
+        elif math.isnan(node.fan_in):  # an embedding: each row is looked up on its own
+            pad = getattr(node.module, "padding_idx", None)
+            yield parameter, _normal(1, row, share, ending, node.follows, pad)
+        else:
+            gain = 1.0 if node.follows in SIGMOIDS else node.gain
+            yield parameter, _normal(node.fan_in, row, gain * share, ending, node.follows)
+
+
+def _recurrent(module: nn.Module, row: dict) -> Iterator[tuple[Tensor, Law]]:
+    """Yield the laws of an RNN, LSTM or GRU, or of one of their cells, whose gates are blocks of rows."""
+    width = module.hidden_size
+    lstm = isinstance(module, nn.LSTM | nn.LSTMCell)
+
+    def orthogonal_blocks_(tensor: Tensor, generator: Generator | None) -> None:
+        for block in tensor.split(width):
+            orthogonal_(block, generator=generator)
+
+    def forget_(
+        tensor: Tensor, _: Generator | None
+    ) -> None:  # gates in the order input, forget, cell, output
+        tensor.zero_()[width : 2 * width] = 1.0
+
+    for name, parameter in module.named_parameters(recurse=False):
+        if name.startswith("weight_hh") and parameter.shape[1] == width:
+            law = "an orthogonal block for each gate"
+            yield parameter, Law(**row, law=law, std=1 / math.sqrt(width), fill_=orthogonal_blocks_)
+        elif name.startswith("weight"):
+            yield parameter, _normal(parameter.shape[1], row)
+        elif name.startswith("bias_ih") and lstm:
+            yield parameter, Law(**row, law="0, but 1 for the forget gates", std=0.0, fill_=forget_)
+        else:
+            yield parameter, _constant(0.0, "", row)
+
+
+def _attention(
+    module: nn.MultiheadAttention, share: float, ending: str, row: dict
+) -> Iterator[tuple[Tensor, Law]]:
+    for name, parameter in module.named_parameters():
+        if name == "out_proj.weight":
+            yield parameter, _normal(parameter.shape[1], row, share, ending)
+        elif name.endswith("weight"):  # in_proj_weight holds three matrices, one above the other
+            yield parameter, _normal(parameter.shape[1], row)
+        elif name.endswith("proj.bias") or name == "in_proj_bias":
+            yield parameter, _constant(0.0, "", row)
+
+
+# ---- Writing, and saying so --------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def _write(plan: Mapping[Tensor, Fill], generator: Generator | None) -> None:
+    """Draw everything, and only then write: a draw that fails has changed nothing."""
+    fresh = []
+    for parameter, fill_ in plan.items():
+        fill_(values := torch.empty_like(parameter, requires_grad=False), generator)
+        fresh.append(values)
+    for parameter, values in zip(plan, fresh, strict=True):
+        parameter.copy_(values)
+
+
+def _report(
+    parameters: Mapping[str, Tensor], plan: Mapping[str, Law], reasons: Mapping[str, str]
+) -> Initialization:
+    columns = ["parameter", "shape", "layer", "kind", "follows", "fan_in", "gain", "std", "law"]
+    rows = [
+        (
+            name,
+            "×".join(map(str, p.shape)),
+            law.layer,
+            law.kind,
+            law.follows,
+            law.fan_in,
+            law.gain,
+            law.std,
+            law.law,
+        )
+        for name, p in parameters.items()
+        if (law := plan.get(name))
+    ]
+    alone = [(name, reasons[name]) for name in parameters if name in reasons]
+    return Initialization(
+        pd.DataFrame(rows, columns=columns), pd.DataFrame(alone, columns=["parameter", "reason"])
+    )
+
+
+def _rounded(table: pd.DataFrame) -> pd.DataFrame:
+    return table.map(lambda v: v if isinstance(v, str) else "" if math.isnan(v) else f"{v:.4g}")
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    rows = [list(table.columns), ["---"] * table.shape[1], *_rounded(table).to_numpy().tolist()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
