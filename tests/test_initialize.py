@@ -182,8 +182,12 @@ def test_two_branches_share_by_the_square_root_of_their_number():
     """One projection above shares nothing, so two blocks must; the norm at the end takes the factor."""
     block = lambda: Residual(nn.Sequential(nn.Linear(9, 9), nn.ReLU(), nn.Linear(9, 9), nn.BatchNorm1d(9)))  # noqa: E731
     model = spoilt(nn.Sequential(block(), block()))
-    initialize_(model, batch(8, 9), generator=seeded())
+    report = initialize_(model, batch(8, 9), generator=seeded())
     assert torch.equal(model[1].branch[3].weight.detach(), torch.full((9,), math.sqrt(0.5)))
+    assert torch.equal(model[1].branch[3].bias.detach(), torch.zeros(9))
+    laws = report.table.set_index("parameter")["law"]
+    assert laws["1.branch.3.weight"] == "constant 0.707107, with 1/√2 for 2 residual branches"
+    assert laws["1.branch.3.bias"] == "constant 0"
 
 
 @pytest.mark.parametrize(
@@ -256,59 +260,6 @@ def test_recurrent_blocks_are_orthogonal_and_lstms_remember(module):
     assert torch.equal(bias, expected)
 
 
-# Sums that are no residual branches: no layer gets less than its share.
-NO_BRANCHES = {
-    "positions": (
-        lambda: Function(
-            lambda m, t: F.linear(F.embedding(t, m.e) + m.p, m.w), e=(50, 16), p=(1, 7, 16), w=(4, 16)
-        ),
-        lambda: tokens(4, 7),
-    ),
-    "a mask made from the tokens": (
-        lambda: Function(
-            lambda m, t: F.linear(
-                F.linear(F.embedding(t, m.e), m.q) @ F.embedding(t, m.e).mT + (t == 0).float()[:, None], m.w
-            ),
-            e=(50, 16),
-            q=(16, 16),
-            w=(4, 7),
-        ),
-        lambda: tokens(4, 7),
-    ),
-    "two layers, side by side": (
-        lambda: Function(
-            lambda m, x: F.linear(torch.tanh(F.linear(x, m.u) + F.linear(x, m.v)), m.w),
-            u=(16, 16),
-            v=(16, 16),
-            w=(4, 16),
-        ),
-        lambda: batch(8, 16),
-    ),
-    "a gate": (
-        lambda: Function(
-            lambda m, x: (lambda z: z * torch.tanh(F.linear(x, m.u)) + (1 - z) * x)(
-                torch.sigmoid(F.linear(x, m.v))
-            ),
-            u=(16, 16),
-            v=(16, 16),
-        ),
-        lambda: batch(8, 16),
-    ),
-    "parts of another input": (
-        lambda: Function(lambda m, x, y: F.linear(x, m.u) + y, u=(16, 16)),
-        lambda: (batch(8, 16), batch(8, 16)),
-    ),
-}
-
-
-@pytest.mark.parametrize("case", NO_BRANCHES)
-def test_sums_that_are_no_residual_branches(case):
-    build, inputs = NO_BRANCHES[case]
-    report = initialize_(build(), inputs(), generator=seeded())
-    assert not report.table["law"].str.contains("residual").any()
-    assert report.table["std"].min() > 0.2
-
-
 def test_a_branch_is_found_in_functional_code_and_a_scalar_in_front_of_it_is_left_alone():
     model = Function(
         lambda m, x: x + m.scale * F.linear(F.relu(F.linear(x, m.u)), m.v), u=(16, 16), v=(16, 16), scale=(1,)
@@ -318,6 +269,21 @@ def test_a_branch_is_found_in_functional_code_and_a_scalar_in_front_of_it_is_lef
     assert list(report.table["parameter"]) == ["0.u", "0.v", "1.u", "1.v"]
     assert list(report.table["std"]) == pytest.approx([math.sqrt(2 / 16), math.sqrt(1 / 32)] * 2)
     assert list(report.left_alone["parameter"]) == ["0.scale", "1.scale"]
+
+
+def test_a_bias_in_addmm_and_a_norm_of_ones_own():
+    class OwnNorm(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.g, self.beta = nn.Parameter(torch.full((5,), 7.0)), nn.Parameter(torch.full((5,), 7.0))
+
+        def forward(self, x):
+            return x / x.square().mean(-1, keepdim=True).sqrt() * self.g + self.beta
+
+    model = Function(lambda m, x: m.norm(torch.addmm(m.b, x, m.w)), b=(5,), w=(20, 5)).add("norm", OwnNorm())
+    assert initialize_(model, batch(8, 20), generator=seeded()).left_alone.empty
+    values = {name: p.detach().unique().tolist() for name, p in model.named_parameters() if p.ndim == 1}
+    assert values == {"b": [0.0], "norm.g": [1.0], "norm.beta": [0.0]}
 
 
 def left_alone(report):
@@ -390,7 +356,7 @@ def test_parameters_on_the_meta_device():
     assert all("meta device" in reason for reason in left_alone(report).values())
     assert report.table["parameter"].tolist() == ["2.weight", "2.bias"]
     everything = nn.Sequential(nn.Linear(20, 7, device="meta"), nn.LazyLinear(3))
-    assert len(initialize_(everything, batch(8, 20)).left_alone) == 4
+    assert len(initialize_(everything, batch(8, 3)).left_alone) == 4  # nothing to read, so nothing is run
 
 
 def test_only_the_parameters_change():

@@ -125,6 +125,12 @@ def test_a_layer_that_is_called_twice_is_scaled_at_its_first_call():
     assert abs(layer(x).std(correction=0).item() - 1) < 1e-3
 
 
+def test_without_biases_one_division_does():
+    lsuv_(stack(nn.ReLU()), batch(128, 64), generator=seeded(0), max_iterations=1)
+    with pytest.raises(ValueError, match="0 cannot be scaled: after 0 divisions"):
+        lsuv_(stack(nn.ReLU()), 2 * batch(128, 64), generator=seeded(0), max_iterations=0)
+
+
 def test_biases_take_several_divisions():
     model, x = stack(nn.Tanh(), 1), batch(128, 64)
     nn.init.normal_(model[0].bias, 0, 0.7, generator=seeded(5))

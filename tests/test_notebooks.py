@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
+from urllib.parse import unquote
 
 import nbformat
 import pytest
@@ -12,7 +13,8 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from store_outputs import README_NOTEBOOK, README_PICTURE, first_picture
 
-NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+NOTEBOOKS_FOLDER = Path(__file__).parent.parent / "notebooks"
+NOTEBOOKS = sorted(NOTEBOOKS_FOLDER.glob("*.ipynb"))
 
 # Cells whose output nbval may not compare: {notebook: {cell id: why}}.
 ALLOWED_IGNORED: dict[str, dict[str, str]] = {
@@ -27,6 +29,7 @@ MACHINE_PATH = re.compile(r"(?<![\w.])/(home|root|tmp|work|Users)/|[A-Z]:\\Users
 ADDRESS = re.compile(r"0x[0-9a-f]{6,}|<Axes|<matplotlib|<function")
 NBVAL_SKIP = re.compile(r"nbval[-_](skip|raises[-_]exception)|raises-exception", re.IGNORECASE)
 NBVAL_IGNORE = re.compile(r"(nbval|pytest_validate)[-_]ignore[-_]output", re.IGNORECASE)
+LINK = re.compile(r"\]\(([^()\s]*\.ipynb)(?:#([^()\s]*))?\)")
 CHECK = re.compile(r"^\s*assert\b|\b(compare|refute)\(", re.MULTILINE)
 
 Rule = Callable[[str, NotebookNode], Iterator[str]]
@@ -58,6 +61,11 @@ def texts(notebook: NotebookNode) -> list[tuple[str, str]]:
 def headings(notebook: NotebookNode) -> list[str]:
     prose = "\n".join(cell.source for cell in cells(notebook, "markdown"))
     return re.findall(r"^#+ .*$", prose, re.MULTILINE)
+
+
+def anchors(notebook: NotebookNode) -> set[str]:
+    """Return what JupyterLab makes of the headings: the text, with a dash for each space."""
+    return {re.sub(r"^#+ ", "", heading).replace("*", "").replace(" ", "-") for heading in headings(notebook)}
 
 
 def file_name(name: str, notebook: NotebookNode) -> Iterator[str]:
@@ -108,8 +116,8 @@ def short_cells(name: str, notebook: NotebookNode) -> Iterator[str]:
 def enough_prose(name: str, notebook: NotebookNode) -> Iterator[str]:
     prose = "\n".join(cell.source for cell in cells(notebook, "markdown"))
     prose = re.sub(
-        r"```.*?```|\$\$.*?\$\$|\$[^$]*\$", " ", prose, flags=re.DOTALL
-    )  # neither code nor formulas
+        r"```.*?```|\$\$.*?\$\$|\$[^$]*\$|(?<=\])\([^)]*\)", " ", prose, flags=re.DOTALL
+    )  # neither code nor formulas nor addresses
     words = len(re.findall(r"\w*[^\W\d_]\w*", prose))
     code = sum(lines(cell) for cell in cells(notebook, "code"))
     if words < MIN_WORDS_PER_LINE * code:
@@ -181,6 +189,16 @@ def small_file(name: str, notebook: NotebookNode) -> Iterator[str]:
         yield f"{size} bytes, not under {MAX_BYTES}"
 
 
+def links(name: str, notebook: NotebookNode) -> Iterator[str]:
+    for cell in cells(notebook, "markdown"):
+        for target, anchor in LINK.findall(cell.source):
+            path = NOTEBOOKS_FOLDER / target
+            if not path.exists():
+                yield f"{cell.id}: there is no {target}"
+            elif anchor and unquote(anchor) not in anchors(nbformat.read(path, as_version=4)):
+                yield f"{cell.id}: {target} has no heading {anchor}"
+
+
 RULES: list[Rule] = [
     file_name,
     opening,
@@ -196,6 +214,7 @@ RULES: list[Rule] = [
     everything_is_compared,
     no_hidden_warnings,
     figures_are_asserted,
+    links,
     small_file,
 ]
 
@@ -236,7 +255,7 @@ def good_notebook() -> NotebookNode:
             text("## Where it breaks\n\nNowhere."),
             code(2, "plot()", FIGURE),
             text("## Exercises\n\n### Exercise 1\n\n### Exercise 2\n\n### Exercise 3"),
-            text("## Recap\n\nOne and one make two."),
+            text("## Recap\n\nOne and one make two: [00](00_start_here.ipynb#How-to-read-a-figure)."),
             text("**Next:** three."),
         ],
         metadata={
@@ -322,6 +341,8 @@ PLANTED_FAULTS = [
     (everything_is_compared, planted(1, "print(2)", "# NBVAL_IGNORE_OUTPUT")),
     (no_hidden_warnings, planted(1, "print(2)", "warnings.filterwarnings('ignore')")),
     (figures_are_asserted, planted(1, "assert", "print")),
+    (links, planted(5, "One", "[One](98_gone.ipynb)")),
+    (links, planted(5, "One", "[One](00_start_here.ipynb#No-such-heading)")),
     (small_file, stream("2" * MAX_BYTES)),
 ]
 
