@@ -78,6 +78,12 @@ def bench_phase_diagram():
     print(f"tanh, 100 x 100 fixed points: {whole:.2f} s; one by one / all at once: {points / whole:.0f}")
 
 
+def bench_gain():
+    own = lambda z: torch.where(z > 0.3, z, torch.tanh(z) / 2)  # noqa: E731
+    for name, function in [("gelu", activations.gelu), ("a kink and a jump at 0.3", own)]:
+        print(f"gain of {name}: {1e3 * best(lambda f=function: mean_field.gain(f)):.1f} ms")
+
+
 def bench_diagnose():
     encoder = nn.TransformerEncoderLayer(768, 12, 3072, batch_first=True)
     layers = [layer for _ in range(8) for layer in (nn.Linear(256, 256), nn.ReLU())]
@@ -110,5 +116,6 @@ if __name__ == "__main__":
     bench_initializers()
     bench_exact_laws()
     bench_phase_diagram()
+    bench_gain()
     bench_diagnose()
     bench_idx()
