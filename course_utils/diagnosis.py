@@ -409,7 +409,7 @@ def _identical(case: _Case) -> Iterator[Finding]:
         [n for n in case.trained if n.weight.identical and n.weight.largest > 0],
         "identical units",
         "All its units have the same weights and biases.",
-        "A constant initialization: units that are equal get equal gradients, and stay equal.",
+        "A constant initialization: its units are copies, and stay so unless their outgoing weights differ.",
         "Draw the weights at random.",
     )
 

@@ -29,6 +29,8 @@ ARROWS = {
     "graph": {"recording"},
     "diagnosis": {"recording", "graph"},
     "initialize": {"recording", "graph", "initializers"},
+    "patients": {"initializers"},
+    "exercises": {"diagnosis", "patients"},
 }
 ARROWS["demos"] = set(ARROWS) - {"__init__"}
 
