@@ -171,9 +171,11 @@ def _adaptive_expectation(function: Function) -> float:
 
 
 def gain(function: Function) -> float:
-    """Return 1 / sqrt(E phi(Z)**2), Z ~ N(0, 1): weights of std gain / sqrt(fan_in) in front of phi keep a
-    second moment of 1.
+    """Return 1 / sqrt(E phi(Z)**2), Z ~ N(0, 1): weights of std gain / sqrt(fan_in) *behind* phi turn
+    pre-activations of second moment 1 into pre-activations of second moment 1.
 
+    The first layer, whose inputs come from no phi, takes gain 1. In front of phi the same number serves only
+    if phi(a z) = a phi(z) for a > 0, as for ReLU; else solve E phi(gain Z)**2 = 1, as `initialize_` does.
     function: an Activation or any element-wise function of a tensor. Kinks and jumps need not be declared:
     the relative error is below 1e-6, unless all of phi hides between two nodes, about 0.05 apart.
 
