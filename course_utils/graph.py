@@ -50,25 +50,23 @@ def _normal_grid() -> tuple[Tensor, Tensor]:
 def _gain(name: str, phi: Callable[[Tensor], Tensor]) -> float:
     """Return the factor on the weights' std that keeps a second moment of 1: E phi(gain Z)**2 = 1.
 
-    Bounded odd functions get 1, critical at the origin; sigmoids, which no gain helps, NaN.
+    Bounded odd functions get 1, critical at the origin; NaN for sigmoids and what else no gain helps.
     """
     if name in SIGMOIDS | ODD:
         return NAN if name in SIGMOIDS else 1.0
     z, density = _normal_grid()
-    log_gain, slope, last = (
-        0.0,
-        2.0,
-        None,
-    )  # the slope of ln E phi(gain Z)**2 is 2 for a ReLU: one step is enough
+    log_gain, slope, last = 0.0, 2.0, None  # for a ReLU the slope of ln E phi(gain Z)**2 is 2: one step does
     for _ in range(20):
         log_moment = math.log((density @ phi(math.exp(log_gain) * z).square()).item() or NAN)
         if abs(log_moment) < 1e-9:
-            break
+            return math.exp(log_gain)
         if last:
             slope = (log_moment - last[1]) / (log_gain - last[0])
         last = log_gain, log_moment
+        if not slope > 0 or abs(log_moment / slope) > 20:
+            return NAN  # clamped to (0, 1), say: flat before it reaches 1
         log_gain -= log_moment / slope
-    return math.exp(log_gain)
+    return NAN
 
 
 def _follow(nodes: list[Node]) -> None:

@@ -6,7 +6,9 @@ all of them, and only then writes. What it cannot read it leaves alone, and says
 
 import copy
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +25,7 @@ from course_utils.recording import (
     Recorder,
     check_model_and_inputs,
     cloned,
+    is_expanded,
     restored,
     tensors_in,
 )
@@ -97,7 +100,8 @@ def initialize_(model: nn.Module, inputs: Any, *, generator: Generator | None = 
     """
     check_model_and_inputs(model, inputs)
     parameters = dict(model.named_parameters())
-    reasons = {name: reason for name, p in parameters.items() if (reason := _unreadable(name, p))}
+    reasons = _overlapping(parameters)
+    reasons |= {name: reason for name, p in parameters.items() if (reason := _unreadable(name, p))}
     used, wishes = _wishes_by_name(model, inputs) if reasons.keys() != parameters.keys() else (set(), {})
     plan = {}
     for name in parameters.keys() - reasons.keys():
@@ -116,12 +120,35 @@ def _has_no_values(parameter: Tensor) -> bool:
     return nn.parameter.is_lazy(parameter) or parameter.is_meta
 
 
+def _overlapping(parameters: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return the parameters whose memory overlaps with another one's, and say so."""
+    reasons, spans = {}, []
+    for name, p in parameters.items():
+        if not _has_no_values(p) and p.layout == torch.strided and p.numel():
+            last = sum((size - 1) * step for size, step in zip(p.shape, p.stride(), strict=True))
+            spans.append((p.data_ptr(), p.data_ptr() + (last + 1) * p.element_size(), name))
+    spans.sort()
+    for i, (_, end, name) in enumerate(spans):
+        for start, _, other in spans[i + 1 :]:
+            if start >= end:
+                break
+            reasons[name] = f"in the same memory as {other}: what is written to one changes the other"
+            reasons[other] = f"in the same memory as {name}: what is written to one changes the other"
+    return reasons
+
+
 def _unreadable(name: str, parameter: Tensor) -> str:
     """Return why a parameter cannot be drawn, whatever the model does with it, or ""."""
     if nn.parameter.is_lazy(parameter):
         return "lazy: it has no shape yet; run the model once on a batch, then call again"
     if parameter.is_meta:
         return "on the meta device: it has no values; use model.to_empty(device=...), then call again"
+    if not parameter.numel():
+        return "empty: it has no elements"
+    if parameter.is_inference() and not torch.is_inference_mode_enabled():
+        return "made in inference mode: it can be written to only there"
+    if is_expanded(parameter):
+        return "expanded: several of its elements are one number in memory"
     if not parameter.requires_grad:
         return "frozen: it does not require a gradient"
     if "parametrizations." in name:
@@ -129,10 +156,10 @@ def _unreadable(name: str, parameter: Tensor) -> str:
     return ""
 
 
-def _objection(wishes: list[Law], used: bool) -> str:
+def _objection(wishes: list[Law | None], used: bool) -> str:
     """Return why a parameter with these wishes is left alone, or ""."""
-    if not wishes:
-        return "no rule here reads what the model does with it" if used else "not used on these inputs"
+    if not wishes or None in wishes:
+        return "no rule here reads what the model does with it" if used else "not seen in use on these inputs"
     other = next((law for law in wishes if not law.agrees(wishes[0])), None)
     if other is None:
         return ""
@@ -140,18 +167,34 @@ def _objection(wishes: list[Law], used: bool) -> str:
     return f"tied: {first}, but {second}"
 
 
-def _wishes_by_name(model: nn.Module, inputs: Any) -> tuple[set[str], dict[str, list[Law]]]:
+def _wishes_by_name(model: nn.Module, inputs: Any) -> tuple[set[str], dict[str, list[Law | None]]]:
     """Run the model, or a copy that can be run; return the parameters used, and the laws asked for."""
     tensors = [*model.parameters(), *model.buffers()]
     real = not any(map(_has_no_values, tensors))
     twin = model if real else _stand_in(model, inputs)
     names = {id(p): name for name, p in twin.named_parameters()}
-    with restored(model if real else nn.Identity(), inputs) as altered, torch.no_grad():
+    wishes: dict[str, list[Law | None]] = {}
+    with restored(model if real else nn.Identity(), inputs) as altered, _gradients_kept(model):
+        values = [p for p in twin.parameters() if not (nn.parameter.is_lazy(p) or p.is_inference())]
+        altered += [(p, p.detach().clone()) for p in values]
         recorder = _record(twin, inputs, altered)
-    wishes: dict[str, list[Law]] = {}
-    for parameter, law in _all_wishes(recorder):
-        wishes.setdefault(names[id(parameter)], []).append(law)
+        for parameter, law in _all_wishes(recorder):
+            if id(parameter) in names:  # not so for a module that is not registered
+                wishes.setdefault(names[id(parameter)], []).append(law)
     return {names[i] for i in recorder.seen & names.keys()}, wishes
+
+
+@contextmanager
+def _gradients_kept(model: nn.Module) -> Iterator[None]:
+    """Put the parameters' gradients back: a model may need gradients to run, so they are not switched off."""
+    kept = [(p, p.grad) for p in model.parameters()]
+    for p, _ in kept:
+        p.grad = None
+    try:
+        yield
+    finally:
+        for p, gradient in kept:
+            p.grad = gradient
 
 
 @torch.no_grad()
@@ -185,26 +228,26 @@ def _record(model: nn.Module, inputs: Any, altered: list[tuple[Tensor, Tensor]])
     return recorder
 
 
-def _all_wishes(recorder: Recorder) -> Iterator[tuple[Tensor, Law]]:
+def _all_wishes(recorder: Recorder) -> Iterator[tuple[Tensor, Law | None]]:
     nodes = analyse(recorder.nodes)
     ends = branch_ends(nodes)
     shares = {end.index: 1 / math.sqrt(len(ends)) for end in ends}
     for node in nodes:
-        yield from _wishes(node, shares.get(node.index, 1.0), len(ends), recorder)
+        yield from _wishes(node, shares.get(node.index, 1.0), len(ends))
 
 
 # ---- The laws ----------------------------------------------------------------------------------------------
 
 
-def _wishes(node: Node, share: float, branches: int, recorder: Recorder) -> Iterator[tuple[Tensor, Law]]:
-    """Yield what a call asks of its parameters; `share` is the factor at the end of a residual branch."""
+def _wishes(node: Node, share: float, branches: int) -> Iterator[tuple[Tensor, Law | None]]:
+    """Yield what a call asks of its parameters, None if no rule reads it; `share`: at the end of a branch."""
     ending = f", with 1/√{branches} for {branches} residual branches" if share != 1 else ""
     row = {"layer": node.layer, "kind": KINDS.get(node.name.replace("_", "").lower(), node.name)}
     if node.role == "layer":
         yield from _layer(node, share, ending, row)
     elif node.role == "norm":
         for parameter in node.held:
-            bias = recorder.name(parameter).endswith(("bias", "beta", "shift"))
+            bias = any(parameter is p for p in node.added)
             yield parameter, _constant(0.0 if bias else share, ending * (not bias), row)
     elif isinstance(node.module, nn.RNNBase | nn.RNNCellBase):
         yield from _recurrent(node.module, row)
@@ -218,7 +261,13 @@ def _constant(value: float, ending: str, row: dict) -> Law:
 
 
 def _normal(
-    fan_in: float, row: dict, gain: float = 1.0, ending: str = "", follows: str = "", pad: Any = None
+    fan_in: float,
+    row: dict,
+    gain: float = 1.0,
+    ending: str = "",
+    follows: str = "",
+    pad: Any = None,
+    law: str = "N(0, gain² / fan_in)",
 ) -> Law:
     std = gain / math.sqrt(fan_in)
 
@@ -227,17 +276,18 @@ def _normal(
         if pad is not None:
             tensor[pad].zero_()
 
-    law = f"N(0, {'gain² / fan_in' if fan_in != 1 else '1'})" + ending
-    return Law(**row, law=law, std=std, fill_=fill_, follows=follows, fan_in=fan_in, gain=gain)
+    return Law(**row, law=law + ending, std=std, fill_=fill_, follows=follows, fan_in=fan_in, gain=gain)
 
 
-def _layer(node: Node, share: float, ending: str, row: dict) -> Iterator[tuple[Tensor, Law]]:
+def _layer(node: Node, share: float, ending: str, row: dict) -> Iterator[tuple[Tensor, Law | None]]:
     for i, parameter in enumerate(node.held):
-        if i or not node.weight.trained or parameter.ndim < 2:
+        if i or not node.weight.trained:
             yield parameter, _constant(0.0, "", row)
+        elif parameter.ndim < 2:  # a matrix cut out of a vector, which may hold all else besides
+            yield parameter, None
         elif math.isnan(node.fan_in):  # an embedding: each row is looked up on its own
             pad = getattr(node.module, "padding_idx", None)
-            yield parameter, _normal(1, row, share, ending, node.follows, pad)
+            yield parameter, _normal(1, row, share, ending, node.follows, pad, "N(0, 1)")
         else:
             gain = 1.0 if math.isnan(node.gain) else node.gain
             yield parameter, _normal(node.fan_in, row, gain * share, ending, node.follows)
@@ -258,6 +308,8 @@ def _recurrent(module: nn.Module, row: dict) -> Iterator[tuple[Tensor, Law]]:
         tensor.zero_()[width : 2 * width] = 1.0
 
     for name, parameter in module.named_parameters(recurse=False):
+        if not re.fullmatch(r"(weight|bias)_(ih|hh|hr)(_l\d+(_reverse)?)?", name):
+            continue  # a subclass's own, or half of a weight norm
         if name.startswith("weight_hh") and parameter.shape[1] == width:
             law = "an orthogonal block for each gate"
             yield parameter, Law(**row, law=law, std=1 / math.sqrt(width), fill_=orthogonal_blocks_)
@@ -275,9 +327,9 @@ def _attention(
     for name, parameter in module.named_parameters():
         if name == "out_proj.weight":
             yield parameter, _normal(parameter.shape[1], row, share, ending)
-        elif name.endswith("weight"):  # in_proj_weight holds three matrices, one above the other
+        elif re.fullmatch("(in|q|k|v)_proj_weight", name):  # the first holds three, one above the other
             yield parameter, _normal(parameter.shape[1], row)
-        elif name.endswith("proj.bias") or name == "in_proj_bias":
+        elif name in ("in_proj_bias", "out_proj.bias"):
             yield parameter, _constant(0.0, "", row)
 
 
@@ -286,13 +338,21 @@ def _attention(
 
 @torch.no_grad()
 def _write(plan: Mapping[Tensor, Fill], generator: Generator | None) -> None:
-    """Draw everything, and only then write: a draw that fails has changed nothing."""
-    fresh = []
+    """Draw everything, and only then write: a draw that fails, or a write, has changed nothing."""
+    fresh, written = [], []
     for parameter, fill_ in plan.items():
         fill_(values := torch.empty_like(parameter, requires_grad=False), generator)
         fresh.append(values)
-    for parameter, values in zip(plan, fresh, strict=True):
-        parameter.copy_(values)
+    try:
+        for parameter, values in zip(plan, fresh, strict=True):
+            before = parameter.clone()
+            parameter.copy_(values)
+            values.copy_(before)  # in the memory of the draw, now that it is written
+            written.append((parameter, values))
+    except BaseException:
+        for parameter, before in written:
+            parameter.copy_(before)
+        raise
 
 
 def _report(

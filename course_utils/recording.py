@@ -32,6 +32,7 @@ _NORMS = {"batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm",
 _NORMS |= {"normalize"}
 _COMPOSITES = {"lstm", "gru", "rnn_tanh", "rnn_relu", "multi_head_attention_forward"}
 _COMPOSITES |= {"lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"}
+_ARITHMETIC = {"mul": "mul", "imul": "mul", "add": "add", "iadd": "add", "sub": "sub", "div": "div"}
 _SUMS, _JOINS = {"add", "sub", "rsub"}, {"cat", "concat", "concatenate", "stack", "hstack", "vstack"}
 SIGMOIDS, ODD = {"sigmoid", "hardsigmoid", "logsigmoid"}, {"tanh", "softsign", "hardtanh"}
 _CUT_OFF = {"relu", "relu6"}  # exactly 0 on a whole interval: a unit may be dead
@@ -83,6 +84,7 @@ class Node:
     weight: Weight | None = None
     module: nn.Module | None = None
     held: tuple[Tensor, ...] = ()  # the parameters of the call
+    added: tuple[Tensor, ...] = ()  # a norm: those of them that are added
     alike: bool = False  # a sum: its terms have the same shape
     fan_in: float = NAN
     fan_out: float = NAN
@@ -191,6 +193,8 @@ def _identical_units(weight: Tensor, bias: Tensor | None, out_dim: int) -> bool:
 
 def _orthogonal(weight: Tensor) -> bool:
     """Return whether eight of the rows, or of the columns if these are fewer, are orthogonal."""
+    if weight.ndim < 2:
+        return False
     matrix = weight.detach().flatten(1)
     matrix = (matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T)[:8].double()
     limit = 1e-4 * matrix[0] @ matrix[0]
@@ -206,7 +210,7 @@ class Recorder(TorchFunctionMode):
         super().__init__()
         self.nodes: list[Node] = []
         self.renormalized: list[tuple[Tensor, Tensor]] = []
-        self.seen: set[int] = set()  # the ids of the parameters that any call took
+        self.seen: set[int] = set()  # the ids of the parameters whose values any call took
         self.weights: dict[int, tuple[Tensor, Weight]] = {}  # the tensor is kept lest its id be used again
         self._model = model
         self._modules = {id(module): name for name, module in model.named_modules()}
@@ -214,10 +218,7 @@ class Recorder(TorchFunctionMode):
         self._origin = WeakIdKeyDictionary()  # the index of the node that a tensor comes from
         self._known = WeakIdKeyDictionary()  # a tensor's version and moments
         self._stack: list[tuple[nn.Module, int]] = []
-
-    def name(self, parameter: Tensor) -> str:
-        """Return the parameter's name in the model."""
-        return self._parameters[id(parameter)]
+        self._arithmetic: dict[int, set[str]] = {}  # what a parameter and a tensor that came in went into
 
     def run(self, inputs: tuple, keywords: dict) -> Any:
         """Return the model's outputs."""
@@ -242,17 +243,19 @@ class Recorder(TorchFunctionMode):
         if norm and elementary and isinstance(output, Tensor):
             place = self._modules.get(id(module), "")
             node = self._note("norm", type(module).__name__, place, inputs[0], output)
-            node.held = tuple(module._parameters.values())
+            used = {p: self._arithmetic.get(id(p)) for p in self._owned(module._parameters.values())}
+            node.added = tuple(p for p, names in used.items() if names == {"add"})
+            node.held = (*(p for p, names in used.items() if names == {"mul"}), *node.added)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "").strip("_")
         if name in _EMBEDDINGS and kwargs.get("max_norm") is not None:  # the call will shrink long rows
             self.renormalized.append((args[1], args[1].detach().clone()))
-        self.seen.update(id(t) for t in (*args, *kwargs.values()) if id(t) in self._parameters)
         result = func(*args, **kwargs)
         if name.startswith("new_") or name.endswith("_like"):
             return result  # takes the argument's shape, not its values
+        self._see(name, args, kwargs, result)
         if name == "setitem":
             self._pass(name, args, kwargs, args[0])
         elif isinstance(result, Tensor | tuple | list):
@@ -261,18 +264,32 @@ class Recorder(TorchFunctionMode):
                 self._pass(name, args, kwargs, result)
         return result
 
+    def _see(self, name: str, args: tuple, kwargs: dict, result: Any) -> None:
+        """Note which parameters a call takes, unless it only asks for their shape or type."""
+        if name != "setitem" and next(tensors_in(result), None) is None:
+            return
+        owned = self._owned(tensors_in((args, kwargs)))
+        self.seen.update(map(id, owned))
+        if name in _ARITHMETIC:
+            known = any(isinstance(x, Tensor) and x in self._origin for x in args)
+            for p in owned:
+                self._arithmetic.setdefault(id(p), set()).add(_ARITHMETIC[name] if known else "constant")
+
     def _row(self, func: Callable, name: str, args: tuple, kwargs: dict, result: Any, output: Tensor) -> bool:
         """Note a call that makes a row of the table, or return False."""
         x = args[0] if args else kwargs.get("input")
         known = isinstance(x, Tensor) and x in self._origin
         if name in _LAYERS:
             weight = kwargs["weight"] if "weight" in kwargs else args[2 if name == "bilinear" else 1]
+            if not weight.numel():
+                return False
             self._layer(name, x, weight, output, args, kwargs)
         elif name in _PRODUCTS and (factors := self._factors((*args, *kwargs.values()))):
             self._layer(name, *factors, output, args, kwargs)
         elif known and name in _NORMS:
             node = self._note("norm", name, self._place(name), x, output)
-            node.units, node.held = -1 if name[0] in "lr" else 1, self._owned((*args, *kwargs.values()))
+            node.units, node.added = -1 if name[0] in "lr" else 1, self._owned([kwargs.get("bias")])
+            node.held = (*self._owned([kwargs.get("weight")]), *node.added)
         elif known and name in _COMPOSITES:  # either may keep time in front of the batch
             packed = len(args) > 1 and isinstance(args[1], Tensor) and not args[1].is_floating_point()
             batch_first = output.ndim < 3 or packed or args[-1] is True
@@ -281,9 +298,13 @@ class Recorder(TorchFunctionMode):
                 self._origin[y] = len(self.nodes) - 1
         elif known and name in _ACTIVATIONS:
             name = "relu6" if kwargs.get("min_val") == 0 else name  # nn.ReLU6 calls hardtanh
-            phi = lambda z: func(z, *args[1:], **kwargs)  # noqa: E731
+            options = {key: value for key, value in kwargs.items() if key != "input"}
+            phi = lambda z: func(z, *args[1:], **options)  # noqa: E731
             if name == "prelu":  # one slope a channel
                 phi = activations.leaky_relu(_sample(kwargs.get("weight", args[-1])).mean().item())
+            if name == "rrelu" and kwargs.get("training"):  # the RMS of a slope that is drawn anew each time
+                low, high = kwargs.get("lower", 1 / 8), kwargs.get("upper", 1 / 3)
+                phi = activations.leaky_relu(math.sqrt((low * low + low * high + high * high) / 3))
             self._activation(name, phi, x, output)
         elif name in _SPELLINGS and not func.__name__.endswith("_"):
             found = next(filter(None, (self._recognize(z, output) for z in tensors_in(args))), None)
@@ -336,7 +357,7 @@ class Recorder(TorchFunctionMode):
 
     def _moments(self, x: Tensor, batch_dim: int) -> Tensor:
         """Return the moments, computed once for a layer's output and the next one's input."""
-        version = x._version, batch_dim
+        version = None if x.is_inference() else x._version, batch_dim
         if self._known.get(x, (None,))[0] != version:
             self._known[x] = version, _moments(x, batch_dim)
         return self._known[x][1]
@@ -367,8 +388,11 @@ class Recorder(TorchFunctionMode):
         if isinstance(args[0], str) and (args[0].count(",") != 1 or "->" not in args[0]):
             return None  # an einsum of other than two factors
         pair = list(tensors_in(args))[-2:]
-        owned = [t.ndim > 1 and self._parameter(t) is not None for t in pair]
-        return None if sum(owned) != 1 else tuple(pair if owned[1] else pair[::-1])
+        owned = [t.ndim > 1 and t.numel() > 0 and self._parameter(t) is not None for t in pair]
+        terms = args[0].split("->")[0].split(",") if isinstance(args[0], str) else ("", "")
+        if sum(owned) != 1 or "..." in terms[owned[1]]:  # its own dimensions need names
+            return None
+        return tuple(pair if owned[1] else pair[::-1])
 
     def _layer(self, name: str, x: Tensor, weight: Tensor, output: Tensor, args: tuple, kwargs: dict) -> None:
         parameter, module = self._parameter(weight), self._module()
@@ -385,7 +409,8 @@ class Recorder(TorchFunctionMode):
             bias = kwargs.get("bias", args[place] if place < len(args) else None)
         if id(held) not in self.weights:
             area = math.prod(held.shape[2:]) if name in _CONVOLUTIONS else 1
-            same = name not in _EMBEDDINGS and _identical_units(held, bias, out_dim)
+            fits = name not in _EMBEDDINGS and out_dim < held.ndim  # not so where the call takes a view
+            same = fits and _identical_units(held, bias, out_dim)
             trained = parameter is not None and held.requires_grad  # a weight norm's product has its own law
             known = held.shape, out_dim, area, trained, same
             low, high = torch.aminmax(held.detach())
@@ -440,6 +465,12 @@ def check_model_and_inputs(model: nn.Module, inputs: Any) -> None:
         raise ValueError(f"inputs must hold at least one example; got shape {shapes[0]}")
 
 
+def is_expanded(x: Tensor) -> bool:
+    """Return whether several elements of a tensor are one number in memory."""
+    strided = x.layout == torch.strided
+    return strided and any(size > 1 and not step for size, step in zip(x.shape, x.stride(), strict=True))
+
+
 @contextmanager
 def restored(model: nn.Module, inputs: Any) -> Iterator[list[tuple[Tensor, Tensor]]]:
     """Put everything back that a forward pass may change, and what is added to the list that is yielded."""
@@ -462,7 +493,8 @@ def restored(model: nn.Module, inputs: Any) -> Iterator[list[tuple[Tensor, Tenso
             container.clear()
             container.extend(content) if isinstance(container, list) else container.update(content)
         for tensor, values in reversed(altered):
-            tensor.data.copy_(values)  # .data, lest a graph that waits for its backward pass take offence
+            if not is_expanded(tensor):  # what nothing can write to in place has not changed
+                tensor.data.copy_(values)  # .data, lest a graph that waits for its backward pass take offence
 
 
 def cloned(values: Any, differentiable: bool) -> tuple[Any, list[Tensor]]:
@@ -472,6 +504,8 @@ def cloned(values: Any, differentiable: bool) -> tuple[Any, list[Tensor]]:
     def copied(value: Any) -> Any:
         if type(value) in (tuple, list):
             return type(value)(map(copied, value))
+        if isinstance(value, tuple) and hasattr(value, "_fields"):
+            return type(value)(*map(copied, value))
         if isinstance(value, Mapping):
             return {key: copied(item) for key, item in value.items()}
         if not isinstance(value, Tensor):

@@ -5,6 +5,7 @@ Expected standard deviations are written down by hand, from fan-in and activatio
 
 import copy
 import math
+from collections import namedtuple
 
 import pytest
 import torch
@@ -315,7 +316,7 @@ def test_what_is_left_alone_and_why():
     assert list(report.table["parameter"]) == ["frozen.bias", "head.bias"]
     assert left_alone(report) == {
         "position": "no rule here reads what the model does with it",
-        "unused": "not used on these inputs",
+        "unused": "not seen in use on these inputs",
         "frozen.weight": "frozen: it does not require a gradient",
         "head.parametrizations.weight.original0": initialize._unreadable("parametrizations.", model.position),
         "head.parametrizations.weight.original1": initialize._unreadable("parametrizations.", model.position),
@@ -323,7 +324,7 @@ def test_what_is_left_alone_and_why():
     after = bits(model)
     assert all(torch.equal(after[name], before[name]) for name in left_alone(report))
     assert "position" in str(report)
-    assert "| unused | not used on these inputs |" in report._repr_markdown_()
+    assert "| unused | not seen in use on these inputs |" in report._repr_markdown_()
 
 
 def test_tied_weights_are_drawn_only_if_all_uses_agree():
@@ -474,3 +475,238 @@ def test_torchs_own_encoder_is_healthy_afterwards():
     assert diagnose(model, x, torch.arange(64) % 5).healthy
     first, second = (model[1].layers[i].linear1.weight for i in (0, 1))
     assert not torch.equal(first, second)  # torch copies one layer six times
+
+
+# ---- Networks that are written in other ways ---------------------------------------------------------------
+
+
+class ElementaryNorm(nn.Module):
+    """A norm without a function of torch, whose parameters are named as in the annotated transformer."""
+
+    def __init__(self, scaled):
+        super().__init__()
+        self.a_2, self.b_2 = nn.Parameter(torch.full((8,), 7.0)), nn.Parameter(torch.full((8,), 7.0))
+        self.register_parameter("bias", None)
+        self.scaled = scaled
+
+    def forward(self, x):
+        return self.scaled(self, x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt())
+
+
+@pytest.mark.parametrize(
+    ("scaled", "expected"),
+    [
+        (lambda m, z: m.a_2 * z + m.b_2, {"a_2": 1.0, "b_2": 0.0}),
+        (lambda m, z: z.mul_(m.a_2[None]) / m.b_2, {"a_2": 1.0, "b_2": 7.0}),
+        (lambda m, z: z * (1 + m.a_2) + m.b_2, {"a_2": 7.0, "b_2": 0.0}),
+        (lambda m, z: torch.addcmul(m.b_2, m.a_2, z), {"a_2": 7.0, "b_2": 7.0}),
+        (lambda m, z: F.layer_norm(z, (8,), m.a_2, m.b_2), {"a_2": 1.0, "b_2": 0.0}),
+    ],
+)
+def test_a_norms_scale_and_shift_are_told_by_what_it_does_with_them(scaled, expected):
+    """Neither by name, nor at all where 1 and 0 may be wrong: what is left alone keeps its 7."""
+    model = ElementaryNorm(scaled)
+    report = initialize_(model, batch(4, 8), generator=seeded())
+    values = {name: p.detach().unique().item() for name, p in model.named_parameters()}
+    assert values == expected
+    assert set(left_alone(report)) == {name for name, value in expected.items() if value == 7}
+
+
+def test_modules_that_are_not_registered():
+    model = Function(lambda m, x: m.hidden[1](m.hidden[0](m.layer(x)))).add("layer", nn.Linear(8, 8))
+    model.hidden = [nn.GRUCell(8, 8), ElementaryNorm(lambda m, z: m.a_2 * z)]
+    before = [p.detach().clone() for module in model.hidden for p in module.parameters()]
+    report = initialize_(model, batch(4, 8), generator=seeded())
+    assert list(report.table["parameter"]) == ["layer.weight", "layer.bias"]
+    assert all(map(torch.equal, before, (p for module in model.hidden for p in module.parameters())))
+
+
+UNREAD = {
+    "a vector that holds weights and a bias": (
+        lambda m, x: F.linear(x, m.w[:80].view(10, 8), m.w[80:]),
+        (90,),
+        "no rule here",
+    ),
+    "a layer with one output, a vector": (lambda m, x: F.linear(x, m.w), (8,), "no rule here"),
+    "a list": (lambda m, x: F.linear(x, torch.cat([m.w, m.w])), (3, 8), "no rule here"),
+    "an einsum with dimensions without names": (
+        lambda m, x: torch.einsum("bd,...de->b...e", x, m.w),
+        (3, 8, 5),
+        "no rule here",
+    ),
+    "its type only": (lambda m, x: x.to(m.w.dtype) + torch.ones(m.w.shape), (8,), "not seen in use"),
+    "no elements": (lambda m, x: F.linear(x[:, :0], m.w), (4, 0), "empty"),
+}
+
+
+@pytest.mark.parametrize("case", UNREAD)
+def test_uses_that_no_rule_reads(case):
+    function, shape, reason = UNREAD[case]
+    model = Function(function, w=shape)
+    report = initialize_(model, batch(4, 8), generator=seeded())
+    assert report.table.empty
+    assert left_alone(report)["w"].startswith(reason)
+    assert (model.w == 7).all()
+
+
+def test_a_stack_of_matrices_with_one_more_dimension():
+    model = Function(lambda m, x: (x @ m.w[None]).sum((0, 1)), w=(5, 8, 8))
+    assert initialize_(model, batch(4, 8), generator=seeded()).table["fan_in"].item() == 8
+
+
+def test_parameters_that_cannot_be_written_one_by_one():
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.Linear(8, 8))
+    model[2].weight.data = model[0].weight.data
+    model[3].bias = nn.Parameter(torch.zeros(1).expand(8))
+    report = initialize_(model, batch(4, 8), generator=seeded())
+    reasons = left_alone(report)
+    assert reasons.keys() == {"0.weight", "2.weight", "3.bias"}
+    assert reasons["2.weight"].startswith("in the same memory as 0.weight")
+    assert reasons["3.bias"].startswith("expanded")
+    memory = torch.zeros(128)
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    model[0].weight, model[1].weight = (nn.Parameter(half.view(8, 8)) for half in memory.split(64))
+    assert initialize_(model, batch(4, 8), generator=seeded()).left_alone.empty  # side by side does no harm
+
+
+def test_a_write_that_fails_has_changed_nothing():
+    class Sealed(nn.Parameter):
+        def copy_(self, values):
+            raise RuntimeError("sealed")
+
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    model[1].weight = Sealed(torch.ones(8, 8))
+    before = bits(model)
+    with pytest.raises(RuntimeError, match="sealed"):
+        initialize_(model, batch(4, 8), generator=seeded())
+    after = bits(model)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_what_was_made_in_inference_mode_is_left_alone_outside_of_it():
+    with torch.inference_mode():
+        made_there = nn.Linear(8, 8)
+    model = nn.Sequential(nn.Linear(8, 8), made_there)
+    before = bits(made_there)
+    with torch.no_grad():
+        reasons = left_alone(initialize_(model, batch(4, 8), generator=seeded()))
+    assert reasons.keys() == {"1.weight", "1.bias"}
+    assert reasons["1.weight"].startswith("made in inference mode")
+    assert all(map(torch.equal, bits(made_there).values(), before.values()))
+
+
+def test_a_subclass_keeps_what_is_its_own():
+    class Attention(nn.MultiheadAttention):
+        def __init__(self):
+            super().__init__(8, 2)
+            self.q_norm, self.gain_weight = nn.LayerNorm(8), nn.Parameter(torch.full((8,), 7.0))
+
+        def forward(self, x):
+            return super().forward(self.q_norm(x) * self.gain_weight, x, x)[0]
+
+    class Memory(nn.LSTM):
+        def __init__(self):
+            super().__init__(8, 8)
+            self.start = nn.Parameter(torch.full((1, 1, 8), 7.0))
+
+        def forward(self, x):
+            start = self.start.expand(1, x.shape[1], 8).contiguous()
+            return super().forward(x, (start, torch.zeros_like(start)))[0]
+
+    model = nn.Sequential(Attention(), Memory())
+    report = initialize_(model, batch(5, 4, 8), generator=seeded())
+    assert set(left_alone(report)) == {"0.gain_weight", "1.start"}
+    assert len(report.table) == 6 + 4
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_the_halves_of_an_old_weight_norm_are_left_alone():
+    model = nn.utils.weight_norm(nn.LSTM(8, 8), "weight_hh_l0")
+    report = initialize_(model, batch(5, 4, 8), generator=seeded())
+    assert set(left_alone(report)) == {"weight_hh_l0_g", "weight_hh_l0_v"}
+
+
+def test_a_layer_with_one_input_is_no_embedding():
+    report = initialize_(nn.Sequential(nn.Linear(1, 9), nn.ReLU()), batch(4, 1), generator=seeded())
+    assert report.table["law"][0] == "N(0, gain² / fan_in)"
+    assert report.table["std"][0] == pytest.approx(math.sqrt(2))
+
+
+def test_random_slopes_call_for_their_mean_square():
+    model = nn.Sequential(nn.Linear(8, 8), nn.RReLU(0.2, 0.8))
+    state = torch.get_rng_state()
+    report = initialize_(model, batch(4, 8), generator=seeded())
+    assert torch.equal(torch.get_rng_state(), state)
+    mean_square = (0.8**3 - 0.2**3) / (3 * 0.6)
+    assert report.table["gain"][0] == pytest.approx(math.sqrt(2 / (1 + mean_square)))
+
+
+@pytest.mark.parametrize("phi", [nn.Hardtanh(0.0, 1.0), nn.Softplus(beta=0.5)], ids=repr)
+def test_an_activation_that_no_gain_brings_to_one_gets_none(phi):
+    """E phi(gain Z)**2 stays below 1 / 2, or above ln(2)**2 / beta**2 = 1.92."""
+    report = initialize_(nn.Sequential(nn.Linear(8, 8), phi), batch(4, 8), generator=seeded())
+    assert report.table["gain"][0] == 1
+
+
+def test_an_activation_called_by_keyword():
+    model = Function(lambda m, x: torch.relu(input=m.layer(x))).add("layer", nn.Linear(8, 8))
+    report = initialize_(model, batch(4, 8), generator=seeded())
+    assert report.table["gain"][0] == pytest.approx(math.sqrt(2))
+
+
+def force(m, x):
+    """The gradient of an energy, as in models of molecules: needs gradients to run."""
+    x = x.requires_grad_()
+    return torch.autograd.grad(m.layer(x).square().sum(), x, create_graph=True)[0]
+
+
+def inner_step(m, x):
+    m.layer(x).sum().backward()
+    return m.layer(x)
+
+
+def frozen_inside(m, x):
+    with torch.inference_mode():
+        h = m.layer(x)
+    return h.clone()
+
+
+@pytest.mark.parametrize("function", [force, inner_step, frozen_inside])
+def test_gradients_in_the_forward_pass(function):
+    model = Function(function).add("layer", nn.Linear(8, 8))
+    model.layer.weight.grad = torch.full((8, 8), 3.0)
+    assert len(initialize_(model, batch(4, 8), generator=seeded()).table) == 2
+    assert (model.layer.weight.grad == 3).all()
+    assert model.layer.bias.grad is None
+
+
+def test_a_caller_in_inference_mode():
+    with torch.inference_mode():
+        model = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU())
+        assert len(initialize_(model, batch(4, 8), generator=seeded()).table) == 4
+
+
+def test_what_the_pass_does_to_everything_else_is_undone():
+    def shaken(m, pair):
+        with torch.no_grad():
+            m.codebook.mul_(0.9)
+        return m.layer(pair.x.add_(m.mask)) @ m.codebook[:, : pair.width]
+
+    model = Function(shaken, codebook=(8, 8)).add("layer", nn.Linear(8, 8))
+    model.codebook.requires_grad_(False)
+    model.register_buffer("mask", torch.ones(1).expand(8))
+    pair = namedtuple("Pair", "x width")(batch(4, 8), 5)
+    assert len(initialize_(model, (pair,), generator=seeded()).table) == 2
+    assert (model.codebook == 7).all()
+    assert torch.equal(pair.x, batch(4, 8))
+
+
+def test_a_pass_that_fails_after_changing_a_parameter():
+    def fails(m, x):
+        m.w.data.zero_()
+        raise RuntimeError("half-way")
+
+    model = Function(fails, w=(3,))
+    with pytest.raises(RuntimeError, match="half-way"):
+        initialize_(model, batch(4, 8), generator=seeded())
+    assert (model.w == 7).all()

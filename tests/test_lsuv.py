@@ -196,3 +196,65 @@ def test_no_gradient_is_recorded_and_the_weights_stay_leaves():
     model = stack(nn.ReLU())
     lsuv_(model, batch(128, 64), generator=seeded(0))
     assert all(p.is_leaf and p.requires_grad and p.grad is None for p in model.parameters())
+
+
+def test_tied_layers_are_scaled_at_the_first_call_and_no_tie_to_other_modules():
+    for tie in (
+        lambda a, b: setattr(b, "weight", a.weight),
+        lambda a, b: setattr(b.weight, "data", a.weight.data),
+    ):
+        model, x = filled(nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16))), 3 * batch(64, 16)
+        tie(model[0], model[2])
+        assert list(lsuv_(model, x, generator=seeded(0))) == ["0"]
+        assert abs(model[0](x).std(correction=0).item() - 1) < 1e-3
+    model = nn.Sequential(nn.Embedding(50, 16), nn.Linear(16, 50))
+    model[1].weight = model[0].weight
+    with pytest.raises(ValueError, match=r"1\.weight is tied to 0\.weight"):
+        lsuv_(model, torch.arange(50))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_an_old_weight_norm_is_refused():
+    model = nn.Sequential(nn.Linear(16, 16), nn.utils.weight_norm(nn.Linear(16, 3)))
+    with pytest.raises(ValueError, match=r"1\.weight is parametrized"):
+        lsuv_(model, batch(64, 16))
+
+
+def test_autocast_sees_the_scaled_weights():
+    model, x = stack(nn.ReLU(), 2), 3 * batch(64, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        lsuv_(model, x, generator=seeded(0), tolerance=0.01)
+    assert all(abs(std - 1) < 0.02 for std in outputs(model, x))  # bfloat16 has 8 bits
+
+
+def test_a_failed_call_undoes_what_the_model_did_to_its_parameters():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.scale = nn.Linear(16, 16), nn.Parameter(torch.ones(3))
+            self.register_buffer("mask", torch.ones(1).expand(16))
+
+        def forward(self, x, fail):
+            self.scale.data.mul_(2)
+            return self.layer(x * self.mask) @ torch.ones(15 if fail else 16, 1)
+
+    model = filled(Net())
+    weight = model.layer.weight.detach().clone()
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        lsuv_(model, (batch(64, 16), True), generator=seeded(0))
+    assert torch.equal(model.layer.weight, weight)
+    assert (model.scale == 1).all()
+    assert list(lsuv_(model, (batch(64, 16), False), generator=seeded(0))) == ["layer"]
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "error", "message"),
+    [
+        (nn.Linear(3, 3), {"max_iterations": -1}, ValueError, "max_iterations >= 0; got 0.001, -1"),
+        (nn.Linear(3, 3), {"tolerance": math.nan}, ValueError, "tolerance > 0 .* got nan, 10"),
+        (lambda x: x, {}, TypeError, r"model must be a torch\.nn\.Module; got function"),
+    ],
+)
+def test_arguments_that_do_not_fit(model, options, error, message):
+    with pytest.raises(error, match=message):
+        lsuv_(model, batch(4, 3), **options)
