@@ -89,6 +89,7 @@ def initialize_(model: nn.Module, inputs: Any, *, generator: Generator | None = 
 
     Trap: in plain stacks of GELU, SiLU or Mish the second moment of 1 is an unstable fixed point; what is off
     by 1 % grows by 1.08, 1.15 and 1.05 per layer. Beyond twenty or so, they need norms or residual branches.
+    Deep plain stacks of softplus or sigmoids lose what depends on the input, whatever their gain.
 
     Left alone, with the reason: what is frozen, lazy, meta or parametrized, what the pass did not use, what
     is tied and would need two laws at once, and what no rule here reads, such as a positional embedding that
