@@ -371,7 +371,9 @@ def _say_weights(nodes: list[Node], evidence: str = "") -> Iterator[Finding]:
     """Yield the fault of layers whose weights have the wrong scale, explained by the law that they follow."""
     law = next(iter(nodes[0].laws), "")
     _, fault, cause = _LAWS.get(law, (None, "", "The weights follow no law known here."))
-    remedy = "Draw the weights with std gain / sqrt(fan_in) = {n.wanted_std:.3g}."
+    remedy = "Draw the weights with std gain / sqrt(fan_in) = {n.wanted_std:.3g}"
+    own = sorted({n.wanted_std for n in nodes[1:]} - {nodes[0].wanted_std})
+    remedy += f", each with its own: {own[0]:.3g} to {own[-1]:.3g} in the others." if own else "."
     if law == "fan_out" and nodes[0].weight.out_dim == nodes[0].weight.area == 1:
         fault, remedy = "transposed weight", remedy + " Initialize W.T."
         cause = "The weight is kept (in, out), but was drawn as if it were (out, in)."
@@ -600,6 +602,10 @@ def _gradient_fault(case: _Case, path: list[Node], factor: float) -> Iterator[Fi
 def _loss(case: _Case) -> Iterator[Finding]:
     if case.loss > case.expected_loss + EXCESS_LOSS:
         last = [n for n in case.rows if n.last and n.weight] or case.rows
+        tied = [n.layer for n in case.rows if n.weight and n.weight is last[-1].weight and n is not last[-1]]
+        remedy = "Scale the last layer's weights down; 0 is fine."
+        if tied:
+            remedy = f"Draw the weight with std 1 / sqrt(fan_in), and not 0: {tied[0]} uses it, too."
         cause = "Its inputs have second moment {n.entered_moment:.2g}."
         if last and last[-1].ratio > 1.5:
             cause = "Its weights' std is {n.ratio:.2g} times the wanted one."
@@ -608,7 +614,7 @@ def _loss(case: _Case) -> Iterator[Finding]:
             "large initial loss",
             f"The loss is {case.loss:.3g}; equal probabilities cost ln K = {case.expected_loss:.3g}.",
             cause,
-            "Scale the last layer's weights down; 0 is fine.",
+            remedy,
         )
 
 

@@ -202,10 +202,10 @@ def _on_fault(patient: Patient, table: pd.DataFrame, fault: str) -> str:
     present, words = sign(patient, table)
     sentence = f'You named "{fault}", which means {meaning}. Measured: {words}'
     if case.fault == "healthy":
-        return f"{sentence} But nothing needs a repair: {clue}"
+        return f"{sentence} Is that a fault here? {case.look}"
     if clue == words:
         return f"{sentence} The column is right, its reading is not. {case.look}"
-    verb = "That is there, but as a consequence" if present else "So that is not the cause"
+    verb = "That is there, but as a consequence" if present else "That is not what it takes"
     return f"{sentence} {verb}. {case.look} Measured: {clue}"
 
 

@@ -87,6 +87,7 @@ def initialize_(model: nn.Module, inputs: Any, *, generator: Generator | None = 
     Biases: 0; norms: 1 and 0; embeddings: N(0, 1). Recurrent modules: orthogonal blocks over time, N(0, 1 /
     fan_in) for the inputs, an LSTM's forget gates bias 1. Attention: N(0, 1 / fan_in) for each projection.
 
+    Trap: it is for fresh networks. Trained weights are overwritten, too, unless they are frozen.
     Trap: in plain stacks of GELU, SiLU or Mish the second moment of 1 is an unstable fixed point; what is off
     by 1 % grows by 1.08, 1.15 and 1.05 per layer. Beyond twenty or so, they need norms or residual branches.
     Deep plain stacks of softplus or sigmoids lose what depends on the input, whatever their gain.
@@ -291,7 +292,30 @@ def _layer(node: Node, share: float, ending: str, row: dict) -> Iterator[tuple[T
             yield parameter, _normal(1, row, share, ending, node.follows, pad, "N(0, 1)")
         else:
             gain = 1.0 if math.isnan(node.gain) else node.gain
-            yield parameter, _normal(node.fan_in, row, gain * share, ending, node.follows)
+            first, count = node.end.part or (0, math.inf)
+            units = parameter.shape[node.weight.out_dim :][:1]  # none where the call takes a view
+            if count >= max(units, default=0):
+                yield parameter, _normal(node.fan_in, row, gain * share, ending, node.follows)
+            else:  # an activation that reads only some units, at a place that is known or not
+                yield parameter, _gated(node, row, gain * share, share, ending) if first >= 0 else None
+
+
+def _gated(node: Node, row: dict, gain: float, other: float, ending: str) -> Law:
+    """Return the law of two or more matrices in one: the gain goes to the units that the activation reads."""
+    dim, count = node.weight.out_dim, node.end.part[1]
+    units = node.weight.shape[dim]
+    start = node.end.part[0] % units
+    share = count / units
+    std = math.sqrt((share * gain**2 + (1 - share) * other**2) / node.fan_in)
+
+    def fill_(tensor: Tensor, generator: Generator | None) -> None:
+        normal_(tensor, 0.0, other / math.sqrt(node.fan_in), generator)
+        tensor.narrow(dim, start, count).mul_(gain / other)
+
+    law = f"N(0, gain² / fan_in), gain {gain:.3g} in units {start} to {start + count - 1}, else {other:.3g}"
+    return Law(
+        **row, law=law + ending, std=std, fill_=fill_, follows=node.follows, fan_in=node.fan_in, gain=gain
+    )
 
 
 def _recurrent(module: nn.Module, row: dict) -> Iterator[tuple[Tensor, Law]]:

@@ -81,6 +81,9 @@ class Node:
     off: Any = (NAN, NAN)  # shares of dead units and of saturated outputs
     width: int = 0  # how many units, where `off` has a share of dead ones
     phi: Callable[[Tensor], Tensor] = torch.clone
+    part: tuple[int, int] | None = (
+        None  # an activation that reads only some units: the first (or -1), how many
+    )
     weight: Weight | None = None
     module: nn.Module | None = None
     held: tuple[Tensor, ...] = ()  # the parameters of the call
@@ -437,6 +440,9 @@ class Recorder(TorchFunctionMode):
     def _activation(self, name: str, phi: Callable[[Tensor], Tensor], x: Tensor, output: Tensor) -> None:
         node = self._note("activation", name, self._place(name), x, output)
         node.units, node.phi = self.nodes[node.parents[0]].units, phi
+        if x.ndim and x.numel() < self.nodes[node.parents[0]].numel:
+            first = x.storage_offset() // max(x.stride(node.units), 1) if x._is_view() else -1
+            node.part = first, x.shape[node.units]
         dead = saturated = torch.full((), NAN, dtype=torch.float64, device=output.device)
         if name in _CUT_OFF and node.batch > 1:
             others = [d for d in range(output.ndim) if d != node.units % output.ndim]

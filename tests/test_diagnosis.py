@@ -1350,3 +1350,30 @@ def test_a_fault_names_the_layers_after_the_first_symptom_that_follow_the_same_l
     (finding,) = (f for f in diagnose(model, batch(128, WIDTH), labels(128)).findings if f.is_fault)
     assert finding.fault == "vanishing signal"
     assert len(finding.others) == 19  # all hidden layers, not only those before the signal is gone
+
+
+def test_the_remedy_for_a_tied_last_layer_is_not_zero():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words, self.output = nn.Embedding(50, 64), nn.Linear(64, 50, bias=False)
+            self.words.weight.data.normal_(generator=torch.Generator().manual_seed(0))
+            self.output.weight = self.words.weight
+
+        def forward(self, ids):
+            return self.output(nn.functional.layer_norm(self.words(ids), (64,)))
+
+    ids = torch.arange(50)[:, None].expand(50, 3)
+    (finding,) = diagnose(Tied(), ids, (ids + 1) % 50).findings
+    assert (finding.layer, finding.fault) == ("output", "large initial loss")
+    assert finding.remedy == "Draw the weight with std 1 / sqrt(fan_in), and not 0: words uses it, too."
+
+
+def test_the_remedy_for_layers_of_different_fan_in_names_each():
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 100), nn.ReLU(), nn.Linear(100, 400), nn.ReLU(), nn.Linear(400, 5))
+    for layer in model[::2]:
+        layer.weight.data.normal_(0, 1, generator=generator)
+        layer.bias.data.zero_()
+    finding = diagnose(model, torch.randn(32, 64, generator=generator)).findings[0]
+    assert finding.remedy.endswith("= 0.177, each with its own: 0.05 to 0.141 in the others.")

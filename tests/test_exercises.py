@@ -342,8 +342,9 @@ def test_every_wrong_name_is_met_with_the_numbers_of_the_patient(number: int):
         sentence = _on_fault(patient, table, fault)
         named = "You called it healthy" if fault == "healthy" else f'You named "{fault}"'
         assert sentence.startswith(named)
-        assert re.search(r"Measured: .*\d", sentence) or "column" in sentence
+        assert re.search(r"Measured: .*(\d|none)", sentence) or "column" in sentence
         assert "a factor of nan" not in sentence
+        assert truth.fault != "healthy" or truth.why not in sentence
         sentences.add(sentence)
     assert len(sentences) == len({*FAULTS, "healthy"}) - 1
 
@@ -354,11 +355,11 @@ WRONG_NAMES = [
     (1, "exploding signal", "The column is right, its reading is not"),
     (2, "vanishing signal", "That is there, but as a consequence. .* the largest value of dead is 1, at 4"),
     (3, "vanishing signal", r"is 0.8 at 0 \(before relu\), 1.0 at 2 to 30 \(before relu\), 1.0 at 32\."),
-    (4, "zero layer", "the smallest weight_std is 0, at 1.branch.2. But nothing needs a repair"),
+    (4, "zero layer", "the smallest weight_std is 0, at 1.branch.2. Is that a fault here"),
     (5, "vanishing gradient", "gradient_second_moment is 0 at hidden. That is there, but as a consequence"),
-    (6, "vanishing signal", "So that is not the cause"),
+    (6, "vanishing signal", "That is not what it takes"),
     (7, "large initial loss", "That is there, but as a consequence. .* mean 128.36 and second moment"),
-    (12, "exploding signal", "So that is not the cause. .* 1 in 3.branch.3.weight"),
+    (12, "exploding signal", "That is not what it takes. .* 1 in 3.branch.3.weight"),
     (15, "exploding gradient", "That is there, but as a consequence. .* the largest value of saturated is"),
     (17, "exploding gradient", "That is there, but as a consequence"),
     (3, "healthy", "You called it healthy"),

@@ -710,3 +710,45 @@ def test_a_pass_that_fails_after_changing_a_parameter():
     with pytest.raises(RuntimeError, match="half-way"):
         initialize_(model, batch(4, 8), generator=seeded())
     assert (model.w == 7).all()
+
+
+PARTS = {
+    "chunk": lambda y: y.chunk(2, -1),
+    "split, the second half": lambda y: y.split(64, -1)[::-1],
+    "slices": lambda y: (y[..., :64], y[..., 64:]),
+    "unflatten": lambda y: y.unflatten(-1, (2, 64)).unbind(-2),
+}
+
+
+@pytest.mark.parametrize("case", PARTS)
+@pytest.mark.parametrize("shape", [(64, 32), (4, 16, 32)], ids=str)
+def test_a_gate_and_its_value_in_one_matrix(case, shape):
+    def gated(m, x):
+        gate, value = PARTS[case](F.linear(x, m.w))
+        return F.silu(gate) * value
+
+    model = Function(gated, w=(128, 32))
+    report = initialize_(model, batch(*shape), generator=seeded())
+    first, second = model.w.detach().double().square().view(2, -1).mean(1) * 32
+    gate, value = (second, first) if "second" in case else (first, second)
+    error = 4 * math.sqrt(2 / (64 * 32))
+    assert gate / 1.5587600**2 == pytest.approx(1, abs=error)
+    assert value == pytest.approx(1, abs=error)
+    units = "64 to 127" if "second" in case else "0 to 63"
+    assert report.table["law"].item() == f"N(0, gain² / fan_in), gain 1.56 in units {units}, else 1"
+
+
+def test_a_gate_whose_place_cannot_be_read_is_left_alone():
+    model = Function(lambda m, x: F.silu(F.linear(x, m.w).chunk(2, -1)[1].contiguous()), w=(128, 32))
+    assert left_alone(initialize_(model, batch(8, 32))) == {
+        "w": "no rule here reads what the model does with it"
+    }
+
+
+@pytest.mark.parametrize(
+    "between", [nn.PixelShuffle(2), nn.MaxPool2d(2), nn.Flatten(), nn.Unflatten(1, (2, 4))], ids=repr
+)
+def test_an_activation_that_reads_all_units_in_another_shape(between):
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), between, nn.ReLU())
+    table = initialize_(model, batch(4, 3, 4, 4), generator=seeded()).table
+    assert table["std"][0] == pytest.approx(math.sqrt(2 / 27))
