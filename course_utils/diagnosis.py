@@ -372,8 +372,11 @@ def _say_weights(nodes: list[Node], evidence: str = "") -> Iterator[Finding]:
     law = next(iter(nodes[0].laws), "")
     _, fault, cause = _LAWS.get(law, (None, "", "The weights follow no law known here."))
     remedy = "Draw the weights with std gain / sqrt(fan_in) = {n.wanted_std:.3g}"
-    own = sorted({n.wanted_std for n in nodes[1:]} - {nodes[0].wanted_std})
-    remedy += f", each with its own: {own[0]:.3g} to {own[-1]:.3g} in the others." if own else "."
+    own = [f"{std:.3g}" for std in sorted({n.wanted_std for n in nodes[1:]} - {nodes[0].wanted_std})]
+    remedy += (
+        f", each with its own: {' to '.join(dict.fromkeys((own[0], own[-1])))} in the others" if own else ""
+    )
+    remedy += "."
     if law == "fan_out" and nodes[0].weight.out_dim == nodes[0].weight.area == 1:
         fault, remedy = "transposed weight", remedy + " Initialize W.T."
         cause = "The weight is kept (in, out), but was drawn as if it were (out, in)."
