@@ -9,7 +9,7 @@ is a fault by itself.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,20 +138,14 @@ def diagnose(
         leaves = [p for p in model.parameters() if p.requires_grad]
         inputs, copies = cloned(inputs, not leaves)
         targets, _ = cloned(targets, False)
-        named = inputs if isinstance(inputs, Mapping) else {}
-        positional = () if named else inputs if type(inputs) in (tuple, list) else (inputs,)
-        recorder = Recorder(model)
-        try:
-            outputs = recorder.run(positional, named)
-        finally:
-            altered += recorder.renormalized
+        recorder = Recorder(model, altered)
+        outputs = recorder.run(inputs)
         root, error, classes = _root(outputs, targets, loss)
         gradients = propagate_back(root, error, leaves or copies)
         for held, weight in recorder.weights.values():
-            weight.second_moment, weight.largest = weight.second_moment.item(), weight.largest.item()
             weight.gradient = gradients.get(id(held), NAN)
-        broken = [name for name, moment in _all_moments(recorder, model, inputs) if not math.isfinite(moment)]
         nodes = analyse(recorder.nodes)
+        broken = [name for name, moment in _all_moments(recorder, model, inputs) if not math.isfinite(moment)]
         for node in nodes:
             judged = not math.isnan(node.ratio) and not node.weight.identical
             node.laws = _laws(node) if judged else []

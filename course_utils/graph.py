@@ -22,6 +22,9 @@ def analyse(nodes: list[Node]) -> list[Node]:
         for name in ("out", "entered", "off", "gradient"):
             value = getattr(node, name)
             setattr(node, name, value.tolist() if isinstance(value, Tensor) else value)
+        if node.weight:
+            node.weight.second_moment = float(node.weight.second_moment)
+            node.weight.largest = float(node.weight.largest)
         node.moment, node.entered_moment = sum(node.out[1:]), sum(node.entered[1:])
     _follow(nodes)
     _bypass(nodes)

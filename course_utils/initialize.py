@@ -179,7 +179,8 @@ def _wishes_by_name(model: nn.Module, inputs: Any) -> tuple[set[str], dict[str, 
     with restored(model if real else nn.Identity(), inputs) as altered, _gradients_kept(model):
         values = [p for p in twin.parameters() if not (nn.parameter.is_lazy(p) or p.is_inference())]
         altered += [(p, p.detach().clone()) for p in values]
-        recorder = _record(twin, inputs, altered)
+        recorder = Recorder(twin, altered)
+        recorder.run(cloned(inputs, False)[0])
         for parameter, law in _all_wishes(recorder):
             if id(parameter) in names:  # not so for a module that is not registered
                 wishes.setdefault(names[id(parameter)], []).append(law)
@@ -214,20 +215,6 @@ def _stand_in(model: nn.Module, inputs: Any) -> nn.Module:
             values = values.to(device, x.dtype)
             memo[id(x)] = nn.Parameter(values, **keywords) if isinstance(x, nn.Parameter) else values
     return copy.deepcopy(model, memo)
-
-
-def _record(model: nn.Module, inputs: Any, altered: list[tuple[Tensor, Tensor]]) -> Recorder:
-    inputs, _ = cloned(inputs, False)
-    named = inputs if isinstance(inputs, Mapping) else {}
-    positional = () if named else inputs if type(inputs) in (tuple, list) else (inputs,)
-    recorder = Recorder(model)
-    try:
-        recorder.run(positional, named)
-    finally:
-        altered += recorder.renormalized
-    for _, weight in recorder.weights.values():
-        weight.second_moment, weight.largest = weight.second_moment.item(), weight.largest.item()
-    return recorder
 
 
 def _all_wishes(recorder: Recorder) -> Iterator[tuple[Tensor, Law | None]]:

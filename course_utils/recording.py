@@ -207,15 +207,17 @@ def _orthogonal(weight: Tensor) -> bool:
 
 
 class Recorder(TorchFunctionMode):
-    """Sees every call on tensors, and notes what comes out and, later, the gradient that comes back."""
+    """Sees every call on tensors, and notes what comes out and, later, the gradient that comes back.
 
-    def __init__(self, model: nn.Module) -> None:
+    What a call changes for good is added to `altered`, the list that `restored` yields.
+    """
+
+    def __init__(self, model: nn.Module, altered: list[tuple[Tensor, Tensor]]) -> None:
         super().__init__()
         self.nodes: list[Node] = []
-        self.renormalized: list[tuple[Tensor, Tensor]] = []
         self.seen: set[int] = set()  # the ids of the parameters whose values any call took
         self.weights: dict[int, tuple[Tensor, Weight]] = {}  # the tensor is kept lest its id be used again
-        self._model = model
+        self._model, self._altered = model, altered
         self._modules = {id(module): name for name, module in model.named_modules()}
         self._parameters = {id(p): name for name, p in model.named_parameters()}
         self._origin = WeakIdKeyDictionary()  # the index of the node that a tensor comes from
@@ -223,9 +225,11 @@ class Recorder(TorchFunctionMode):
         self._stack: list[tuple[nn.Module, int]] = []
         self._arithmetic: dict[int, set[str]] = {}  # what a parameter and a tensor that came in went into
 
-    def run(self, inputs: tuple, keywords: dict) -> Any:
-        """Return the model's outputs."""
-        for x in tensors_in((inputs, keywords)):
+    def run(self, inputs: Any) -> Any:
+        """Return the model's outputs on a tensor, a tuple or list of arguments, or a dict of keyword ones."""
+        named = inputs if isinstance(inputs, Mapping) else {}
+        positional = () if named else inputs if type(inputs) in (tuple, list) else (inputs,)
+        for x in tensors_in(inputs):
             self._add(Node("input", layer="inputs"), [x])
         hooks = (
             register_module_forward_pre_hook(lambda module, _: self._stack.append((module, len(self.nodes)))),
@@ -233,7 +237,7 @@ class Recorder(TorchFunctionMode):
         )
         try:
             with self:
-                return self._model(*inputs, **keywords)
+                return self._model(*positional, **named)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -254,7 +258,7 @@ class Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "").strip("_")
         if name in _EMBEDDINGS and kwargs.get("max_norm") is not None:  # the call will shrink long rows
-            self.renormalized.append((args[1], args[1].detach().clone()))
+            self._altered.append((args[1], args[1].detach().clone()))
         result = func(*args, **kwargs)
         if name.startswith("new_") or name.endswith("_like"):
             return result  # takes the argument's shape, not its values
