@@ -33,6 +33,7 @@ from course_utils.recording import (
     second_moment,
     tensors_in,
 )
+from course_utils.tables import markdown, rounded
 
 FAULTS = ("not finite", "input scale", "identical units", "zero layer", "misplaced gain", "missing gain")
 FAULTS += ("wrong fan", "transposed weight", "double init", "dead", "exploding signal", "vanishing signal")
@@ -89,17 +90,12 @@ class Diagnosis:
         lines = [f"{i}. {finding}" for i, finding in enumerate(faults, 1)]
         return "\n".join((lines or [f"No faults found in {len(self.table)} layers."]) + remarks)
 
-    def _rounded(self) -> pd.DataFrame:
-        return self.table.map(lambda v: v if isinstance(v, str) else "" if math.isnan(v) else f"{v:.2g}")
-
     def __str__(self) -> str:
-        table = "" if self.table.empty else f"\n\n{self._rounded().to_string(index=False)}"
+        table = "" if self.table.empty else f"\n\n{rounded(self.table, 2).to_string(index=False)}"
         return self.verdict + table
 
     def _repr_markdown_(self) -> str:
-        table = self._rounded()
-        rows = [list(table.columns), ["---"] * table.shape[1], *table.to_numpy().tolist()]
-        return "\n\n".join([*self.verdict.split("\n"), "\n".join(f"| {' | '.join(row)} |" for row in rows)])
+        return "\n\n".join([*self.verdict.split("\n"), markdown(rounded(self.table, 2))])
 
 
 def diagnose(

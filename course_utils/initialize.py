@@ -29,6 +29,7 @@ from course_utils.recording import (
     restored,
     tensors_in,
 )
+from course_utils.tables import markdown, rounded
 
 Fill = Callable[[Tensor, Generator | None], Any]
 
@@ -62,18 +63,17 @@ class Initialization:
     table: pd.DataFrame
     left_alone: pd.DataFrame
 
-    def __str__(self) -> str:
+    def _parts(self) -> tuple[str, list[pd.DataFrame]]:
         head = f"{len(self.table)} parameters initialized, {len(self.left_alone)} left alone."
-        tables = [
-            _rounded(table).to_string(index=False) for table in (self.table, self.left_alone) if len(table)
-        ]
-        return "\n\n".join([head, *tables])
+        return head, [rounded(table, 4) for table in (self.table, self.left_alone) if len(table)]
+
+    def __str__(self) -> str:
+        head, tables = self._parts()
+        return "\n\n".join([head, *(table.to_string(index=False) for table in tables)])
 
     def _repr_markdown_(self) -> str:
-        head = f"{len(self.table)} parameters initialized, {len(self.left_alone)} left alone."
-        return "\n\n".join(
-            [head, *(_markdown(table) for table in (self.table, self.left_alone) if len(table))]
-        )
+        head, tables = self._parts()
+        return "\n\n".join([head, *map(markdown, tables)])
 
 
 def initialize_(model: nn.Module, inputs: Any, *, generator: Generator | None = None) -> Initialization:
@@ -390,12 +390,3 @@ def _report(
     return Initialization(
         pd.DataFrame(rows, columns=columns), pd.DataFrame(alone, columns=["parameter", "reason"])
     )
-
-
-def _rounded(table: pd.DataFrame) -> pd.DataFrame:
-    return table.map(lambda v: v if isinstance(v, str) else "" if math.isnan(v) else f"{v:.4g}")
-
-
-def _markdown(table: pd.DataFrame) -> str:
-    rows = [list(table.columns), ["---"] * table.shape[1], *_rounded(table).to_numpy().tolist()]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

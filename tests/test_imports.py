@@ -27,8 +27,9 @@ ARROWS = {
     "propagation": {"networks", "initializers", "activations"},
     "recording": {"activations"},
     "graph": {"recording"},
-    "diagnosis": {"recording", "graph"},
-    "initialize": {"recording", "graph", "initializers"},
+    "tables": set(),
+    "diagnosis": {"recording", "graph", "tables"},
+    "initialize": {"recording", "graph", "tables", "initializers"},
     "patients": {"initializers"},
     "exercises": {"diagnosis", "patients"},
 }
