@@ -1,4 +1,4 @@
-"""Real images to train on: scikit-learn's digits, or a set in MNIST's IDX format from your own disk.
+"""What to train on: scikit-learn's digits, images in MNIST's IDX format from your disk, or points in a plane.
 
 Nothing is downloaded. A file that cannot be read raises an error that names it, what was found and at which
 byte (counted after inflating), and what was expected.
@@ -57,6 +57,48 @@ def digits() -> Images:
     parts = train_test_split(pixels, labels, test_size=360, stratify=labels, random_state=0)
     train, test, train_labels, test_labels = parts
     return _images("digits", train, train_labels, test, test_labels)
+
+
+def moons(points: int, *, noise: float = 0.1, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return two half circles that reach into each other: float32 inputs (points, 2) and labels 0 and 1.
+
+    Labels alternate. noise: std of the Gaussian noise on each coordinate, for half circles of radius 1.
+    Afterwards both coordinates are centred and divided by their common std, so that the mean square is 1.
+    """
+    labels, angle = _alternating(points), math.pi * torch.rand(points, generator=generator)
+    side = 1.0 - 2 * labels
+    x = side * torch.cos(angle) + labels
+    y = side * torch.sin(angle) + labels / 2
+    return _planar(x, y, noise, generator), labels
+
+
+def circles(points: int, *, noise: float = 0.1, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return a circle of radius 1 (label 0) around one of radius 0.5 (label 1); else as `moons`."""
+    labels, angle = _alternating(points), 2 * math.pi * torch.rand(points, generator=generator)
+    radius = 1 - labels / 2
+    return _planar(radius * torch.cos(angle), radius * torch.sin(angle), noise, generator), labels
+
+
+def spirals(points: int, *, noise: float = 0.03, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return two arms that wind one and a half times around the origin, to radius 1; else as `moons`."""
+    labels = _alternating(points)
+    radius = 0.1 + 0.9 * torch.rand(points, generator=generator)
+    angle = 3 * math.pi * radius + math.pi * labels
+    return _planar(radius * torch.cos(angle), radius * torch.sin(angle), noise, generator), labels
+
+
+def _alternating(points: int) -> Tensor:
+    if points < 2:
+        raise ValueError(f"expected at least 2 points, one of each class; got {points}")
+    return torch.arange(points) % 2
+
+
+def _planar(x: Tensor, y: Tensor, noise: float, generator: torch.Generator) -> Tensor:
+    """Return standardized points (points, 2) with noise of std `noise` on each coordinate."""
+    inputs = torch.stack([x, y], dim=1)
+    inputs = inputs + noise * torch.randn(inputs.shape, generator=generator)
+    inputs = inputs - inputs.mean(dim=0)
+    return inputs / inputs.square().mean().sqrt()
 
 
 def idx_images(folder: str | PathLike[str]) -> Images:

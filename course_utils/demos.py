@@ -1,26 +1,33 @@
-"""Interactive demos: sliders over pure functions.
+"""Interactive demos: a question, controls, a figure that follows them, and what it shows in a sentence.
 
-Each `*_figure` function turns numbers into a figure and a sentence, and can be called without a browser; each
-`*_demo` function puts controls over it. Figures go into an `Image` widget: nothing is printed, so a stored
-notebook stays free of widget output.
+The figures come from the pure functions of the `drawings_*` modules and go into an `Image` widget: nothing is
+printed, so that a stored notebook stays free of widget output. Each `*_demo` function puts controls over one.
 """
 
+import html
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import ipywidgets as widgets
-import numpy as np
-import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from course_utils import activations, comparison, mean_field, plotting, propagation
-from course_utils.activations import Activation
+from course_utils import (
+    drawings_architectures,
+    drawings_forward,
+    drawings_theory,
+    drawings_training,
+    plotting,
+)
 
-NETWORKS = 20
 WIDTHS = (16, 64, 256, 512, 1024)
-FLOAT32 = torch.finfo(torch.float32)
 
 Drawing = Callable[..., tuple[Figure, str]]
+
+
+def style_sheet() -> widgets.HTML:
+    """Return the course's style sheet as a widget: what contains it is styled wherever it is shown."""
+    css = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
+    return widgets.HTML(f"<style>{css}</style>", layout=widgets.Layout(display="none"))
 
 
 class Demo(widgets.VBox):
@@ -34,23 +41,18 @@ class Demo(widgets.VBox):
         self.question, self.controls, self._draw = question, controls, draw
         self._resetting = False
         self._defaults = {name: control.value for name, control in controls.items()}
-        self.image = widgets.Image(format="png", layout=widgets.Layout(width="720px"))
+        self.image = widgets.Image(format="jpeg")
         self.sentence = widgets.HTML()
         self.reset_button = widgets.Button(description="Reset", tooltip="Back to the first setting")
         self.reset_button.on_click(lambda _: self.reset())
         for control in controls.values():
-            control.style.description_width = "13em"
-            control.layout.width = "34em"
             control.observe(lambda _: self.redraw(), names="value")
+        panel = widgets.Box([*controls.values(), self.reset_button]).add_class("course-controls")
+        self.sentence.add_class("course-sentence")
         super().__init__(
-            [
-                widgets.HTML(f"<b>{question}</b>"),
-                *controls.values(),
-                self.reset_button,
-                self.image,
-                self.sentence,
-            ]
+            [style_sheet(), widgets.HTML(f"<b>{question}</b>"), panel, self.image, self.sentence]
         )
+        self.add_class("course-demo")
         self.redraw()
 
     def __repr__(self) -> str:
@@ -62,10 +64,11 @@ class Demo(widgets.VBox):
             return
         try:
             figure, text = self._draw(**{name: control.value for name, control in self.controls.items()})
+            self.image.value, self.sentence.value = plotting.to_jpeg(figure), text
         except Exception as error:
-            self.sentence.value = f"<b>This setting could not be drawn:</b> {type(error).__name__}: {error}"
+            message = html.escape(f"{type(error).__name__}: {error}")
+            self.sentence.value = f"<b>This setting could not be drawn.</b> {message}"
             raise
-        self.image.value, self.sentence.value = plotting.to_png(figure), text
 
     def reset(self) -> None:
         """Put every control back to the value it started with, and draw once."""
@@ -76,65 +79,20 @@ class Demo(widgets.VBox):
         self.redraw()
 
 
-def _new_figure(columns: int = 1) -> tuple[Figure, Sequence[Axes]]:
-    # Fixed margins: a layout engine would draw everything twice, and a slider waits for each drawing.
-    figure = Figure(figsize=(9, 4), layout="none")
-    figure.subplots_adjust(left=0.12, right=0.98, bottom=0.16, top=0.9, wspace=0.3)
-    return figure, figure.subplots(1, columns, squeeze=False)[0]
-
-
 def _slider(label: str, value: float, low: float, high: float, step: float) -> widgets.FloatSlider:
     return widgets.FloatSlider(value, min=low, max=high, step=step, description=label)
 
 
+def _integers(label: str, value: int, low: int, high: int, step: int) -> widgets.IntSlider:
+    return widgets.IntSlider(value, min=low, max=high, step=step, description=label)
+
+
+def _choice(label: str, options: Sequence[str], value: str) -> widgets.Dropdown:
+    return widgets.Dropdown(options=options, value=value, description=label)
+
+
 def _width_slider() -> widgets.SelectionSlider:
     return widgets.SelectionSlider(options=WIDTHS, value=512, description="width (n)")
-
-
-def _networks(width: int, depth: int, activation: Activation, gain: float) -> propagation.Profile:
-    """Return NETWORKS networks from one seed, so that a slider changes the setting and not the luck."""
-    return propagation.norm_chain(NETWORKS, width, depth, activation, gain, np.random.default_rng(0))
-
-
-def explosion_figure(weight_std: float = 1.0, width: int = 512, depth: int = 100) -> tuple[Figure, str]:
-    """Draw log10 RMS by layer for linear networks with weights N(0, weight_std**2), and float32's limits.
-
-    Works with logarithms, so that no signal leaves the numbers that the figure itself is computed with.
-    """
-    factor = np.sqrt(width) * weight_std
-    layers = np.arange(depth + 1)
-    unit = np.log10(_networks(width, depth, activations.linear, 1.0).rms)
-    figure, (ax,) = _new_figure()
-    low, median, high = np.percentile(unit + layers * np.log10(factor), [2.5, 50, 97.5], axis=0)
-    ax.fill_between(layers, low, high, color=plotting.BLUE, alpha=0.2, label=f"95 % of {NETWORKS} networks")
-    ax.plot(layers[::5], median[::5], "o", color=plotting.BLUE, label="measured median")
-    ax.plot(layers, layers * np.log10(factor), "k--", label="predicted: l · log10(√n σ)")
-    for limit, name in (
-        (FLOAT32.max, "largest float32"),
-        (FLOAT32.smallest_normal * FLOAT32.eps, "smallest float32"),
-    ):
-        ax.axhline(np.log10(limit), color=plotting.ORANGE, linewidth=1)
-        ax.text(depth, np.log10(limit), name, ha="right", va="bottom", color=plotting.ORANGE)
-    ax.set(
-        xlabel="layer (l)",
-        ylabel="log10 of RMS",
-        ylim=(-75, 60),
-        title=f"Each layer multiplies by {factor:.3g}",
-    )
-    ax.legend(loc="upper left" if factor < 1 else "lower left")
-    return figure, _float32_sentence(factor, depth)
-
-
-def _float32_sentence(factor: float, depth: int) -> str:
-    if factor == 1:
-        return "Each layer is predicted to multiply the RMS by √n σ = 1: it stays at 1."
-    limit = FLOAT32.max if factor > 1 else FLOAT32.smallest_normal * FLOAT32.eps
-    layer = mean_field.crossing_layer(limit, factor)
-    fate = f"leaves float32 in layer {np.ceil(layer):.0f}" if layer < depth else "is still within float32"
-    return (
-        f"Each layer is predicted to multiply the RMS by √n σ = {factor:.4g}. After layer {depth} that makes "
-        f"10^{depth * np.log10(factor):.1f}; the signal {fate}."
-    )
 
 
 def explosion_demo() -> Demo:
@@ -153,32 +111,7 @@ def explosion_demo() -> Demo:
             ),
             "width": _width_slider(),
         },
-        explosion_figure,
-    )
-
-
-def fan_figure(width: int = 512, depth: int = 100) -> tuple[Figure, str]:
-    """Draw networks with Var(w) = 1/width as a fan by layer, with the log-normal law's quantiles."""
-    # One factor chi2_n / n for the random input and one for each layer.
-    growth, noise = mean_field.exact_log_growth(activations.linear, 1.0, width)
-    mean, variance = growth * np.arange(1, depth + 2), noise * np.arange(1, depth + 2)
-    rms = propagation.norm_chain(1000, width, depth, activations.linear, 1.0, np.random.default_rng(0)).rms
-    figure, (ax,) = _new_figure()
-    quantiles = (np.exp((mean + k * np.sqrt(variance)) / 2) for k in (-1.96, 0, 1.96))
-    plotting.plot_fan(rms, *quantiles, ax=ax)
-    ax.set(
-        ylabel="RMS of the layer",
-        title=f"1,000 networks, depth / width = {depth / width:.2g}",
-    )
-    bottom, top = ax.get_ylim()
-    ax.set_ylim(
-        min(bottom, 0.1), max(top, 10)
-    )  # one scale for most settings, so that the fan is seen to open
-    spread, predicted = comparison.std_of(np.log(rms[:, -1])), np.sqrt(variance[-1]) / 2
-    return figure, (
-        f"Standard deviation of ln RMS at layer {depth}: predicted {predicted:.3f} (about √(L/2n)), measured "
-        f"over 1,000 networks {spread.value:.3f} ± {spread.standard_error:.3f}. Two networks in three "
-        f"lie within a factor {np.exp(predicted):.2f} of the median {np.exp(mean[-1] / 2):.2g}."
+        drawings_forward.explosion_figure,
     )
 
 
@@ -188,33 +121,10 @@ def fan_demo() -> Demo:
         "How deep can networks of width n be before one in three strays from the median by a factor of two?",
         {
             "width": _width_slider(),
-            "depth": widgets.IntSlider(100, min=5, max=300, step=5, description="depth (L)"),
+            "depth": _integers("depth (L)", 100, 5, 300, 5),
+            "seed": _integers("seed", 0, 0, 20, 1),
         },
-        fan_figure,
-    )
-
-
-def tanh_figure(gain: float = 1.0, width: int = 256, depth: int = 100) -> tuple[Figure, str]:
-    """Draw the map q -> q' of tanh with its staircase, and the RMS by layer with the infinite-width line."""
-    figure, (left, right) = _new_figure(2)
-    stop = max(1.0, 1.1 * gain**2)
-    plotting.plot_cobweb(
-        lambda q: mean_field.length_map(q, activations.tanh, gain), min(gain**2, stop), 30, stop=stop, ax=left
-    )
-    left.set(xlabel="q in this layer", ylabel="q' in the next", title=f"The map at gain {gain:.2f}")
-    theory = np.sqrt(mean_field.second_moment_profile(activations.tanh, gain, depth))
-    rms = _networks(width, depth, activations.tanh, gain).rms
-    plotting.plot_signal(rms, theory, ax=right)
-    right.set(
-        ylabel="RMS of the layer",
-        title=f"{NETWORKS} networks of width {width}",
-        ylim=(min(1e-3, theory[-1] / 10), 2),
-    )
-    q = mean_field.fixed_point(activations.tanh, gain)
-    slope = np.sqrt(mean_field.chi_1(activations.tanh, gain, q))
-    return figure, (
-        f"Predicted RMS at layer {depth}: {theory[-1]:.4g}; measured median {np.median(rms[:, -1]):.4g}. "
-        f"Fixed point q* = {q:.4g}; there each layer multiplies a gradient by √χ₁ = {slope:.4g}."
+        drawings_forward.fan_figure,
     )
 
 
@@ -224,33 +134,9 @@ def tanh_demo() -> Demo:
         "Which gain keeps both the signal and the gradient of a deep tanh network alive?",
         {
             "gain": _slider("gain (√n × weight std)", 1.0, 0.5, 3.0, 0.05),
-            "depth": widgets.IntSlider(100, min=10, max=150, step=10, description="depth (L)"),
+            "depth": _integers("depth (L)", 100, 10, 150, 10),
         },
-        tanh_figure,
-    )
-
-
-def relu_figure(
-    gain: float = 1.0, negative_slope: float = 0.0, width: int = 512, depth: int = 50
-) -> tuple[Figure, str]:
-    """Draw the RMS by layer of (leaky) ReLU networks with Var(w) = gain**2 / width, and the predicted line.
-
-    The activation is homogeneous, so networks of every gain are those of gain 1 times gain**layer.
-    """
-    factor, layers = gain * np.sqrt((1 + negative_slope**2) / 2), np.arange(depth + 1)
-    rms = _networks(width, depth, activations.leaky_relu(negative_slope), 1.0).rms * gain**layers
-    figure, (ax,) = _new_figure()
-    plotting.plot_signal(rms, factor**layers, ax=ax)
-    ax.set(
-        ylabel="RMS of the layer",
-        title=f"Predicted: each layer multiplies the RMS by {factor:.3f}",
-        ylim=(1e-24, 1e24),
-        yticks=10.0 ** np.arange(-24, 25, 8),
-    )
-    return figure, (
-        f"Predicted factor per layer: gain × √((1 + a²)/2) = {factor:.4f}. RMS at layer {depth}: predicted "
-        f"{factor**depth:.3g}, measured median {np.median(rms[:, -1]):.3g}. (Finite width pulls the median "
-        f"below the prediction.)"
+        drawings_forward.tanh_figure,
     )
 
 
@@ -263,5 +149,196 @@ def relu_demo() -> Demo:
             "negative_slope": _slider("negative slope (a)", 0.0, 0.0, 1.0, 0.05),
             "width": _width_slider(),
         },
-        relu_figure,
+        drawings_forward.relu_figure,
+    )
+
+
+def pyramid_demo() -> Demo:
+    """Find how uneven widths must be for a choice of fan to lose signal and gradient together."""
+    return Demo(
+        "How uneven may widths be before a choice of fan has lost nine tenths of both signal and gradient?",
+        {
+            "shape": _choice("shape of the network", drawings_training.SHAPES, "narrowing"),
+            "mode": _choice("He's variance: 2 over", drawings_training.MODES, "fan_avg"),
+            "ratio": widgets.FloatLogSlider(
+                4.0,
+                base=2,
+                min=0,
+                max=4,
+                step=0.5,
+                description="widest / narrowest (r)",
+                readout_format=".3g",
+            ),
+            "depth": _integers("depth (L)", 20, 2, 30, 2),
+        },
+        drawings_training.pyramid_figure,
+    )
+
+
+def first_loss_demo() -> Demo:
+    """Find the output bias that gives the lowest first loss for a last layer of a given gain."""
+    return Demo(
+        "Which output bias gives the lowest first loss, and when is it the class prior ln p?",
+        {
+            "gain": widgets.FloatLogSlider(
+                10**0.15,
+                base=10,
+                min=-2,
+                max=0.5,
+                step=0.05,
+                description="output gain (√n × std)",
+                readout_format=".3f",
+            ),
+            "share": _slider("share of one class (p)", 0.7, 0.01, 0.99, 0.01),
+            "classes": _integers("classes (K)", 10, 2, 10, 1),
+        },
+        drawings_training.first_loss_figure,
+    )
+
+
+def first_step_demo() -> Demo:
+    """Find the scales of weights that one step of an optimizer can improve, and how depth narrows them."""
+    return Demo(
+        "Which multiples of He's weights lose 1 % of the loss in one step, and which of them at any depth?",
+        {
+            "hidden": _integers("hidden layers (H)", 4, 1, 20, 1),
+            "rate": widgets.FloatLogSlider(
+                0.1,
+                base=10,
+                min=-4,
+                max=1,
+                step=0.25,
+                description="learning rate (η)",
+                readout_format=".2g",
+            ),
+            "optimizer": _choice("optimizer", drawings_training.OPTIMIZERS, "SGD"),
+        },
+        drawings_training.first_step_figure,
+    )
+
+
+def pair_demo() -> Demo:
+    """Find the gain at which two like and two unlike inputs stay apart for 50 layers."""
+    return Demo(
+        "Which gain lets a network of 50 layers still tell twins from strangers?",
+        {
+            "activation": _choice("activation (φ)", ["tanh", "ReLU"], "tanh"),
+            "gain": _slider("gain (σ_w = √n × std)", 2.0, 0.7, 3.0, 0.01),
+            "bias_std": _slider("bias std (σ_b)", 0.2, 0.0, 1.0, 0.05),
+            "depth": _integers("depth (L)", 50, 10, drawings_theory.PAIR_DEPTH, 10),
+        },
+        drawings_theory.pair_figure,
+    )
+
+
+def product_demo() -> Demo:
+    """Find the depth at which a product of Gaussian matrices has lost half of all directions."""
+    return Demo(
+        "After how many Gaussian layers is half of all directions lost, and does width help?",
+        {
+            "weights": _choice("weights (W)", ["orthogonal", "Gaussian"], "Gaussian"),
+            "width": widgets.SelectionSlider(options=(8, 16, 32, 64), value=32, description="width (n)"),
+            "depth": _integers("depth (L)", 5, 1, drawings_theory.PRODUCT_DEPTH, 1),
+        },
+        drawings_theory.product_figure,
+    )
+
+
+def gradient_demo() -> Demo:
+    """Find the residual branch that roughens the gradient no more than one plain layer does."""
+    architectures = ["plain", "normalized", "looks-linear", "residual"]
+    return Demo(
+        "How small must residual branches be to roughen the gradient less than one plain layer does?",
+        {
+            "architecture": _choice("architecture", architectures, "residual"),
+            "branch": _slider("residual branch × (β)", 1.0, 0.02, 2.0, 0.02),
+            "depth": _integers("depth (L)", 24, 1, drawings_theory.CIRCLE_DEPTH, 1),
+        },
+        drawings_theory.gradient_figure,
+    )
+
+
+def length_demo() -> Demo:
+    """Find how exactly the gain must be hit for 10,000 layers, and which weights allow it."""
+    laws = ["delta-orthogonal", "flattened orthogonal", "Gaussian"]
+    return Demo(
+        "How exactly must the gain be hit for 10,000 layers, and which weights allow it?",
+        {
+            "weights": _choice("weights (W)", laws, "Gaussian"),
+            "gain": widgets.FloatSlider(
+                1.0,
+                min=0.98,
+                max=1.04,
+                step=0.0001,
+                description="gain (σ_w = √fan_in × std)",
+                readout_format=".4f",
+            ),
+            "width": widgets.SelectionSlider(
+                options=(16, 64, 256, 1024, 4096, 16384), value=64, description="units or channels (n)"
+            ),
+            "depth": widgets.FloatLogSlider(
+                10_000, base=10, min=1, max=4, step=0.1, description="depth (L)", readout_format=",.0f"
+            ),
+        },
+        drawings_theory.length_figure,
+    )
+
+
+def norm_demo() -> Demo:
+    """Find how many layers of batch norm the gradient survives, and what a larger batch buys."""
+    return Demo(
+        "How many layers with batch norm keep the gradient within a factor of 100, and do more images help?",
+        {
+            "norm": _choice("norm", tuple(drawings_architectures.NORMS), "batch norm"),
+            "batch": _integers("images in the batch (B)", 8, 6, 32, 1),
+            "depth": _integers("depth (L)", 50, 5, 50, 1),
+        },
+        drawings_architectures.norm_figure,
+    )
+
+
+def stream_demo() -> Demo:
+    """Find the branch scale that a residual stream of L blocks needs, with and without norms."""
+    return Demo(
+        "Which branch scale keeps the stream of L blocks, and its input's share, within a factor of ten?",
+        {
+            "scale": widgets.FloatLogSlider(
+                1.0, base=10, min=-2, max=0, step=0.02, description="branch scale (s)", readout_format=".3f"
+            ),
+            "blocks": _integers("blocks (L)", 48, 4, 96, 4),
+            "norm": _choice("norm", drawings_architectures.STREAMS, "no norm"),
+            "width": _width_slider(),
+        },
+        drawings_architectures.stream_figure,
+    )
+
+
+def pruning_demo() -> Demo:
+    """Find how few links a unit needs, and what must happen to those that remain."""
+    return Demo(
+        "How few links per unit keep the signal of ten ReLU layers within a factor of ten?",
+        {
+            "removed": _choice("weights removed", drawings_architectures.PRUNINGS, "the smallest"),
+            "others": _choice("weights that remain", ("as they are", "rescaled"), "as they are"),
+            "kept": widgets.FloatLogSlider(
+                0.1, base=10, min=-1.7, max=0, step=0.05, description="share kept (p)", readout_format=".3f"
+            ),
+        },
+        drawings_architectures.pruning_figure,
+    )
+
+
+def gain_demo() -> Demo:
+    """Find the rule, if there is one, that keeps signal and gradient of fifty layers alive."""
+    return Demo(
+        "Which rule keeps your activation's signal and gradient within a factor of 30 for fifty layers?",
+        {
+            "activation": _choice("activation (φ)", tuple(drawings_architectures.ACTIVATIONS), "GELU"),
+            "rule": _choice("rule for the gain (g)", drawings_architectures.RULES, "He: √2"),
+            "depth": _integers("depth (L)", 50, 5, 50, 1),
+            "width": widgets.SelectionSlider(
+                options=drawings_architectures.GAIN_WIDTHS, value=128, description="width (n)"
+            ),
+        },
+        drawings_architectures.gain_figure,
     )

@@ -8,6 +8,8 @@ expectation; `log_second_moment_law` gives the first correction at finite width.
 
 Slopes, and c* and the depth scales that rest on them, assume that phi is continuous: where phi jumps, the
 true slope has a part that the derivative does not show.
+
+SciPy takes longer to import than most of this takes to compute, so the three functions that need it do that.
 """
 
 import math
@@ -18,9 +20,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq
-from scipy.optimize.elementwise import find_root
-from scipy.special import binom, digamma, gammaln, polygamma
 
 from course_utils.activations import Activation, check_element_wise, linear, relu
 
@@ -57,6 +56,11 @@ def _rule(breaks: NDArray, halved: bool) -> tuple[NDArray, NDArray]:
     return z, weights * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
 
 
+@lru_cache
+def _rule_at_zero(halved: bool) -> tuple[NDArray, NDArray]:
+    return _rule(np.zeros(1), halved)
+
+
 def _evaluate(function: Function, z: NDArray) -> NDArray:
     """Return function(z), having made sure that it is an element-wise function of a tensor."""
     try:
@@ -80,9 +84,9 @@ def _expectation(
     if mean.any() or np.any(kinks):
         with np.errstate(divide="ignore", invalid="ignore"):
             breaks = (np.asarray(kinks, dtype=float) - mean[..., None]) / std[..., None]
+        nodes, weights = _rule(breaks, halved)
     else:
-        breaks = np.zeros(1)  # the kink at 0 stays there for every std: one rule for all
-    nodes, weights = _rule(breaks, halved)
+        nodes, weights = _rule_at_zero(halved)  # the kink at 0 stays there for every std
     values = _evaluate(function, mean[..., None] + std[..., None] * nodes)
     return values @ weights if weights.ndim == 1 else (values * weights).sum(axis=-1)
 
@@ -300,6 +304,7 @@ def _growth(activation: Activation, gain: NDArray, bias_std: NDArray, q: NDArray
 
 def _root(activation: Activation, gain: NDArray, bias_std: NDArray, low: NDArray, high: NDArray) -> NDArray:
     """Return the fixed point between `low` and `high`, element by element."""
+    from scipy.optimize.elementwise import find_root
 
     def growth(log_q: NDArray, gain: NDArray, bias_std: NDArray) -> NDArray:
         return np.log(length_map(np.exp(log_q), activation, gain, bias_std)) - log_q
@@ -394,6 +399,8 @@ def correlation_fixed_point(activation: Activation, gain: float, bias_std: float
 
     Raises: ValueError as `fixed_point`.
     """
+    from scipy.optimize import brentq
+
     q = _settled_q(activation, gain, bias_std)
     excess = _correlation_slope(activation, gain, bias_std, q, 1.0) - 1
     if excess < _CRITICAL:
@@ -502,7 +509,7 @@ def product_moment(depth: int, k: int) -> float:
 
     binom((L + 1) k, k) / (L k + 1); the mean of s**2 is 1, its variance L.
     """
-    return float(binom((depth + 1) * k, k) / (depth * k + 1))
+    return math.comb((depth + 1) * k, k) / (depth * k + 1)
 
 
 def product_law(depth: int, points: int = 2000) -> tuple[NDArray, NDArray, NDArray]:
@@ -561,6 +568,8 @@ def exact_log_growth(activation: Activation, gain: float, width: int) -> tuple[f
 
     Raises: ValueError for other activations, whose growth depends on m.
     """
+    from scipy.special import digamma, gammaln, polygamma
+
     if activation is linear:
         active, probability = np.array([width]), np.array([1.0])
     elif activation is relu:

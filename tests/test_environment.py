@@ -13,7 +13,13 @@ PYPROJECT, PINS, CONDA = (
     (ROOT / name).read_text(encoding="utf-8")
     for name in ("pyproject.toml", "requirements.txt", "environment.yml")
 )
-CONDA_NAMES = {"matplotlib": "matplotlib-base", "torch": "pytorch"}  # elsewhere conda-forge uses PyPI's name
+# Elsewhere conda-forge uses PyPI's name.
+CONDA_NAMES = {
+    "jupyterlab-rise": "jupyterlab_rise",
+    "matplotlib": "matplotlib-base",
+    "playwright": "playwright-python",
+    "torch": "pytorch",
+}
 
 
 def python_range(pyproject: str) -> Requirement:

@@ -33,7 +33,13 @@ ARROWS = {
     "patients": {"initializers"},
     "exercises": {"diagnosis", "patients"},
 }
-ARROWS["demos"] = set(ARROWS) - {"__init__"}
+EVERYTHING = set(ARROWS) - {"__init__"}
+DRAWINGS = {f"drawings_{name}" for name in ("forward", "training", "theory", "architectures")}
+ARROWS |= {name: EVERYTHING for name in DRAWINGS}
+ARROWS["demos"] = EVERYTHING | DRAWINGS
+ARROWS["live_training"] = EVERYTHING
+ARROWS["live_drawing"] = EVERYTHING | {"live_training"}
+ARROWS["playground"] = EVERYTHING | {"live_training", "live_drawing", "demos"}
 
 # Calls that draw from or set a generator that nobody passed in.
 TORCH_STATE = re.compile(r"torch\.((random|cuda)\.)?(manual_seed|seed|set_rng_state|fork_rng)(_all)?")
@@ -63,8 +69,8 @@ def import_complaints(module: str, source: str) -> list[str]:
         top, *rest = name.split(".")
         if top == "course_utils" and (not rest or rest[0] not in ARROWS[module]):
             complaints.append(f"{module} may not import {name}")
-        if top == "ipywidgets" and module != "demos":
-            complaints.append(f"only demos imports ipywidgets, not {module}")
+        if top == "ipywidgets" and module not in ("demos", "playground"):
+            complaints.append(f"only demos and playground import ipywidgets, not {module}")
         if top == "random":
             complaints.append(f"{module} imports the global generator of `random`")
     return complaints

@@ -1,0 +1,37 @@
+"""What the tests of the demos' drawings share: reading lines and sentences, and planting faults in them."""
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import ArrayLike
+
+Check = Callable[[Figure, str], None]
+
+
+def check_numbers(sentence: str, *expected: str) -> None:
+    """Assert that each of the `expected` numbers stands in the sentence."""
+    found = re.findall(r"-?\d[\d,]*(?:\.\d+)?(?:e[+-]\d+)?", sentence)
+    assert [text for text in expected if text not in found] == []
+
+
+def check_line(line: Line2D, y: ArrayLike, x: ArrayLike | None = None) -> None:
+    """Assert that the line has the ordinates `y`, and the abscissae `x` if given."""
+    np.testing.assert_allclose(line.get_ydata(), y, rtol=1e-6, atol=1e-12)
+    if x is not None:
+        np.testing.assert_allclose(line.get_xdata(), x, rtol=1e-6)
+
+
+def check_faults_are_caught(check: Check, figure: Figure, sentence: str) -> None:
+    """Assert that `check` fails when a line is off by 1 %, and when the sentence has lost digits."""
+    for line in (line for ax in figure.axes for line in ax.lines):
+        right = np.array(line.get_ydata())
+        line.set_ydata(1.01 * right)
+        with pytest.raises(AssertionError):
+            check(figure, sentence)
+        line.set_ydata(right)
+    with pytest.raises(AssertionError):
+        check(figure, re.sub(r"\d\b", "", sentence))
