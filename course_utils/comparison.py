@@ -15,6 +15,13 @@ class Estimate(NamedTuple):
     value: float
     standard_error: float
 
+    def __format__(self, spec: str) -> str:
+        """Return "value ± standard error", both in this format; without one, with two digits of the error."""
+        if not spec:
+            digits = 1 - math.floor(math.log10(self.standard_error)) if self.standard_error else 6
+            spec = f".{max(0, digits)}f"
+        return f"{self.value:{spec}} ± {self.standard_error:{spec}}"
+
 
 def _samples(samples: ArrayLike) -> np.ndarray:
     flat = np.asarray(samples, dtype=float).ravel()

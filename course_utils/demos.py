@@ -79,8 +79,19 @@ class Demo(widgets.VBox):
         self.redraw()
 
 
-def _slider(label: str, value: float, low: float, high: float, step: float) -> widgets.FloatSlider:
-    return widgets.FloatSlider(value, min=low, max=high, step=step, description=label)
+def _slider(
+    label: str, value: float, low: float, high: float, step: float, readout: str = ".2f"
+) -> widgets.FloatSlider:
+    return widgets.FloatSlider(value, min=low, max=high, step=step, description=label, readout_format=readout)
+
+
+def _log_slider(
+    label: str, value: float, low: float, high: float, step: float, readout: str, base: int = 10
+) -> widgets.FloatLogSlider:
+    """Return a slider whose logarithm goes from `low` to `high` in steps of `step`."""
+    return widgets.FloatLogSlider(
+        value, base=base, min=low, max=high, step=step, description=label, readout_format=readout
+    )
 
 
 def _integers(label: str, value: int, low: int, high: int, step: int) -> widgets.IntSlider:
@@ -91,8 +102,13 @@ def _choice(label: str, options: Sequence[str], value: str) -> widgets.Dropdown:
     return widgets.Dropdown(options=options, value=value, description=label)
 
 
+def _one_of(label: str, options: Sequence[int], value: int) -> widgets.SelectionSlider:
+    slider = widgets.SelectionSlider(options=options, value=value, description=label)
+    return slider.add_class("course-no-typing")
+
+
 def _width_slider() -> widgets.SelectionSlider:
-    return widgets.SelectionSlider(options=WIDTHS, value=512, description="width (n)")
+    return _one_of("width (n)", WIDTHS, 512)
 
 
 def explosion_demo() -> Demo:
@@ -100,15 +116,7 @@ def explosion_demo() -> Demo:
     return Demo(
         "At which weight standard deviation do 100 layers neither explode nor vanish?",
         {
-            "weight_std": widgets.FloatLogSlider(
-                1.0,
-                base=10,
-                min=-2.5,
-                max=0.5,
-                step=0.025,
-                description="weight std (σ)",
-                readout_format=".4f",
-            ),
+            "weight_std": _log_slider("weight std (σ)", 1.0, -2.5, 0.5, 0.025, ".4f"),
             "width": _width_slider(),
         },
         drawings_forward.explosion_figure,
@@ -160,15 +168,7 @@ def pyramid_demo() -> Demo:
         {
             "shape": _choice("shape of the network", drawings_training.SHAPES, "narrowing"),
             "mode": _choice("He's variance: 2 over", drawings_training.MODES, "fan_avg"),
-            "ratio": widgets.FloatLogSlider(
-                4.0,
-                base=2,
-                min=0,
-                max=4,
-                step=0.5,
-                description="widest / narrowest (r)",
-                readout_format=".3g",
-            ),
+            "ratio": _log_slider("widest / narrowest (r)", 4.0, 0, 4, 0.5, ".3g", base=2),
             "depth": _integers("depth (L)", 20, 2, 30, 2),
         },
         drawings_training.pyramid_figure,
@@ -180,15 +180,7 @@ def first_loss_demo() -> Demo:
     return Demo(
         "Which output bias gives the lowest first loss, and when is it the class prior ln p?",
         {
-            "gain": widgets.FloatLogSlider(
-                10**0.15,
-                base=10,
-                min=-2,
-                max=0.5,
-                step=0.05,
-                description="output gain (√n × std)",
-                readout_format=".3f",
-            ),
+            "gain": _log_slider("output gain (√n × std)", 10**0.15, -2, 0.5, 0.05, ".3f"),
             "share": _slider("share of one class (p)", 0.7, 0.01, 0.99, 0.01),
             "classes": _integers("classes (K)", 10, 2, 10, 1),
         },
@@ -202,15 +194,7 @@ def first_step_demo() -> Demo:
         "Which multiples of He's weights lose 1 % of the loss in one step, and which of them at any depth?",
         {
             "hidden": _integers("hidden layers (H)", 4, 1, 20, 1),
-            "rate": widgets.FloatLogSlider(
-                0.1,
-                base=10,
-                min=-4,
-                max=1,
-                step=0.25,
-                description="learning rate (η)",
-                readout_format=".2g",
-            ),
+            "rate": _log_slider("learning rate (η)", 0.1, -4, 1, 0.25, ".2g"),
             "optimizer": _choice("optimizer", drawings_training.OPTIMIZERS, "SGD"),
         },
         drawings_training.first_step_figure,
@@ -237,7 +221,7 @@ def product_demo() -> Demo:
         "After how many Gaussian layers is half of all directions lost, and does width help?",
         {
             "weights": _choice("weights (W)", ["orthogonal", "Gaussian"], "Gaussian"),
-            "width": widgets.SelectionSlider(options=(8, 16, 32, 64), value=32, description="width (n)"),
+            "width": _one_of("width (n)", (8, 16, 32, 64), 32),
             "depth": _integers("depth (L)", 5, 1, drawings_theory.PRODUCT_DEPTH, 1),
         },
         drawings_theory.product_figure,
@@ -265,20 +249,9 @@ def length_demo() -> Demo:
         "How exactly must the gain be hit for 10,000 layers, and which weights allow it?",
         {
             "weights": _choice("weights (W)", laws, "Gaussian"),
-            "gain": widgets.FloatSlider(
-                1.0,
-                min=0.98,
-                max=1.04,
-                step=0.0001,
-                description="gain (σ_w = √fan_in × std)",
-                readout_format=".4f",
-            ),
-            "width": widgets.SelectionSlider(
-                options=(16, 64, 256, 1024, 4096, 16384), value=64, description="units or channels (n)"
-            ),
-            "depth": widgets.FloatLogSlider(
-                10_000, base=10, min=1, max=4, step=0.1, description="depth (L)", readout_format=",.0f"
-            ),
+            "gain": _slider("gain (√fan_in × std)", 1.0, 0.98, 1.04, 0.0001, ".4f"),
+            "width": _one_of("units or channels (n)", (16, 64, 256, 1024, 4096, 16384), 64),
+            "depth": _log_slider("depth (L)", 10_000, 1, 4, 0.1, ",.0f"),
         },
         drawings_theory.length_figure,
     )
@@ -290,7 +263,7 @@ def norm_demo() -> Demo:
         "How many layers with batch norm keep the gradient within a factor of 100, and do more images help?",
         {
             "norm": _choice("norm", tuple(drawings_architectures.NORMS), "batch norm"),
-            "batch": _integers("images in the batch (B)", 8, 6, 32, 1),
+            "batch": _integers("images per batch (B)", 8, 6, 32, 1),
             "depth": _integers("depth (L)", 50, 5, 50, 1),
         },
         drawings_architectures.norm_figure,
@@ -302,9 +275,7 @@ def stream_demo() -> Demo:
     return Demo(
         "Which branch scale keeps the stream of L blocks, and its input's share, within a factor of ten?",
         {
-            "scale": widgets.FloatLogSlider(
-                1.0, base=10, min=-2, max=0, step=0.02, description="branch scale (s)", readout_format=".3f"
-            ),
+            "scale": _log_slider("branch scale (s)", 1.0, -2, 0, 0.02, ".3f"),
             "blocks": _integers("blocks (L)", 48, 4, 96, 4),
             "norm": _choice("norm", drawings_architectures.STREAMS, "no norm"),
             "width": _width_slider(),
@@ -320,9 +291,7 @@ def pruning_demo() -> Demo:
         {
             "removed": _choice("weights removed", drawings_architectures.PRUNINGS, "the smallest"),
             "others": _choice("weights that remain", ("as they are", "rescaled"), "as they are"),
-            "kept": widgets.FloatLogSlider(
-                0.1, base=10, min=-1.7, max=0, step=0.05, description="share kept (p)", readout_format=".3f"
-            ),
+            "kept": _log_slider("share kept (p)", 0.1, -1.7, 0, 0.05, ".3f"),
         },
         drawings_architectures.pruning_figure,
     )
@@ -336,9 +305,7 @@ def gain_demo() -> Demo:
             "activation": _choice("activation (φ)", tuple(drawings_architectures.ACTIVATIONS), "GELU"),
             "rule": _choice("rule for the gain (g)", drawings_architectures.RULES, "He: √2"),
             "depth": _integers("depth (L)", 50, 5, 50, 1),
-            "width": widgets.SelectionSlider(
-                options=drawings_architectures.GAIN_WIDTHS, value=128, description="width (n)"
-            ),
+            "width": _one_of("width (n)", drawings_architectures.GAIN_WIDTHS, 128),
         },
         drawings_architectures.gain_figure,
     )

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
@@ -22,42 +21,19 @@ from course_utils.activations import Activation
 
 
 def _shade(ax: Axes, factor: float, end: float = 0.99) -> None:
-    """Shade what is within a factor of 1, and say so at its upper edge: the text ends at the share `end`."""
+    """Shade 1 / factor to factor and name it: the name ends at the share `end` of the axis."""
     ax.axhspan(1 / factor, factor, color=plotting.GREY, alpha=0.12, linewidth=0)
     text, place = f"within a factor of {factor:g}", ax.get_yaxis_transform()
     ax.text(end, factor, text, ha="right", va="bottom", color=plotting.GREY, transform=place)
-
-
-def _log_layers(ax: Axes) -> None:
-    ax.set(yscale="log", xlabel="layer (l)")
-    ax.minorticks_off()
-    ax.yaxis.set_major_formatter(LogFormatter())  # plain text, several times as fast as mathtext
 
 
 def _whole_layers(ax: Axes) -> None:
     ax.xaxis.get_major_locator().set_params(integer=True)
 
 
-def _draw_samples(
-    ax: Axes, x: NDArray, samples: NDArray, middle: NDArray, theory: NDArray, color: str, marker: str
-) -> None:
-    """Draw the central 95 % of samples (networks, layers), their median or mean, `middle`, and the theory."""
-    every = max(1, len(x) // 12)
-    low, high = np.percentile(samples, [2.5, 97.5], axis=0)
-    ax.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
-    ax.plot(x[::every], middle[::every], marker, color=color)
-    ax.plot(x, theory, "k--", linewidth=1.5)
-
-
 def _power(log10: float) -> str:
     """Return 10**log10 as text: three digits, or a power of ten where that is easier to read."""
-    return f"{10**log10:.3g}" if abs(log10) < 4 else f"10^{log10:.1f}"
-
-
-def _with_error(estimate: comparison.Estimate) -> str:
-    """Return value ± standard error, with as many digits as the error supports."""
-    digits = 1 - math.floor(math.log10(max(estimate.standard_error, 1e-6)))
-    return f"{estimate.value:.{max(0, digits)}f} ± {estimate.standard_error:.{max(0, digits)}f}"
+    return f"{10**log10:.3g}" if abs(log10) < 3 else f"10^{log10:.1f}"
 
 
 # Notebook 12: the gradient of normalized layers.
@@ -146,7 +122,7 @@ def norm_figure(norm: str = "batch norm", batch: int = 8, depth: int = 50) -> tu
     ax.set(
         ylabel="RMS of gradient / last layer's",
         ylim=(0.05, max(1e3, 20 * theory[0])),
-        title=f"Predicted over {depth} layers: the gradient grows by {_power(math.log10(theory[0]))}",
+        title=f"Predicted over {depth} layers: the gradient is multiplied by {_power(math.log10(theory[0]))}",
     )
     return figure, _norm_sentence(norm, batch, theory, measured[:, 0])
 
@@ -160,7 +136,7 @@ def _norm_sentence(norm: str, batch: int, theory: NDArray, first: NDArray) -> st
     return (
         f"{norm[0].upper()}{norm[1:]}{images}, {depth} layers: log10 of the gradient's RMS in the first over "
         f"that in the last is predicted to be {math.log10(theory[0]):.2f} at infinite width, and is "
-        f"{log.value:.2f} ± {log.standard_error:.2f} in {NORM_NETWORKS} networks of width {NORM_WIDTH}. "
+        f"{log:z.2f} in {NORM_NETWORKS} networks of width {NORM_WIDTH}. "
         f"Predicted to be within a factor of 100: {layers}."
     )
 
@@ -226,8 +202,10 @@ def stream_figure(
     figure, (ax,) = plotting.new_figure()
     plotting.plot_signal(moments, theory, ax=ax)
     # Means, because unrelated directions have a skewed share in common.
-    k, middle = np.arange(branches + 1), shares.mean(axis=0)
-    _draw_samples(ax, k, shares, middle, share_theory, plotting.ORANGE, "s")
+    k, every = np.arange(branches + 1), max(1, (branches + 1) // 12)
+    style = {"every": every, "color": plotting.ORANGE, "marker": "s"}
+    plotting.plot_samples(k, shares, ax=ax, center=np.mean, **style)
+    ax.plot(k, share_theory, "k--", linewidth=1.5)
     _shade(ax, 10, end=0.48)  # beside, not on, the line of a stream that leaves the band
     _whole_layers(ax)
     ax.text(0.02, 0.92, "● stream (mₖ)", color=plotting.BLUE, transform=ax.transAxes)
@@ -247,18 +225,19 @@ def _stream_sentence(
 ) -> str:
     log, share = comparison.median_of(np.log10(moments[:, -1])), comparison.mean_of(shares[:, -1])
     stream = f"log10 of its second moment is predicted to be {math.log10(theory[-1]):.3f}; the median of "
-    stream += f"{STREAM_NETWORKS} networks is {_with_error(log)}"
+    stream += f"{STREAM_NETWORKS} networks is {log}"
     size_kept, input_kept = theory[-1] <= 10, share_theory[-1] >= 0.1
     verdict = {
-        (True, True): "Both are within a factor of ten.",
-        (True, False): "The stream is within a factor of ten; its input's share is not.",
-        (False, True): "The input's share is within a factor of ten; the stream is not.",
-        (False, False): "Neither is within a factor of ten.",
+        (True, True): "both",
+        (True, False): "the stream only",
+        (False, True): "its input's share only",
+        (False, False): "neither",
     }[size_kept, input_kept]
     return (
         f"The stream after {len(theory) - 1} branches: "
         f"{'the norm sets its second moment to 1' if norm == 'post-norm' else stream}. Share of its input: "
-        f"predicted {share_theory[-1]:.3g}, measured mean {_with_error(share)}. {verdict}"
+        f"predicted {share_theory[-1]:.3g}, measured mean {share}. Predicted to "
+        f"be within a factor of ten: {verdict}."
     )
 
 
@@ -346,9 +325,10 @@ def pruning_figure(
     if variance is not None:
         for k in (-1.96, 1.96):
             ax.plot(layers, theory * np.exp(k * np.sqrt(variance) - variance / 2), "k:")
-    _log_layers(ax)
+    plotting.use_log_axis(ax)
     _shade(ax, 10)
     ax.set(
+        xlabel="layer (l)",
         ylabel="second moment (m)",
         ylim=(min(0.02, theory[-1] / 30), max(50, theory[-1] ** -0.2)),
         title=f"{100 * kept:.3g} % of the weights, {kept * PRUNED_WIDTH:.3g} links a unit: "
@@ -365,8 +345,8 @@ def _pruning_sentence(theory: float, variance: NDArray | None, last: NDArray) ->
         noise = f"predicted {math.sqrt(variance[-1]):.2f} (95 % dotted),"
     return (
         f"Predicted mean of m after {PRUNED_LAYERS} layers: {theory:.3g}. "
-        f"{PRUNED_NETWORKS} networks of width {PRUNED_WIDTH} have {_with_error(mean)} times that. "
-        f"Standard deviation of ln m over networks: {noise} measured {_with_error(spread)}."
+        f"{PRUNED_NETWORKS} networks of width {PRUNED_WIDTH} have {mean} times that. "
+        f"Standard deviation of ln m over networks: {noise} measured {spread}."
     )
 
 
@@ -478,14 +458,23 @@ def gain_figure(
     theory = q[:depth] / q[0], np.append(np.cumprod(chi[: depth - 1][::-1])[::-1], 1.0)
     figure, (ax,) = plotting.new_figure()
     layers, medians = np.arange(1, depth + 1), (np.median(signal, axis=0), np.median(gradient, axis=0))
-    _draw_samples(ax, layers, signal, medians[0], theory[0], plotting.BLUE, "o")
-    _draw_samples(ax, layers, gradient, medians[1], theory[1], plotting.ORANGE, "s")
-    _log_layers(ax)
+    every = max(1, depth // 12)
+    for samples, law, color, marker in (
+        (signal, theory[0], plotting.BLUE, "o"),
+        (gradient, theory[1], plotting.ORANGE, "s"),
+    ):
+        plotting.plot_samples(layers, samples, ax=ax, every=every, color=color, marker=marker)
+        ax.plot(layers, law, "k--", linewidth=1.5)
+    plotting.use_log_axis(ax)
     _shade(ax, PROMISE)
     _whole_layers(ax)
     ends = np.concatenate([*theory, *medians])
     bottom = min(1e-3, ends.min() / 10)
-    ax.set(ylabel="second moment, relative", ylim=(bottom, max(3e3, 10 * ends.max(), bottom**-0.25)))
+    ax.set(
+        xlabel="layer (l)",
+        ylabel="second moment, relative",
+        ylim=(bottom, max(3e3, 10 * ends.max(), bottom**-0.25)),
+    )
     for height, text, color in ((0.92, "● signal (q)", plotting.BLUE), (0.85, "■ gradient", plotting.ORANGE)):
         ax.text(0.45, height, text, color=color, transform=ax.transAxes)
     kept, within = _layers_kept(q, chi), _within(signal[:, -1], gradient[:, 0])
@@ -517,8 +506,8 @@ def _about_the_rule(activation: str, rule: str) -> str:
 def _gain_sentence(theory: tuple[NDArray, NDArray], signal: NDArray, gradient: NDArray) -> str:
     parts = []
     for name, law, samples in (("signal", theory[0][-1], signal), ("gradient", theory[1][0], gradient)):
-        log = _with_error(comparison.median_of(np.log10(samples)))
-        parts.append(f"{name} predicted {math.log10(law):.2f}, median {log}")
+        log = comparison.median_of(np.log10(samples))
+        parts.append(f"{name} predicted {math.log10(law):z.2f}, median {log}")
     return (
         f"log10 of the factor over {len(theory[0])} layers: {'; '.join(parts)}. "
         f"{_within(signal, gradient)} of {GAIN_NETWORKS} networks keep both within a factor of 30."

@@ -12,16 +12,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from course_utils import activations, comparison, mean_field, plotting, propagation
-from course_utils.activations import Activation
 
 NETWORKS = 50
-MAX_DEPTH = 150
+MAX_DEPTH, TANH_WIDTH = 150, 256
 FLOAT32 = torch.finfo(torch.float32)
-
-
-def _networks(width: int, depth: int, activation: Activation, gain: float) -> propagation.Profile:
-    """Return NETWORKS networks from one seed, so that a slider changes the setting and not the luck."""
-    return propagation.norm_chain(NETWORKS, width, depth, activation, gain, np.random.default_rng(0))
 
 
 def _median_and_range(values: NDArray) -> str:
@@ -36,7 +30,8 @@ def explosion_figure(weight_std: float = 1.0, width: int = 512, depth: int = 100
     """
     factor = np.sqrt(width) * weight_std
     layers = np.arange(depth + 1)
-    unit = np.log10(_networks(width, depth, activations.linear, 1.0).rms)
+    rng = np.random.default_rng(0)  # the same at every setting: a slider changes that, and not the luck
+    unit = np.log10(propagation.norm_chain(NETWORKS, width, depth, activations.linear, 1.0, rng).rms)
     figure, (ax,) = plotting.new_figure()
     low, median, high = np.percentile(unit + layers * np.log10(factor), [2.5, 50, 97.5], axis=0)
     ax.fill_between(layers, low, high, color=plotting.BLUE, alpha=0.2, label=f"95 % of {NETWORKS} networks")
@@ -52,12 +47,12 @@ def explosion_figure(weight_std: float = 1.0, width: int = 512, depth: int = 100
         xlabel="layer (l)",
         ylabel="log10 of RMS",
         ylim=(-75, 60),
-        title=f"Each layer multiplies by {factor:.3g}",
+        title=f"Predicted: each layer multiplies the RMS by {factor:.3g}",
     )
     ax.legend(loc="upper left" if factor < 1 else "lower left")
     return figure, (
-        f"{_float32_sentence(factor, depth)} Measured over {NETWORKS} networks: 10^{median[-1]:.1f}, "
-        f"95 % between 10^{low[-1]:.1f} and 10^{high[-1]:.1f}."
+        f"{_float32_sentence(factor, depth)} Measured over {NETWORKS} networks: median 10^{median[-1]:z.1f}, "
+        f"95 % between 10^{low[-1]:z.1f} and 10^{high[-1]:z.1f}."
     )
 
 
@@ -69,7 +64,7 @@ def _float32_sentence(factor: float, depth: int) -> str:
     fate = f"leaves float32 in layer {np.ceil(layer):.0f}" if layer < depth else "is still within float32"
     return (
         f"Each layer is predicted to multiply the RMS by √n σ = {factor:.4g}. After layer {depth} that makes "
-        f"10^{depth * np.log10(factor):.1f}; the signal {fate}."
+        f"10^{depth * np.log10(factor):z.1f}; the signal {fate}."
     )
 
 
@@ -93,27 +88,27 @@ def fan_figure(width: int = 512, depth: int = 100, seed: int = 0) -> tuple[Figur
     spread, predicted = comparison.std_of(np.log(rms[:, -1])), np.sqrt(variance[-1]) / 2
     return figure, (
         f"Standard deviation of ln RMS at layer {depth}: predicted {predicted:.3f} (about √(L/2n)), measured "
-        f"over 1,000 networks {spread.value:.3f} ± {spread.standard_error:.3f}. Two networks in three "
+        f"over 1,000 networks {spread:.3f}. Two networks in three "
         f"lie within a factor {np.exp(predicted):.2f} of the median {np.exp(mean[-1] / 2):.2g}."
     )
 
 
-@lru_cache(maxsize=1)
-def _normals(width: int) -> NDArray:
-    return np.random.default_rng(0).standard_normal((MAX_DEPTH + 1, NETWORKS, width))
+@lru_cache
+def _normals() -> NDArray:
+    return np.random.default_rng(0).standard_normal((MAX_DEPTH + 1, NETWORKS, TANH_WIDTH))
 
 
-def _tanh_rms(width: int, depth: int, gain: float) -> NDArray:
+def _tanh_rms(depth: int, gain: float) -> NDArray:
     """Return the RMS of `propagation.norm_chain`, shape (networks, depth + 1); draw its numbers once."""
     rms, scale = np.empty((NETWORKS, depth + 1)), np.ones((NETWORKS, 1))
-    for layer, z in enumerate(_normals(width)[: depth + 1]):
+    for layer, z in enumerate(_normals()[: depth + 1]):
         h = np.tanh(scale * z) if layer else z
         rms[:, layer] = np.sqrt(np.mean(h**2, axis=1))
         scale = gain * rms[:, layer, None]
     return rms
 
 
-def tanh_figure(gain: float = 1.0, depth: int = 100, width: int = 256) -> tuple[Figure, str]:
+def tanh_figure(gain: float = 1.0, depth: int = 100) -> tuple[Figure, str]:
     """Draw the map q -> q' of tanh with its staircase, and the RMS by layer with the infinite-width line."""
     figure, (left, right) = plotting.new_figure(2)
     stop = max(1.0, 1.1 * gain**2)
@@ -122,11 +117,11 @@ def tanh_figure(gain: float = 1.0, depth: int = 100, width: int = 256) -> tuple[
     )
     left.set(xlabel="q in this layer", ylabel="q' in the next", title=f"The map at gain {gain:.2f}")
     theory = np.sqrt(mean_field.second_moment_profile(activations.tanh, gain, depth))
-    rms = _tanh_rms(width, depth, gain)
+    rms = _tanh_rms(depth, gain)
     plotting.plot_signal(rms, theory, ax=right)
     right.set(
         ylabel="RMS of the layer",
-        title=f"{NETWORKS} networks of width {width}",
+        title=f"{NETWORKS} networks of width {TANH_WIDTH}",
         ylim=(min(1e-3, theory[-1] / 10), 2),
     )
     q = mean_field.fixed_point(activations.tanh, gain)

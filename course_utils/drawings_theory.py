@@ -4,30 +4,18 @@ Each `*_figure` function turns the values of a demo's controls into a figure and
 and the measured numbers; it needs no browser.
 """
 
+import math
 from functools import lru_cache
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike, NDArray
-from scipy.special import digamma, ndtr, polygamma
+from numpy.typing import NDArray
 
 from course_utils import activations, comparison, mean_field, plotting
 from course_utils.activations import Activation
 
 NETWORKS = 50
-
-
-def _markers(ax: Axes, x: NDArray, samples: ArrayLike, marker: str, color: str) -> None:
-    """Draw the median of `samples` (networks, points) and the band that holds 95 % of them."""
-    low, median, high = np.percentile(samples, [2.5, 50, 97.5], axis=0)
-    ax.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
-    ax.plot(x, median, marker, color=color)
-
-
-def _layers(depth: int) -> str:
-    return "layer" if depth == 1 else "layers"
 
 
 # Notebook 08: two inputs on their way down.
@@ -50,11 +38,8 @@ def _measured_correlations(activation: Activation, gain: float, bias_std: float,
     weights and its bias, at any width. The pairs share these numbers, each has the exact law of a pair.
     """
     cosine = np.array([*PAIRS.values()])[:, None, None]
-    first, second, product = (
-        np.ones((NETWORKS, 1)),
-        np.ones((2, NETWORKS, 1)),
-        cosine * np.ones((NETWORKS, 1)),
-    )
+    first, second = np.ones((NETWORKS, 1)), np.ones((2, NETWORKS, 1))
+    product = cosine * first
     correlations = []
     for u, v in _pair_noise()[:depth]:
         q1, q2, q12 = (gain**2 * moment + bias_std**2 for moment in (first, second, product))
@@ -124,7 +109,7 @@ def pair_figure(
     figure, (ax,) = plotting.new_figure()
     shown = slice(None, None, max(1, depth // 12))
     for i, (marker, color) in enumerate((("o", plotting.BLUE), ("^", plotting.ORANGE))):
-        _markers(ax, layers[shown], measured[i][:, shown], marker, color)
+        plotting.plot_samples(layers[shown], measured[i][:, shown], ax=ax, color=color, marker=marker)
         ax.plot(layers, theory[i], "k--")
     ax.text(1, 1.25, "▲ twins, cosine 0.99", color=plotting.ORANGE)
     ax.text(depth, 1.25, "● strangers, cosine 0.6", color=plotting.BLUE, ha="right")
@@ -133,7 +118,8 @@ def pair_figure(
         side = "left" if limit < 0.6 * depth else "right"
         ax.text(limit, 1.09, " trains to about here ", color=plotting.GREY, ha=side)
     gap = theory[1, -1] - theory[0, -1]
-    phase = "Edge" if limit > 1000 else "Order" if chi < 1 else "Chaos"
+    above = "Chaos" if activation == "tanh" else "Explosion"  # ReLU's lengths grow, and inputs still merge
+    phase = "Edge" if limit > 1000 else "Order" if chi < 1 else above
     ax.set(
         xlabel="layer (l)",
         ylabel="correlation of two inputs (c)",
@@ -149,9 +135,9 @@ def _pair_sentence(depth: int, gap: float, measured: NDArray, chi: float, limit:
     reach = f"up to about {limit:.0f} layers" if limit < 1000 else "at every depth shown here"
     return (
         f"Correlation of the twins minus that of the strangers in layer {depth}: predicted {gap:.3f}, "
-        f"measured over {NETWORKS} networks of width {PAIR_WIDTH} {found.value:.3f} ± "
-        f"{found.standard_error:.3f}. Each layer multiplies a squared gradient by χ₁ = {chi:.3f}: by "
-        f"the rule ln(900) / |ln χ₁| the network trains {reach}."
+        f"measured over {NETWORKS} networks of width {PAIR_WIDTH} {found:.3f}. Each layer "
+        f"multiplies a squared gradient by χ₁ = {chi:.3f}: by the rule ln(900) / |ln χ₁| the network "
+        f"trains {reach}."
     )
 
 
@@ -191,6 +177,8 @@ def _deep_law(depth: int, width: int) -> NDArray:
 
     Source: Newman (1986): ln s_k grows per layer by half the mean of ln(chi2 / n), of n - k + 1 degrees.
     """
+    from scipy.special import digamma
+
     return depth * (digamma(np.arange(width, 0, -1) / 2) + np.log(2 / width)) / 2 / np.log(10)
 
 
@@ -210,7 +198,7 @@ def product_figure(weights: str = "Gaussian", width: int = 32, depth: int = 5) -
     shallow, deep = (0 * s[0] if rotation else law(depth, width) for law in (_shallow_law, _deep_law))
     figure, (ax,) = plotting.new_figure()
     share = (np.arange(width) + 0.5) / width
-    _markers(ax, share, s, "o", plotting.BLUE)
+    plotting.plot_samples(share, s, ax=ax)
     ax.plot(share, shallow, "k--")
     ax.plot(share, deep, "k:", linewidth=2)
     floor = np.median(s[:, 0]) - 3
@@ -218,13 +206,13 @@ def product_figure(weights: str = "Gaussian", width: int = 32, depth: int = 5) -
     free = {"x": 0.01, "va": "top"} if depth < 25 else {"x": 0.99, "va": "bottom", "ha": "right"}
     ax.text(y=floor, s="1,000 times below the largest", color=plotting.ORANGE, **free)
     ax.text(0.99, 2.4, "dashed: predicted for L ≪ n\ndotted: predicted for L ≫ n", ha="right", va="top")
-    found = comparison.mean_of(_usable(s))
+    found = comparison.mean_of(100 * _usable(s))
     ax.set(
         xlabel="share of directions (k/n), best first",
         ylabel="log10 of singular value (s)",
         xlim=(0, 1),
         ylim=(-9, 2.6),
-        title=f"{depth} {weights} {_layers(depth)}: {100 * found.value:.0f} % of the directions are usable",
+        title=f"{depth} {weights} layer{'s' * (depth > 1)}: {found.value:.0f} % of the directions are usable",
     )
     return figure, _product_sentence(len(s), found, shallow, deep)
 
@@ -233,8 +221,8 @@ def _product_sentence(count: int, found: comparison.Estimate, shallow: NDArray, 
     wide, far = (100 * _usable(law) for law in (shallow, deep))
     return (
         f"Directions that lose less than a factor of 1,000 against the best one: predicted {wide:.0f} % for "
-        f"L ≪ n and {far:.0f} % for L ≫ n; measured over {count} products {100 * found.value:.1f} ± "
-        f"{100 * found.standard_error:.1f} %. (What is below 10^-9 is not drawn.)"
+        f"L ≪ n and {far:.0f} % for L ≫ n; measured over {count} products {found:.1f} %. "
+        f"(What is below 10^-9 is not drawn.)"
     )
 
 
@@ -316,7 +304,7 @@ def gradient_figure(
     measured = _measured_gradients(architecture, branch, depth)
     angles = NEIGHBOURS * np.arange(POINTS // 2 + 1)
     figure, (ax,) = plotting.new_figure()
-    _markers(ax, angles, measured[:, : len(angles)], "o", plotting.BLUE)
+    plotting.plot_samples(angles, measured[:, : len(angles)], ax=ax)
     ax.plot(angles, theory[: len(angles)], "k--")
     ax.plot([0, 180], [1, 0], color=plotting.ORANGE, linewidth=1)
     ax.text(100, 0.46, "Brownian motion:\none plain layer", color=plotting.ORANGE)
@@ -326,7 +314,7 @@ def gradient_figure(
         ylabel="correlation of gradients (ρ)",
         xticks=range(0, 181, 45),
         ylim=(-0.15, 1.1),
-        title=f"{depth} {_layers(depth)}, {kind}: ρ = {theory[1]:.2f} for neighbours",
+        title=f"{depth} layer{'s' * (depth > 1)}, {kind}: ρ = {theory[1]:.2f} for neighbours",
     )
     return figure, _gradient_sentence(theory, measured)
 
@@ -335,9 +323,9 @@ def _gradient_sentence(theory: NDArray, measured: NDArray) -> str:
     near, right = (comparison.mean_of(measured[:, lag]) for lag in (1, POINTS // 4))
     return (
         f"Gradients of inputs {NEIGHBOURS} degrees apart: predicted ρ = {theory[1]:.3f}, measured over "
-        f"{CIRCLE_NETWORKS} networks of width {CIRCLE_WIDTH} {near.value:.3f} ± {near.standard_error:.3f} "
+        f"{CIRCLE_NETWORKS} networks of width {CIRCLE_WIDTH} {near:.3f} "
         f"(one plain layer: {1 - 2 / POINTS:.3f}). At a right angle: predicted "
-        f"{theory[POINTS // 4]:.3f}, measured {right.value:.3f} ± {right.standard_error:.3f} (0.500)."
+        f"{theory[POINTS // 4]:.3f}, measured {right:.3f} (0.500)."
     )
 
 
@@ -366,20 +354,24 @@ def _log_lengths(weights: str, width: int) -> NDArray:
 
 def _length_law(weights: str, width: int) -> tuple[float, float]:
     """Return mean and standard deviation of one layer's ln |h_l| / |h_l-1| at gain 1."""
-    half, all_nine = width / 2, TAPS * width / 2
+    from scipy.special import digamma, polygamma
+
     if weights == "Gaussian":
-        return (digamma(half) - np.log(half)) / 2, np.sqrt(polygamma(1, half)) / 2
+        growth, noise = mean_field.exact_log_growth(activations.linear, 1.0, width)
+        return growth / 2, np.sqrt(noise) / 2
     if weights == "flattened orthogonal":
+        half, all_nine = width / 2, TAPS * width / 2
         mean = np.log(TAPS) + digamma(half) - digamma(all_nine)
         return mean / 2, np.sqrt(polygamma(1, half) - polygamma(1, all_nine)) / 2
     return 0.0, 0.0
 
 
-def _share_within(factor: float, mean: float, std: float) -> float:
-    """Return the probability that N(mean, std**2) lies within ln(factor) of 0."""
+def _share_within_ten(mean: float, std: float) -> float:
+    """Return the probability that a log10 length with law N(mean, std**2) lies between -1 and 1."""
     if std == 0:
-        return float(abs(mean) <= np.log(factor))
-    return float(ndtr((np.log(factor) - mean) / std) - ndtr((-np.log(factor) - mean) / std))
+        return float(abs(mean) <= 1)
+    upper, lower = ((limit - mean) / (math.sqrt(2) * std) for limit in (1, -1))
+    return (math.erf(upper) - math.erf(lower)) / 2
 
 
 def length_figure(
@@ -396,7 +388,7 @@ def length_figure(
     growth, noise = _length_law(weights, width)
     mean, std = layers * (growth + np.log(gain)) / np.log(10), np.sqrt(layers) * noise / np.log(10)
     figure, (ax,) = plotting.new_figure()
-    _markers(ax, layers, measured, "o", plotting.BLUE)
+    plotting.plot_samples(layers, measured, ax=ax)
     ax.plot(layers, mean, "k--")
     for sign in (-1.96, 1.96):
         ax.plot(layers, mean + sign * std, "k:", linewidth=2)
@@ -411,15 +403,15 @@ def length_figure(
         ylim=(-1.1 * edge, 1.1 * edge),
         title=f"{weights.capitalize()}, gain {gain:.4f}: 10^{power:.1f} after {depth:,} layers",
     )
-    share = _share_within(10, mean[-1] * np.log(10), std[-1] * np.log(10))
+    share = _share_within_ten(mean[-1], std[-1])
     return figure, _length_sentence(depth, mean[-1], std[-1], share, measured[:, -1])
 
 
 def _length_sentence(depth: int, mean: float, std: float, share: float, measured: NDArray) -> str:
     found, within = comparison.mean_of(measured), int((np.abs(measured) <= 1).sum())
     return (
-        f"log10 of the length after {depth:,} layers: predicted {mean:.2f}, with a spread over networks of "
-        f"{std:.2f}; measured over {NETWORKS} networks {found.value:.2f} ± {found.standard_error:.2f}, "
+        f"log10 of the length after {depth:,} layers: predicted {mean:z.2f}, with a spread over networks of "
+        f"{std:.2f}; measured over {NETWORKS} networks {found:z.2f}, "
         f"spread {measured.std(ddof=1):.2f}. Within a factor of ten of where it began: predicted "
         f"{100 * share:.0f} % of the networks, measured {within} of {NETWORKS}."
     )

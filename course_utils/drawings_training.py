@@ -4,7 +4,7 @@ Each `*_figure` function turns the values of a demo's controls into a figure and
 and the measured numbers; it needs no browser.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import pairwise
 
@@ -12,9 +12,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
 from numpy.typing import NDArray
-from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 from course_utils import comparison, data, initializers, plotting
@@ -91,8 +89,13 @@ def pyramid_figure(
     downwards = np.cumprod([1, *(widths[1:] * variances / 2)[::-1]])[::-1]
     signal, gradient = pyramid_chains(widths, variances, np.random.default_rng(0))
     figure, (ax,) = plotting.new_figure()
-    _draw_moments(ax, signal, upwards, plotting.BLUE, "o")
-    _draw_moments(ax, gradient, downwards, plotting.ORANGE, "^")
+    layers = np.arange(depth + 1)
+    for samples, theory, color, marker in (
+        (signal, upwards, plotting.BLUE, "o"),
+        (gradient, downwards, plotting.ORANGE, "^"),
+    ):
+        plotting.plot_samples(layers, samples, ax=ax, center=np.mean, color=color, marker=marker)
+        ax.plot(layers, theory, "k--", linewidth=1.5)
     _draw_silhouette(ax, widths)
     both = np.concatenate([upwards, downwards])
     _log_axis(ax, (min(1e-3, both.min() / 100), max(1e3, 30 * both.max())))
@@ -112,26 +115,15 @@ def pyramid_figure(
 def _log_axis(ax: Axes, limits: tuple[float, float]) -> None:
     """Make the vertical axis logarithmic, with few ticks: each takes its time in a redraw."""
     low, high = np.log10(limits)
-    ax.set(yscale="log", ylim=limits)
-    ax.minorticks_off()
+    plotting.use_log_axis(ax).set_ylim(limits)
     step = max(1, round((high - low) / 5))
     ax.set_yticks(10.0 ** np.arange(step * np.ceil(low / step), high, step))
-    ax.yaxis.set_major_formatter(LogFormatter())  # 1e-16 as plain text: mathtext takes most of a redraw
 
 
 def _versus(predicted: float, samples: NDArray) -> str:
     """Return prediction and measured mean as text, to the digits that the standard error supports."""
     row = comparison.Row("", float(predicted), comparison.mean_of(samples))
     return "predicted {}, measured {} ± {}".format(*comparison.format_estimate(row))
-
-
-def _draw_moments(ax: Axes, samples: NDArray, theory: NDArray, color: str, marker: str) -> None:
-    """Draw mean and central 95 % of `samples` (networks, layers), and the prediction."""
-    layers = np.arange(len(theory))
-    low, high = np.percentile(samples, [2.5, 97.5], axis=0)
-    ax.fill_between(layers, low, high, color=color, alpha=0.2, linewidth=0)
-    ax.plot(layers, samples.mean(axis=0), marker, color=color)
-    ax.plot(layers, theory, "k--", linewidth=1.5)
 
 
 def _draw_silhouette(ax: Axes, widths: NDArray[np.int64]) -> None:
@@ -177,9 +169,7 @@ def unit_logits() -> NDArray:
         NETWORKS,
         [inputs.shape[1], 100, 100, 10],
         relu,
-        lambda weight, generator: initializers.kaiming_normal_(
-            weight, nonlinearity="relu", generator=generator
-        ),
+        initializers.kaiming_normal_,
         output_init_=initializers.lecun_normal_,
         generator=torch.Generator().manual_seed(0),
     )
@@ -210,8 +200,10 @@ def first_losses(gain: float, share: float, classes: int) -> NDArray:
 
 
 @lru_cache(maxsize=4)
-def _distribution(gain: float) -> tuple[NDArray, CubicSpline]:
+def _distribution(gain: float) -> tuple[NDArray, Callable[[NDArray], NDArray]]:
     """Return points t, and P(z + G <= t) of z ~ N(0, gain**2) and a Gumbel G as a function of t."""
+    from scipy.interpolate import CubicSpline  # takes longer to import than everything here
+
     t = np.arange(-8 * gain - 6, 8 * gain + 40, 0.1)
     z = np.linspace(-8.5, 8.5, 61 + int(60 * gain))
     density = np.exp(-(z**2) / 2) * (z[1] - z[0]) / np.sqrt(2 * np.pi)
@@ -227,9 +219,8 @@ def expected_losses(gain: float, share: float, classes: int) -> NDArray:
     t, distribution = _distribution(gain)
     common, rare = max(p[0], p[1]), min(p[0], p[1])
     gaps = MULTIPLES[:, None] * np.log(common / rare)
-    below = distribution(t) ** np.sum(p == common) * distribution(np.minimum(t + gaps, t[-1])) ** np.sum(
-        p != common
-    )
+    of_common, of_rare = distribution(t), distribution(np.minimum(t + gaps, t[-1]))
+    below = of_common ** np.sum(p == common) * of_rare ** np.sum(p != common)
     largest = MULTIPLES * np.log(common) + t[-1] - np.trapezoid(below, t, axis=1)
     return largest - np.euler_gamma - MULTIPLES * (p @ np.log(p))
 
@@ -245,18 +236,18 @@ def first_loss_figure(gain: float = np.sqrt(2), share: float = 0.7, classes: int
     balanced = np.ptp(p) < 1e-9  # then one bias is as good as another, and only rounding tells them apart
     best = 20 if balanced else np.argmin(theory)
     figure, (ax,) = plotting.new_figure()
-    low, high = np.percentile(losses, [2.5, 97.5], axis=1)
-    ax.fill_between(MULTIPLES[::10], low, high, color=plotting.BLUE, alpha=0.2, linewidth=0)
-    ax.plot(MULTIPLES[::10], losses.mean(axis=1), "o", color=plotting.BLUE)
+    plotting.plot_samples(MULTIPLES[::10], losses.T, ax=ax, center=np.mean)
     ax.plot(MULTIPLES, theory, "k--", linewidth=1.5)
     ax.plot(MULTIPLES[best], theory[best], "D", color=plotting.ORANGE, markersize=12, fillstyle="none")
     _draw_references(ax, np.log(classes), entropy)
     place = "with any multiple of ln p" if balanced else f"at a bias of {MULTIPLES[best]:.2f} ln p"
+    if MULTIPLES[best] == MULTIPLES[-1]:  # the true lowest point is beyond what is drawn
+        place += " or beyond"
     ax.set(
         xlabel="output bias in multiples of ln p (β)",
         xticks=range(4),
         ylabel="loss at step 0",
-        ylim=(0, 1.05 * max(high.max(), np.log(classes))),
+        ylim=(0, 1.05 * max(np.percentile(losses, 97.5, axis=1).max(), np.log(classes))),
         title=f"Lowest mean first loss {theory[best]:.3f}, {place}",
     )
     ax.locator_params(axis="y", nbins=5)
@@ -276,13 +267,18 @@ def _draw_references(ax: Axes, log_classes: float, entropy: float) -> None:
     ax.set_xlim(-0.1, 3.4)
 
 
-def _losses(weights: Sequence[Tensor], inputs: Tensor, labels: Tensor) -> Tensor:
-    """Return the cross-entropy (networks,) of ReLU networks with weights (networks, fan_out, fan_in)."""
+def _logits(weights: Sequence[Tensor], inputs: Tensor) -> Tensor:
+    """Return logits (networks, images, 10) of ReLU networks with weights (networks, fan_out, fan_in)."""
     *hidden, last = weights
     h = inputs.expand(len(last), *inputs.shape)
     for weight in hidden:
         h = torch.relu(torch.bmm(h, weight.mT))
-    logits = torch.bmm(h, last.mT)
+    return torch.bmm(h, last.mT)
+
+
+def _losses(weights: Sequence[Tensor], inputs: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean cross-entropy (networks,) of such networks, in nats."""
+    logits = _logits(weights, inputs)
     target = labels.expand(logits.shape[:-1])
     losses = torch.nn.functional.cross_entropy(logits.mT, target, reduction="none")
     return losses.mean(dim=1)
@@ -346,11 +342,8 @@ def predicted_shares(hidden: int, optimizer: str) -> NDArray:
     """
     inputs, labels = _batch()
     weights = [w.clone().requires_grad_() for w in he_weights(hidden)]
-    h = inputs.expand(COPIES, *inputs.shape)
-    for weight in weights[:-1]:
-        h = torch.relu(torch.bmm(h, weight.mT))
     error = (0.1 - torch.nn.functional.one_hot(labels, 10)) / len(labels)
-    *gradients, last = torch.autograd.grad((torch.bmm(h, weights[-1].mT) * error).sum(), weights)
+    *gradients, last = torch.autograd.grad((_logits(weights, inputs) * error).sum(), weights)
     flat = torch.cat([g.flatten(1) for g in gradients], dim=1), last.flatten(1)
     shares = []
     for c in FACTORS:

@@ -38,18 +38,7 @@ _CHARTS = {
     "stuck": ("dead or stuck units (%)", 0, 100),
 }
 _LOSS_DECADES = (-3, 1)
-_TINTS = [
-    "#b8e0f0",
-    "#f7d0b5",
-    "#bfe6cf",
-    "#f0cfe2",
-    "#e8e4b0",
-    "#cfcff2",
-    "#dddddd",
-    "#d9c6b0",
-    "#c3ecec",
-    "#f4c0c0",
-]
+_TINTS = "b8e0f0 f7d0b5 bfe6cf f0cfe2 e8e4b0 cfcff2 dddddd d9c6b0 c3ecec f4c0c0"  # of ten classes
 
 
 @dataclass(frozen=True)
@@ -273,7 +262,7 @@ def _shades() -> NDArray:
     return (255 - 0.45 * np.abs(x) * np.where(x < 0, 255 - _rgb(GREEN), 255 - _rgb(PINK))).astype(np.uint8)
 
 
-_SHADES, _PALETTE = _shades(), np.array([_rgb(tint) for tint in _TINTS], np.uint8)
+_SHADES, _PALETTE = _shades(), np.frombuffer(bytes.fromhex(_TINTS), np.uint8).reshape(10, 3)
 
 
 def _name_regions(tile: Image.Image, probabilities: NDArray, font: ImageFont.FreeTypeFont) -> None:

@@ -51,39 +51,31 @@ _TIPS = {
 }
 
 
-def _dropdown(label: str, options: Sequence, value: object, tooltip: str) -> widgets.Dropdown:
+def _dropdown(label: str, options: Sequence, value: object, tooltip: str = "") -> widgets.Dropdown:
     return widgets.Dropdown(options=options, value=value, description=label, tooltip=tooltip)
 
 
 def _controls(side: str, settings: Settings) -> dict[str, widgets.Widget]:
     """Return a widget for each field of `Settings`, in the order in which they are shown."""
-    tips = {field: f"{side}: {tip}" for field, tip in _TIPS.items()}
     controls = {
-        "scheme": _dropdown("initialization", [*SCHEMES], settings.scheme, tips["scheme"]),
+        "scheme": _dropdown("initialization", [*SCHEMES], settings.scheme),
         "gain": widgets.FloatLogSlider(
-            settings.gain,
-            min=-2,
-            max=1,
-            step=0.05,
-            description="× gain",
-            readout_format=".3g",
-            tooltip=tips["gain"],
+            settings.gain, min=-2, max=1, step=0.05, description="× gain", readout_format=".3g"
         ),
-        "depth": _dropdown("depth", DEPTHS, settings.depth, tips["depth"]),
-        "width": _dropdown("width", WIDTHS, settings.width, tips["width"]),
-        "activation": _dropdown("activation", [*ACTIVATIONS], settings.activation, tips["activation"]),
-        "norm": _dropdown("norm", NORMS, settings.norm, tips["norm"]),
-        "residual": _dropdown("residual", _SWITCH, settings.residual, tips["residual"]),
-        "optimizer": _dropdown("optimizer", [*OPTIMIZERS], settings.optimizer, tips["optimizer"]),
+        "depth": _dropdown("depth", DEPTHS, settings.depth),
+        "width": _dropdown("width", WIDTHS, settings.width),
+        "activation": _dropdown("activation", [*ACTIVATIONS], settings.activation),
+        "norm": _dropdown("norm", NORMS, settings.norm),
+        "residual": _dropdown("residual", _SWITCH, settings.residual),
+        "optimizer": _dropdown("optimizer", [*OPTIMIZERS], settings.optimizer),
         "learning_rate": widgets.SelectionSlider(
-            options=RATES,
-            value=settings.learning_rate,
-            description="learning rate",
-            tooltip=tips["learning_rate"],
+            options=RATES, value=settings.learning_rate, description="learning rate"
         ),
     }
     for field, control in controls.items():
+        control.tooltip = f"{side}: {_TIPS[field]}"
         control.add_class(f"playground-{field.replace('_', '-')}")
+    controls["learning_rate"].add_class("course-no-typing")
     return controls
 
 
@@ -190,10 +182,12 @@ class Playground(widgets.VBox):
     def pause(self) -> None:
         """Stop training; `run` goes on from here."""
         with self._lock:
-            task = self._task
+            task, trained = self._task, self.running
             self._ended()
             if task is not None and not task.get_loop().is_closed():
                 task.get_loop().call_soon_threadsafe(task.cancel)
+            if trained:
+                self._guarded(lambda: None)  # what is left to see of A and B is of the same step
 
     def step(self) -> None:
         """Pause, and make one step."""
@@ -236,10 +230,12 @@ class Playground(widgets.VBox):
             while True:
                 start = time.perf_counter()
                 with self._lock:
+                    before = self.pair.steps
                     if self._run is not run or not self._guarded(self._train_a_little):
                         return
-                    steps += self.speed.value
+                    steps += self.pair.steps - before  # fewer than asked for, where time was short
                     if self.pair.finished or steps >= MOST_STEPS:
+                        self.pause()
                         return
                 await asyncio.sleep(max(REST, start + FRAME - time.perf_counter()))
         finally:  # also where the event loop ends and cancels what it runs
@@ -361,4 +357,8 @@ def _sentence(name: str, side: Side, look: Look) -> str:
         return f"<b>{name}</b> step 0: {accuracy}."
     recent = side.losses[-20:]
     loss = sum(recent) / len(recent)
-    return f"<b>{name}</b> step {len(side.losses)}: loss {loss:.3g} (last {len(recent)} steps), {accuracy}."
+    return f"<b>{name}</b> step {len(side.losses)}: loss {loss:.3g} ({_last(len(recent))}), {accuracy}."
+
+
+def _last(steps: int) -> str:
+    return "last step" if steps == 1 else f"last {steps} steps"

@@ -55,11 +55,37 @@ def _axes(ax: Axes | None) -> Axes:
     return plt.subplots()[1] if ax is None else ax
 
 
-def _log_layers(ax: Axes) -> Axes:
-    ax.set(yscale="log", xlabel="layer (l)")
+def use_log_axis(ax: Axes) -> Axes:
+    """Make the vertical axis logarithmic, and quick to draw."""
+    ax.set_yscale("log")
     ax.minorticks_off()
     ax.yaxis.set_major_formatter(LogFormatter())  # 1e-16 as plain text: mathtext takes most of a redraw
     return ax
+
+
+def _log_layers(ax: Axes) -> Axes:
+    ax.set_xlabel("layer (l)")
+    return use_log_axis(ax)
+
+
+def plot_samples(
+    x: ArrayLike,
+    samples: ArrayLike,
+    *,
+    ax: Axes,
+    center: Callable[..., NDArray] = np.median,
+    every: int = 1,
+    label: str | None = None,
+    color: str = BLUE,
+    marker: str = "o",
+) -> None:
+    """Draw the central 95 % of `samples` (networks, points) as a band, and their center as markers.
+
+    `center` is np.median or np.mean; every `every`-th point has a marker.
+    """
+    low, high = np.percentile(samples, [2.5, 97.5], axis=0)
+    ax.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
+    ax.plot(x[::every], center(samples, axis=0)[::every], marker, color=color, label=label)
 
 
 def plot_signal(
@@ -76,11 +102,9 @@ def plot_signal(
     The vertical axis is logarithmic; samples and theory must be positive.
     """
     ax = _axes(ax)
-    low, median, high = np.percentile(samples, [2.5, 50, 97.5], axis=0)
-    layers = np.arange(len(median))
+    layers = np.arange(np.shape(samples)[1])
     every = max(1, len(layers) // 12)
-    ax.fill_between(layers, low, high, color=color, alpha=0.2, linewidth=0)
-    ax.plot(layers[::every], median[::every], marker, color=color, label=label)
+    plot_samples(layers, samples, ax=ax, every=every, label=label, color=color, marker=marker)
     if theory is not None:
         ax.plot(layers, theory, "k--", linewidth=1.5)
     return _log_layers(ax)

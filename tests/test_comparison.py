@@ -31,6 +31,19 @@ ESTIMATORS = {
 }
 
 
+@pytest.mark.parametrize(
+    ("estimate", "spec", "text"),
+    [
+        (Estimate(0.12345, 0.00678), "", "0.1235 ± 0.0068"),
+        (Estimate(1234.5, 21.4), "", "1234 ± 21"),
+        (Estimate(0.5, 0.0), "", "0.500000 ± 0.000000"),
+        (Estimate(-0.12345, 0.00678), ".2f", "-0.12 ± 0.01"),
+    ],
+)
+def test_an_estimate_in_a_sentence_has_the_digits_of_its_error_or_those_asked_for(estimate, spec, text):
+    assert format(estimate, spec) == text
+
+
 @cache
 def rounds(estimator):
     """Return values and standard errors in 4,000 rounds of 2,000 exponential samples."""

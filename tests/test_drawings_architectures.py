@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from drawing_checks import check_faults_are_caught, check_line, check_numbers
+from drawing_checks import check_faults_are_caught, check_line, check_numbers, z_score
+from matplotlib.collections import LineCollection
 from scipy.stats import norm
 
 from course_utils import drawings_architectures as drawings
-from course_utils import plotting
 from course_utils.activations import gelu, tanh
 from course_utils.comparison import compare, mean_of, median_of
 
@@ -77,7 +77,7 @@ def check_stream(figure, sentence):
     check_line(part_theory, share, k)
     measured = two(median_of(np.log10(moments[:, -1]))) + two(mean_of(shares[:, -1]))
     check_numbers(sentence, "24", f"{24 * math.log10(1.25):.3f}", f"{share[-1]:.3g}", *measured)
-    assert "Neither" in sentence
+    assert sentence.endswith(": neither.")
 
 
 def check_pruning(figure, sentence):
@@ -92,6 +92,9 @@ def check_pruning(figure, sentence):
     measured = drawings._pruned_signals("the smallest", p)
     means, theory, low, high = figure.axes[0].lines
     check_line(means, measured.mean(axis=0), layers)
+    segments = next(c for c in figure.axes[0].collections if isinstance(c, LineCollection)).get_segments()
+    errors = 2 * measured.std(axis=0, ddof=1) / math.sqrt(len(measured))
+    np.testing.assert_allclose([bar[1, 1] for bar in segments], measured.mean(axis=0) + errors)
     np.testing.assert_allclose(theory.get_ydata(), factor**layers, rtol=1e-3)  # the rule smears the cut
     for line, k in ((low, -1.96), (high, 1.96)):
         band = theory.get_ydata() * np.exp(k * np.sqrt(variance) - np.array(variance) / 2)
@@ -196,16 +199,13 @@ def real_streams(scale, branches, normalization, width, networks):
 def test_streams_without_matrices_have_the_law_of_those_with(normalization):
     moments, shares = drawings._streams(0.6, 5, normalization, 4)
     real = real_streams(0.6, 5, normalization, 4, 20_000)
-    rows = [("share", mean_of(shares[:, -1]), mean_of(real[:, 1]))]
-    rows.append(("its root", mean_of(np.sqrt(shares[:, -1])), mean_of(np.sqrt(real[:, 1]))))
+    assert abs(z_score(shares[:, -1], real[:, 1])) < 4
+    assert abs(z_score(np.sqrt(shares[:, -1]), np.sqrt(real[:, 1]))) < 4
     if normalization == "post-norm":
         np.testing.assert_allclose(moments, 1.0)
     else:
-        for name, f in (("mean ln m", np.log), ("mean ln m squared", lambda m: np.log(m) ** 2)):
-            rows.append((name, mean_of(f(moments[:, -1])), mean_of(f(real[:, 0]))))
-    for name, fast, slow in rows:
-        error = math.hypot(fast.standard_error, slow.standard_error)
-        assert abs(fast.value - slow.value) < 4 * error, name
+        for power in (1, 2):
+            assert abs(z_score(np.log(moments[:, -1]) ** power, np.log(real[:, 0]) ** power)) < 4, power
 
 
 @pytest.mark.parametrize(("normalization", "grown"), [("no norm", 1.09**8), ("pre-norm", 1.72)])
@@ -229,9 +229,9 @@ def test_post_norm_keeps_the_size_and_forgets():
 @pytest.mark.parametrize(
     ("scale", "normalization", "verdict"),
     [
-        (0.05, "no norm", "Both are"),
-        (1.0, "no norm", "Neither is"),
-        (1.0, "post-norm", "The stream is within a factor of ten; its"),
+        (0.05, "no norm", ": both."),
+        (1.0, "no norm", ": neither."),
+        (1.0, "post-norm", ": the stream only."),
     ],
 )
 def test_the_stream_is_judged_by_its_prediction(scale, normalization, verdict):
@@ -289,9 +289,7 @@ def test_gradients_without_matrices_have_the_law_of_those_with():
     fast = np.log(q[:, -1]), np.log(gradient[:, 0])
     for few, many in zip(fast, real_gradients(tanh, 1.5, 6, 32, 2000), strict=True):
         for power in (1, 2):
-            few_, many_ = mean_of(few**power), mean_of(many**power)
-            error = math.hypot(few_.standard_error, many_.standard_error)
-            assert abs(few_.value - many_.value) < 4 * error
+            assert abs(z_score(few**power, many**power)) < 4
 
 
 def test_what_is_known_of_a_matrix_goes_into_the_gradient():
@@ -340,24 +338,3 @@ def test_layers_are_kept_until_signal_or_gradient_leaves():
     assert drawings._layers_kept(3.0 ** np.arange(50), 2 * even) == 4
     figure, _ = drawings.gain_figure("ReLU", "Xavier: 1", depth=30)
     assert "predicted to keep 5 layers; 0 of 50 networks keep 30" in title(figure)
-
-
-SETTINGS = {
-    drawings.norm_figure: (tuple(drawings.NORMS), (6, 7, 15, 32), (5, 6, 24, 50)),
-    drawings.stream_figure: ((0.01, 0.1, 1.0), (4, 36, 96), drawings.STREAMS, (16, 256, 1024)),
-    drawings.pruning_figure: (drawings.PRUNINGS, (0.01995, 0.05, 0.5, 1.0), ("as they are", "rescaled")),
-    drawings.gain_figure: (tuple(drawings.ACTIVATIONS), drawings.RULES, (5, 17, 50), drawings.GAIN_WIDTHS),
-}
-
-
-@pytest.mark.parametrize("draw", SETTINGS, ids=lambda f: f.__name__)
-def test_every_setting_draws(draw):
-    rng = np.random.default_rng(0)
-    picks = [tuple(values[i] for values in SETTINGS[draw]) for i in (0, -1)]
-    picks += [tuple(values[rng.integers(len(values))] for values in SETTINGS[draw]) for _ in range(30)]
-    for setting in picks:
-        figure, sentence = draw(*setting)
-        assert plotting.to_jpeg(figure).startswith(b"\xff\xd8"), setting
-        assert all(np.isfinite(line.get_ydata()).all() for line in figure.axes[0].lines), setting
-        assert np.isfinite(figure.axes[0].get_ylim()).all(), setting
-        assert not {"nan", "inf"} & set(sentence.replace(".", " ").split()), sentence

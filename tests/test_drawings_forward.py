@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from drawing_checks import check_faults_are_caught, check_line, check_numbers
+from drawing_checks import check_faults_are_caught, check_line, check_numbers, z_score
 from matplotlib.figure import Figure
 from scipy.special import digamma, polygamma
 
@@ -26,8 +26,9 @@ def check_explosion(figure, sentence):
     check_line(theory, layers * np.log10(factor), layers)
     check_line(largest, [np.log10(3.4028234664e38)] * 2)
     check_line(smallest, [np.log10(2.0**-149)] * 2)
-    last = [f"{x:.1f}" for x in np.percentile(np.log10(rms[:, -1]), [2.5, 50, 97.5])]
-    check_numbers(sentence, "0.16", "40", f"{40 * np.log10(0.16):.1f}", *last)
+    low, median, high = (f"10^{x:.1f}" for x in np.percentile(np.log10(rms[:, -1]), [2.5, 50, 97.5]))
+    assert f"median {median}, 95 % between {low} and {high}." in sentence
+    check_numbers(sentence, "0.16", "40", f"{40 * np.log10(0.16):.1f}")
 
 
 def check_fan(figure, sentence):
@@ -88,9 +89,7 @@ def test_leaky_networks_drawn_from_the_law_of_the_mean_square_are_like_real_ones
     chain = propagation.norm_chain(200, 64, 40, leaky_relu(slope), 1.0, np.random.default_rng(5))
     real = np.diff(np.log(chain.second_moment), axis=1).ravel()
     for power in (1, 2):  # of the growth in a layer, which is independent of all others
-        a, b = fast**power, real**power
-        z = (a.mean() - b.mean()) / math.hypot(a.std() / math.sqrt(a.size), b.std() / math.sqrt(b.size))
-        assert abs(z) < 4
+        assert abs(z_score(fast**power, real**power)) < 4
 
 
 DRAWINGS = {
@@ -116,6 +115,12 @@ def test_the_first_demo_predicts_the_overflow_layer():
     assert "leaves float32 in layer 70." in drawings_forward.explosion_figure(weight_std=0.01, width=512)[1]
     assert "it stays at 1" in drawings_forward.explosion_figure(weight_std=1 / 16, width=256)[1]
     assert "still within float32" in drawings_forward.explosion_figure(weight_std=0.05, width=512)[1]
+
+
+def test_no_zero_has_a_minus_sign():
+    sentence = drawings_forward.explosion_figure(weight_std=0.999 / 32, width=1024, depth=40)[1]
+    assert "makes 10^0.0;" in sentence
+    assert "10^-0.0" not in sentence
 
 
 def test_sentences_carry_the_theory():

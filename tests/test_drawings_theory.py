@@ -5,21 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from drawing_checks import check_faults_are_caught, check_line, check_numbers
+from drawing_checks import check_faults_are_caught, check_finite, check_line, check_numbers, z_score
 from scipy.special import digamma, ndtr, polygamma
 
 from course_utils import drawings_theory as drawings
-from course_utils import initializers, mean_field, plotting
+from course_utils import initializers, mean_field
 from course_utils.activations import relu, tanh
 from course_utils.comparison import mean_of, std_of
-
-
-def check_medians(line, samples):
-    check_line(line, np.median(samples, axis=0))
-
-
-def estimate(samples):
-    return samples.mean(), samples.std(ddof=1) / math.sqrt(len(samples))
 
 
 def tanh_correlations(gain, bias_std, depth, cosine):
@@ -52,7 +44,7 @@ def check_pair(figure, sentence):
         check_line(markers, np.median(samples, axis=0)[::3], np.arange(1, 37)[::3])
     reach = math.log(900) / abs(math.log(chi))
     check_line(limit, [0, 0.88], [reach] * 2)
-    gap, error = estimate(measured[1][:, -1] - measured[0][:, -1])
+    gap, error = mean_of(measured[1][:, -1] - measured[0][:, -1])
     numbers = twins[-1] - strangers[-1], gap, error, chi
     check_numbers(sentence, "36", "128", f"{reach:.0f}", *(f"{x:.3f}" for x in numbers))
     assert f"Chaos, χ₁ = {chi:.2f}" in figure.axes[0].get_title(loc="left") + figure.axes[0].get_title()
@@ -78,7 +70,7 @@ def check_product(figure, sentence):
     log_chi = (digamma((width - ranks + 1) / 2) + math.log(2 / width)) / 2
     check_line(deep, depth * log_chi / math.log(10))
     check_line(floor, [np.median(s[:, 0]) - 3] * 2)
-    found, error = estimate(100 * (s > s[:, :1] - 3).mean(axis=1))
+    found, error = mean_of(100 * (s > s[:, :1] - 3).mean(axis=1))
     laws = (100 * np.mean(law > law[0] - 3) for law in (wide, depth * log_chi / math.log(10)))
     check_numbers(sentence, "20", f"{found:.1f}", f"{error:.1f}", *(f"{x:.0f}" for x in laws))
 
@@ -134,9 +126,9 @@ def check_gradient(figure, sentence):
     markers, theory, brownian = figure.axes[0].lines
     predicted, measured = gradient_law("residual", 0.5, 7), backpropagated("residual", 0.5, 7)
     check_line(theory, predicted[:17], 11.25 * np.arange(17))
-    check_medians(markers, measured[:, :17])
+    check_line(markers, np.median(measured[:, :17], axis=0))
     check_line(brownian, [1, 0], [0, 180])
-    numbers = [predicted[1], predicted[8], *estimate(measured[:, 1]), *estimate(measured[:, 8])]
+    numbers = [predicted[1], predicted[8], *mean_of(measured[:, 1]), *mean_of(measured[:, 8])]
     check_numbers(sentence, "11.25", "10", "64", "0.938", "0.500", *(f"{x:.3f}" for x in numbers))
 
 
@@ -150,7 +142,7 @@ def check_length(figure, sentence):
     check_line(middle, mean, layers)
     check_line(low, mean - 1.96 * std)
     check_line(high, mean + 1.96 * std)
-    found, error = estimate(measured[:, -1])
+    found, error = mean_of(measured[:, -1])
     spread = measured[:, -1].std(ddof=1)
     share = ndtr((1 - mean[-1]) / std[-1]) - ndtr((-1 - mean[-1]) / std[-1])
     numbers = mean[-1], std[-1], found, error, spread
@@ -197,11 +189,6 @@ def real_correlation(generator, gain, bias_std, cosine, depth=5, width=128):
     return (gram[0, 1] / (gram[0, 0] * gram[1, 1]).sqrt()).item()
 
 
-def z_score(one, other):
-    a, b = mean_of(one), mean_of(other)
-    return (a.value - b.value) / math.hypot(a.standard_error, b.standard_error)
-
-
 @pytest.mark.parametrize(("pair", "cosine"), [(0, 0.6), (1, 0.99)])
 def test_the_pair_chain_has_the_law_of_matrices(pair, cosine):
     generator = torch.Generator().manual_seed(0)
@@ -233,6 +220,15 @@ def test_predicted_gradients_are_the_product_over_layers(architecture):
     np.testing.assert_allclose(predicted, gradient_law(architecture, 0.4, 9), rtol=1e-6, atol=1e-12)
 
 
+@pytest.mark.parametrize(("architecture", "depth"), [("plain", 2), ("normalized", 3), ("residual", 8)])
+def test_gradients_of_networks_follow_the_prediction(architecture, depth):
+    predicted = drawings._predicted_gradients(architecture, 1.0, depth)
+    measured = drawings._measured_gradients(architecture, 1.0, depth)
+    for lag in (1, 4, 8):
+        rho, error = mean_of(measured[:, lag])
+        assert abs(rho - predicted[lag]) < 4 * error
+
+
 def test_looks_linear_gradients_are_all_the_same():
     assert (drawings._predicted_gradients("looks-linear", 1.0, 50) == 1).all()
     np.testing.assert_allclose(drawings._measured_gradients("looks-linear", 1.0, 50), 1, atol=1e-10)
@@ -260,7 +256,11 @@ EDGES = [
     (drawings.pair_figure, {"gain": 0.7, "bias_std": 0.0, "depth": 100}, "Order, χ₁ = 0.49"),
     (drawings.pair_figure, {"gain": 1.0, "bias_std": 0.0}, "Edge, χ₁ = 1.00"),
     (drawings.pair_figure, {"activation": "ReLU", "gain": 0.7, "bias_std": 0.0, "depth": 100}, "Order"),
-    (drawings.pair_figure, {"activation": "ReLU", "gain": 3.0, "bias_std": 0.0, "depth": 100}, "χ₁ = 4.50"),
+    (
+        drawings.pair_figure,
+        {"activation": "ReLU", "gain": 3.0, "bias_std": 0.0, "depth": 100},
+        "Explosion, χ₁ = 4.50",
+    ),
     (drawings.pair_figure, {"activation": "ReLU", "gain": 3.0, "bias_std": 1.0, "depth": 10}, "0.09"),
     (drawings.product_figure, {"weights": "orthogonal", "depth": 50}, "50 orthogonal layers: 100 %"),
     (drawings.product_figure, {"width": 8, "depth": 50}, "50 Gaussian layers"),
@@ -274,32 +274,11 @@ EDGES = [
 ]
 
 
-def check_picture(figure, sentence):
-    assert all(np.isfinite(line.get_ydata()).all() for line in figure.axes[0].lines)
-    assert plotting.to_jpeg(figure).startswith(b"\xff\xd8")
-    assert not {"nan", "inf"} & set(sentence.split())
-
-
 @pytest.mark.parametrize(("draw", "settings", "title"), EDGES)
 def test_edges_of_the_controls_are_drawn(draw, settings, title):
     figure, sentence = draw(**settings)
-    check_picture(figure, sentence)
+    check_finite(figure, sentence)
     assert title in "".join(figure.axes[0].get_title(loc=place) for place in ("left", "center"))
-
-
-def test_random_settings_are_drawn():
-    rng = np.random.default_rng(0)
-    kinds = ["plain", "normalized", "looks-linear", "residual"]
-    laws = ["delta-orthogonal", "flattened orthogonal", "Gaussian"]
-    for _ in range(8):
-        depth = int(rng.integers(1, 51))
-        phi, gain, bias_std = str(rng.choice(["tanh", "ReLU"])), rng.uniform(0.7, 3), rng.uniform(0, 1)
-        check_picture(*drawings.pair_figure(phi, gain, bias_std, 2 * depth))
-        law, width = str(rng.choice(["Gaussian", "orthogonal"])), int(rng.choice([8, 16, 32, 64]))
-        check_picture(*drawings.product_figure(law, width, depth))
-        check_picture(*drawings.gradient_figure(str(rng.choice(kinds)), rng.uniform(0.02, 2), depth))
-        width, long = int(rng.choice([16, 64, 1024])), 10 ** rng.uniform(1, 4)
-        check_picture(*drawings.length_figure(str(rng.choice(laws)), rng.uniform(0.98, 1.04), width, long))
 
 
 def test_half_of_all_directions_are_lost_after_14_to_16_layers_at_any_width():

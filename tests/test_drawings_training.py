@@ -6,12 +6,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from drawing_checks import check_faults_are_caught, check_line, check_numbers
+from drawing_checks import check_faults_are_caught, check_finite, check_line, check_numbers, z_score
 from scipy import integrate, stats
 from scipy.special import logsumexp
 
-from course_utils import data, drawings_training, plotting
-from course_utils.comparison import Estimate, compare, mean_of
+from course_utils import data, drawings_training
+from course_utils.comparison import compare, mean_of
 
 PRODUCT = {"fan_in": lambda a, b: a, "fan_out": lambda a, b: b, "fan_avg": lambda a, b: (a + b) / 2}
 
@@ -182,9 +182,8 @@ def test_the_pyramid_chains_have_the_law_of_real_matrices():
     for chain, real in zip(chains, (signal, gradient), strict=True):
         for layer in range(4):
             for power in (0.5, 1):  # mean and, through the root, spread
-                a, b = mean_of(chain[:, layer] ** power), mean_of(real[layer].numpy() ** power)
-                error = math.hypot(a.standard_error, b.standard_error)
-                compare((f"layer {layer}, power {power}", 0.0, Estimate(a.value - b.value, error)))
+                z = z_score(chain[:, layer] ** power, real[layer].numpy() ** power)
+                assert abs(z) < 4, (layer, power)
 
 
 @pytest.mark.parametrize("mode", PRODUCT)
@@ -220,6 +219,9 @@ def test_the_class_prior_is_best_only_for_a_last_layer_near_zero():
     assert titles[0.01].endswith("1.270, at a bias of 1.00 ln p")
     assert float(titles[1.5].split()[-3]) > 1.2
     assert titles[3.16] != titles[1.5]
+    assert not titles[3.16].endswith("beyond")
+    title = drawings_training.first_loss_figure(3.16, 0.7, 2)[0].axes[0].get_title()
+    assert title.endswith("at a bias of 3.00 ln p or beyond")  # the curve still falls where it ends
 
 
 def test_balanced_classes_have_no_best_bias():
@@ -249,25 +251,9 @@ EDGES = [
 ]
 
 
-def random_settings():
-    rng = np.random.default_rng(0)
-    for _ in range(10):
-        ratio, depth = 2 ** (rng.integers(9) / 2), int(2 * rng.integers(1, 16))
-        shapes, modes = drawings_training.SHAPES, drawings_training.MODES
-        yield "pyramid", (str(rng.choice(shapes)), str(rng.choice(modes)), ratio, depth)
-        yield "first_loss", (10 ** rng.uniform(-2, 0.5), rng.integers(1, 100) / 100, int(rng.integers(2, 11)))
-        optimizer = str(rng.choice(drawings_training.OPTIMIZERS))
-        yield "first_step", (int(rng.integers(1, 21)), 10 ** rng.uniform(-4, 1), optimizer)
-
-
-@pytest.mark.parametrize(("name", "settings"), [*EDGES, *random_settings()])
-def test_every_setting_draws_finite_numbers(name, settings):
-    figure, sentence = getattr(drawings_training, f"{name}_figure")(*settings)
-    for line in figure.axes[0].lines:
-        assert np.isfinite(line.get_ydata()).all()
-    assert "nan" not in sentence
-    assert "inf" not in sentence.replace("informed", "")
-    assert plotting.to_jpeg(figure).startswith(b"\xff\xd8")
+@pytest.mark.parametrize(("name", "settings"), EDGES)
+def test_edges_of_the_controls_draw_finite_numbers(name, settings):
+    check_finite(*getattr(drawings_training, f"{name}_figure")(*settings))
 
 
 def test_a_circle_is_hollow_where_the_first_loss_was_twice_that_of_a_guess():

@@ -34,9 +34,9 @@ ARROWS = {
     "exercises": {"diagnosis", "patients"},
 }
 EVERYTHING = set(ARROWS) - {"__init__"}
-DRAWINGS = {f"drawings_{name}" for name in ("forward", "training", "theory", "architectures")}
+DRAWINGS = [f"drawings_{name}" for name in ("forward", "training", "theory", "architectures")]
 ARROWS |= {name: EVERYTHING for name in DRAWINGS}
-ARROWS["demos"] = EVERYTHING | DRAWINGS
+ARROWS["demos"] = EVERYTHING | set(DRAWINGS)
 ARROWS["live_training"] = EVERYTHING
 ARROWS["live_drawing"] = EVERYTHING | {"live_training"}
 ARROWS["playground"] = EVERYTHING | {"live_training", "live_drawing", "demos"}

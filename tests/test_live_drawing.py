@@ -74,7 +74,6 @@ def test_maps_have_class_1_where_it_is_probable_and_a_line_between():
 
 
 def test_points_lie_where_the_map_says():
-    """The network that knows the answer colours the ground under each point with the point's class."""
     picture = Picture(PAIR)
     alpha = np.asarray(picture._points)[..., 3]
     x, y = PAIR.task.coordinates(PAIR.task.train_inputs[:200]).numpy().T / PAIR.task.extent

@@ -264,6 +264,55 @@ def test_it_pauses_by_itself_after_many_steps(monkeypatch):
     played(scene)
 
 
+def test_what_counts_is_the_steps_made_not_those_asked_for(monkeypatch):
+    async def scene():
+        monkeypatch.setattr(playground, "MOST_STEPS", 10)
+        monkeypatch.setattr(playground, "TRAINING", 0)  # one step a frame
+        panel = Playground()
+        panel.speed.value = 100
+        panel.run()
+        await idle()
+        assert panel.pair.steps == 10
+
+    played(scene)
+
+
+def test_after_a_pause_a_and_b_are_seen_at_the_same_step(monkeypatch):
+    async def scene():
+        monkeypatch.setattr(playground, "MOST_STEPS", 10)
+        panel = Playground()
+        panel.experiment.value = EXPERIMENTS[2].name
+        for field, control in panel.controls[0].items():
+            control.value = panel.controls[1][field].value
+        for end in (panel.pause, lambda: None):  # by a hand, by itself
+            panel.run()
+            await frames(panel, 1)
+            end()
+            await idle()
+            a, b = panel._looks
+            assert panel.pair.steps > 0
+            np.testing.assert_array_equal(a.map, b.map)
+            np.testing.assert_array_equal(a.measures.update_ratio, b.measures.update_ratio)
+
+    played(scene)
+
+
+def test_the_first_step_is_said_in_the_singular():
+    panel = Playground()
+    panel.step()
+    assert "(last step)" in panel.status.value
+    panel.step()
+    assert "(last 2 steps)" in panel.status.value
+
+
+def test_nobody_can_type_where_typing_does_nothing():
+    for controls in Playground().controls:
+        for control in controls.values():
+            assert isinstance(control, widgets.SelectionSlider) == (
+                "course-no-typing" in control._dom_classes
+            )
+
+
 def test_of_two_playgrounds_only_the_last_to_run_trains():
     async def scene():
         first, second = Playground(), Playground()

@@ -45,6 +45,13 @@ def test_plot_signal_band_holds_95_percent():
     assert vertices[:, 1].max() == pytest.approx(high.max())
 
 
+def test_plot_samples_marks_the_chosen_center_of_every_nth_point():
+    ax, x = plt.figure().subplots(), np.arange(25) / 2
+    plotting.plot_samples(x, SAMPLES, ax=ax, center=np.mean, every=4)
+    (markers,) = ax.lines
+    np.testing.assert_allclose(markers.get_xydata(), np.column_stack([x, SAMPLES.mean(axis=0)])[::4])
+
+
 def test_functions_draw_into_the_given_axes_and_return_it():
     ax = plt.figure().subplots()
     one = np.ones(25)
