@@ -10,19 +10,30 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(shell $(PY) -c '$(IDENTITY)' 2>/dev/n
 $(shell rm -f $(STAMP))
 endif
 
-.PHONY: help lab test outputs bench pins clean
+# The lab extension and the settings that the slides need.
+export JUPYTER_PATH := $(CURDIR)/.jupyter$(addprefix :,$(JUPYTER_PATH))
+export JUPYTER_CONFIG_PATH := $(CURDIR)/.jupyter$(addprefix :,$(JUPYTER_CONFIG_PATH))
+LAB := -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root)
+N ?= 00
+
+.PHONY: help lab slides layout test outputs bench pins clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
 lab: $(STAMP) ## open the course in JupyterLab, after setting up .venv if need be
-	@$(PY) -m jupyterlab --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb \
-		$(if $(filter 0,$(shell id -u)),--allow-root)
+	@$(PY) $(LAB) --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
+
+slides: $(STAMP) ## open a notebook as slides: make slides N=04
+	@$(PY) $(LAB) --LabApp.default_url=/rise/$(firstword $(wildcard notebooks/$(N)*.ipynb))
+
+layout: $(STAMP) ## divide the notebooks into slides that fit the page (needs a Chromium)
+	@$(PY) tests/lay_out_slides.py notebooks/*.ipynb
 
 test: $(STAMP) ## run everything that CI runs: lint, format, unit tests, every notebook
 	@$(PY) -m ruff check
 	@$(PY) -m ruff format --check
-	@$(PY) -m pytest --nbval
+	@$(PY) -m pytest --nbval --numprocesses 2 --dist loadfile
 
 outputs: $(STAMP) ## run every notebook in place and store its outputs
 	@$(PY) tests/store_outputs.py notebooks/*.ipynb

@@ -11,12 +11,16 @@ import timeit
 from functools import partial
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import torch
+from browser import find_chromium, jupyter_lab, open_page
+from nbformat.v4 import new_code_cell, new_notebook
 from scipy.optimize import brentq
+from store_outputs import NOTEBOOK_METADATA
 from torch import nn
 
-from course_utils import activations, data, initializers, mean_field, propagation
+from course_utils import activations, data, demos, initializers, mean_field, propagation
 from course_utils.diagnosis import diagnose
 
 
@@ -111,6 +115,44 @@ def bench_idx():
     print(f"read_idx of 60,000 images / gzip.decompress alone: {against:.2f}")
 
 
+# The time from a key press on a slider until the browser has the new picture on the page.
+LISTEN = """(demo) => {
+    const times = [], image = demo.querySelector("img");
+    let pressed = 0;
+    demo.addEventListener("keydown", () => { pressed = performance.now(); }, true);
+    const shown = () => times.push(performance.now() - pressed);
+    image.addEventListener("load", () => requestAnimationFrame(shown));
+    demo.times = times;
+}"""
+
+
+def milliseconds(demo, presses=40):
+    """Press a slider's arrow keys and return how long each picture took; the first few only warm up."""
+    demo.evaluate(LISTEN)
+    sliders = demo.locator("[role=slider]").all()
+    for k in range(presses):
+        sliders[k % len(sliders)].press("PageDown" if k < presses // 2 else "PageUp")
+        demo.page.wait_for_timeout(400)
+    return demo.evaluate("demo => demo.times")[4:]
+
+
+def bench_demos():
+    if find_chromium() is None:
+        print("no Chromium found: the demos are not timed in a browser")
+        return
+    names = [name for name in vars(demos) if name.endswith("_demo")]
+    cells = [new_code_cell(f"from course_utils import demos\ndemos.{name}()") for name in names]
+    print("from slider to picture, in the browser: median and 95th percentile in ms")
+    with jupyter_lab() as server:
+        nbformat.write(new_notebook(cells=cells, metadata=NOTEBOOK_METADATA), server.root / "demos.ipynb")
+        with open_page(server, "lab/tree/demos.ipynb") as visit:
+            visit.page.wait_for_function("window.jupyterapp?.shell.currentWidget?.sessionContext?.isReady")
+            visit.page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
+            for name, demo in zip(names, visit.page.locator(".course-demo").all(), strict=True):
+                times = milliseconds(demo)
+                print(f"  {name:26} {np.median(times):.0f} {np.percentile(times, 95):.0f}")
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     bench_initializers()
@@ -119,3 +161,4 @@ if __name__ == "__main__":
     bench_gain()
     bench_diagnose()
     bench_idx()
+    bench_demos()

@@ -1,0 +1,115 @@
+"""Divide the notebooks named on the command line into slides that fit the page (`make layout`).
+
+Measures every cell in the browser, chooses the breaks that cost least, and writes the slide types; nothing
+else in a notebook changes. A heading starts a slide. A cell that follows on the same slide is a fragment, so
+that a prediction can be put to the room before its measurement is shown.
+"""
+
+import sys
+from pathlib import Path
+
+import nbformat
+from browser import Visit, jupyter_lab, open_slides, walk
+from nbformat import NotebookNode
+
+PAGE = 650  # pixels of a page's 720 that content may take
+FULLEST = 1.25  # what the smallest permitted fonts, or figures beside their code, make fit
+DEMO = 560  # a demo is stored as one line, but fills a page when it runs
+FIGURE = 340
+
+NEW_SLIDE = 2.0
+SQUEEZED = 6.0
+CODE_AWAY_FROM_ITS_QUESTION = 3.0
+READING_AWAY_FROM_ITS_FIGURE = 2.5
+TEXT_AWAY_FROM_CODE = 1.0
+OVERFULL = 100.0
+
+# Fonts at full size, figures at the height that the costs assume.
+NATURAL = f"""
+.reveal .slides section section {{ --course-fit: 1 !important; --course-figure: {FIGURE}px !important; }}
+.reveal .course-beside {{ display: block !important; }}
+"""
+HEIGHTS = """slide => [...slide.querySelectorAll('.jp-Cell')].map(cell => [
+    Number(cell.dataset.windowedListIndex),
+    cell.getBoundingClientRect().height + parseFloat(getComputedStyle(cell).marginBottom)])"""
+
+
+def is_notes(cell: NotebookNode) -> bool:
+    return cell.metadata.get("slideshow", {}).get("slide_type") == "notes"
+
+
+def shows(cell: NotebookNode, kind: str) -> bool:
+    return any(kind in output.get("data", {}) for output in cell.get("outputs", []))
+
+
+def is_demo(cell: NotebookNode) -> bool:
+    texts = (output.get("data", {}).get("text/plain", "") for output in cell.get("outputs", []))
+    return any(text.startswith("Demo: ") for text in texts)
+
+
+def level(cell: NotebookNode) -> int:
+    """Return the level of the heading that the cell starts with, 0 without."""
+    marks = cell.source.split(" ")[0]
+    return len(marks) if cell.cell_type == "markdown" and set(marks) == {"#"} else 0
+
+
+def natural_heights(visit: Visit, notebook: NotebookNode) -> list[float]:
+    """Return the height of every cell of the open slides in pixels, demos as if they ran."""
+    visit.page.add_style_tag(content=NATURAL)
+    measured = dict(pair for slide in walk(visit) for pair in slide.evaluate(HEIGHTS))
+    return [DEMO if is_demo(c) else measured.get(i, 0.0) for i, c in enumerate(notebook.cells)]
+
+
+def break_cost(before: NotebookNode, cell: NotebookNode) -> float:
+    """Return what it costs that `cell` starts a new slide, away from the cell `before`."""
+    if cell.cell_type == "code":
+        return CODE_AWAY_FROM_ITS_QUESTION if before.cell_type == "markdown" else TEXT_AWAY_FROM_CODE
+    if shows(before, "image/png"):
+        return READING_AWAY_FROM_ITS_FIGURE
+    return TEXT_AWAY_FROM_CODE
+
+
+def fullness_cost(height: float) -> float:
+    """Return what it costs to have cells of this summed height on one slide."""
+    squeeze = max(0.0, height / PAGE - 1) / (FULLEST - 1)
+    return squeeze * SQUEEZED if squeeze <= 1 else OVERFULL * squeeze
+
+
+def breaks(cells: list[NotebookNode], heights: list[float]) -> set[int]:
+    """Return the indices of the cells that start a slide, so that the costs are least."""
+    best: list[tuple[float, set[int]]] = [(0.0, set())]
+    for end in range(1, len(cells) + 1):
+        options = []
+        for start in range(end):
+            forced = any(level(cell) for cell in cells[start + 1 : end])
+            if not forced:
+                away = (
+                    break_cost(cells[start - 1], cells[start]) if start and not level(cells[start]) else 0.0
+                )
+                cost = best[start][0] + NEW_SLIDE + away + fullness_cost(sum(heights[start:end]))
+                options.append((cost, best[start][1] | {start}))
+        best.append(min(options, key=lambda option: option[0]))
+    return best[-1][1]
+
+
+def lay_out(notebook: NotebookNode, heights: list[float]) -> None:
+    """Give every cell of the notebook except the presenter's notes a new slide type."""
+    shown = [i for i, cell in enumerate(notebook.cells) if not is_notes(cell)]
+    cells = [notebook.cells[i] for i in shown]
+    starts = breaks(cells, [heights[i] for i in shown])
+    for k, cell in enumerate(cells):
+        first = "slide" if level(cell) in (1, 2) else "subslide"
+        cell.metadata["slideshow"] = {"slide_type": first if k in starts else "fragment"}
+
+
+def main(paths: list[str]) -> None:
+    with jupyter_lab() as server:
+        for path in map(Path, paths):
+            notebook = nbformat.read(path, as_version=4)
+            with open_slides(server, path.name) as visit:
+                lay_out(notebook, natural_heights(visit, notebook))
+            nbformat.write(notebook, path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
