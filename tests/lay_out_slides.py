@@ -14,7 +14,7 @@ from nbformat import NotebookNode
 
 PAGE = 650  # pixels of a page's 720 that content may take
 FULLEST = 1.25  # what the smallest permitted fonts, or figures beside their code, make fit
-DEMO = 560  # a demo is stored as one line, but fills a page when it runs
+LIVE = {"Demo": 560, "Playground": 650}  # what is stored as one line is as high as this when it runs
 FIGURE = 340
 
 NEW_SLIDE = 2.0
@@ -42,9 +42,10 @@ def shows(cell: NotebookNode, kind: str) -> bool:
     return any(kind in output.get("data", {}) for output in cell.get("outputs", []))
 
 
-def is_demo(cell: NotebookNode) -> bool:
-    texts = (output.get("data", {}).get("text/plain", "") for output in cell.get("outputs", []))
-    return any(text.startswith("Demo: ") for text in texts)
+def live_height(cell: NotebookNode) -> int | None:
+    """Return the height that a demo or the playground takes when it runs, None for any other cell."""
+    texts = [output.get("data", {}).get("text/plain", "") for output in cell.get("outputs", [])]
+    return next((LIVE[name] for text in texts if (name := text.split(":")[0]) in LIVE), None)
 
 
 def level(cell: NotebookNode) -> int:
@@ -57,7 +58,7 @@ def natural_heights(visit: Visit, notebook: NotebookNode) -> list[float]:
     """Return the height of every cell of the open slides in pixels, demos as if they ran."""
     visit.page.add_style_tag(content=NATURAL)
     measured = dict(pair for slide in walk(visit) for pair in slide.evaluate(HEIGHTS))
-    return [DEMO if is_demo(c) else measured.get(i, 0.0) for i, c in enumerate(notebook.cells)]
+    return [live_height(c) or measured.get(i, 0.0) for i, c in enumerate(notebook.cells)]
 
 
 def break_cost(before: NotebookNode, cell: NotebookNode) -> float:

@@ -4,12 +4,17 @@ import re
 from collections.abc import Iterator
 
 import pytest
+
+pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+
 from browser import ROOT, Server, Visit, find_chromium, jupyter_lab, open_page
 from playwright.sync_api import Locator
 
-pytestmark = pytest.mark.skipif(
-    find_chromium() is None, reason="no Chromium or Chrome found (Debian: apt install chromium)"
-)
+if find_chromium() is None:
+    pytest.skip(
+        "no Chromium found: install one, or run `playwright install chromium`", allow_module_level=True
+    )
+
 NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
 
 RUN_ALL = """async () => {

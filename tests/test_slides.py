@@ -119,6 +119,19 @@ def picture(demo: Locator) -> bytes:
     return now
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS[1:], ids=lambda path: path.stem)
+def test_what_runs_on_a_slide_fits_the_page(server: Server, path: Path, tmp_path: Path):
+    with open_slides(server, path.name) as visit:
+        visit.page.add_style_tag(content=FRAGMENTS)
+        run_cell(visit, "use_course_style")
+        run_cell(visit, "Playground()" if path.stem.startswith("16") else "demos.")
+        visit.page.locator("section.present .widget-image").wait_for(timeout=60_000)
+        visit.page.wait_for_timeout(500)  # the slide is fitted anew
+        visit.screenshot(tmp_path / f"{path.stem}_live.png")
+        slide = visit.page.query_selector("section section.present")
+        assert slide.evaluate(BEYOND) + real_complaints(visit, path.stem) == []
+
+
 def test_a_demo_is_used_on_its_slide(server: Server, tmp_path: Path):
     with open_slides(server, NOTEBOOKS[1].name) as visit:
         visit.page.add_style_tag(content=FRAGMENTS)
