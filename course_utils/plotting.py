@@ -218,7 +218,7 @@ def new_figure(columns: int = 1) -> tuple[Figure, Sequence[Axes]]:
 
     Margins and places of the labels are fixed, because a slider waits for what it takes to find them.
     """
-    figure = Figure(figsize=(9, 4), dpi=144, layout="none")
+    figure = Figure(figsize=(9, 4), dpi=120, layout="none")
     figure.subplots_adjust(left=0.12, right=0.98, bottom=0.16, top=0.9, wspace=0.3)
     axes = figure.subplots(1, columns, squeeze=False)[0]
     for ax in axes:

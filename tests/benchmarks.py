@@ -126,7 +126,7 @@ LISTEN = """(demo) => {
 }"""
 
 
-def milliseconds(demo, presses=40):
+def milliseconds(demo, presses=30):
     """Press a slider's arrow keys and return how long each picture took; the first few only warm up."""
     demo.evaluate(LISTEN)
     sliders = demo.locator("[role=slider]").all()
@@ -141,7 +141,9 @@ def bench_demos():
         print("no Chromium found: the demos are not timed in a browser")
         return
     names = [name for name in vars(demos) if name.endswith("_demo")]
-    cells = [new_code_cell(f"from course_utils import demos\ndemos.{name}()") for name in names]
+    set_up = "import torch\nfrom course_utils import demos, plotting\n"
+    set_up += "plotting.use_course_style()\ntorch.set_num_threads(1)"
+    cells = [new_code_cell(source) for source in (set_up, *(f"demos.{name}()" for name in names))]
     print("from slider to picture, in the browser: median and 95th percentile in ms")
     with jupyter_lab() as server:
         nbformat.write(new_notebook(cells=cells, metadata=NOTEBOOK_METADATA), server.root / "demos.ipynb")

@@ -81,6 +81,8 @@ def plant(server: Server, cell: int, source: str) -> str:
     """Write notebook 00 with another cell to the server's copy of the course, and return its name."""
     notebook = nbformat.read(NOTEBOOKS[0], as_version=4)
     notebook.cells[cell].source = source
+    if notebook.cells[cell].cell_type == "code":
+        notebook.cells[cell].outputs = []  # beside an output long lines wrap
     nbformat.write(notebook, server.root / "notebooks" / "planted.ipynb")
     return "planted.ipynb"
 
