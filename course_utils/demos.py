@@ -39,7 +39,7 @@ class Demo(widgets.VBox):
 
     def __init__(self, question: str, controls: dict[str, widgets.Widget], draw: Drawing) -> None:
         self.question, self.controls, self._draw = question, controls, draw
-        self._resetting = False
+        self._resetting, self._figures = False, {}
         self._defaults = {name: control.value for name, control in controls.items()}
         self.image = widgets.Image(format="jpeg")
         self.sentence = widgets.HTML()
@@ -63,7 +63,8 @@ class Demo(widgets.VBox):
         if self._resetting:
             return
         try:
-            figure, text = self._draw(**{name: control.value for name, control in self.controls.items()})
+            with plotting.reusing(self._figures):
+                figure, text = self._draw(**{name: control.value for name, control in self.controls.items()})
             self.image.value, self.sentence.value = plotting.to_jpeg(figure), text
         except Exception as error:
             message = html.escape(f"{type(error).__name__}: {error}")

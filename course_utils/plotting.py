@@ -5,7 +5,9 @@ black wherever it appears; measurements carry markers, so that nothing is told b
 """
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
@@ -43,6 +45,9 @@ _STYLE = {
     "legend.fontsize": 11,
     "figure.dpi": 72,
 }
+
+Figures = dict[int, tuple[Figure, Sequence[Axes]]]
+_reused: ContextVar[Figures | None] = ContextVar("reused", default=None)
 
 
 def use_course_style() -> None:
@@ -213,17 +218,51 @@ def mark_dtype_limits(ax: Axes, dtypes: Sequence[torch.dtype], *, tiny: bool = F
     return ax
 
 
+@contextmanager
+def reusing(figures: Figures) -> Iterator[None]:
+    """Let `new_figure` put what it makes into `figures`, and later empty and return that again.
+
+    A demo draws the same axes over and over, and to make them with their ticks takes a quarter of the time.
+    """
+    token = _reused.set(figures)
+    try:
+        yield
+    finally:
+        _reused.reset(token)
+
+
+def _emptied(figure: Figure, axes: Sequence[Axes]) -> tuple[Figure, Sequence[Axes]]:
+    """Return them as they were when they were new."""
+    for artist in [*figure.texts, *(ax for ax in figure.axes if ax not in list(axes))]:
+        artist.remove()
+    for ax in axes:
+        for artist in [*ax.lines, *ax.collections, *ax.patches, *ax.texts, *ax.images]:
+            artist.remove()
+        if legend := ax.get_legend():
+            legend.remove()
+        ax.set(title="", xlabel="", ylabel="", xscale="linear", yscale="linear", aspect="auto")
+        ax.set_prop_cycle(None)
+        ax.relim()
+        ax.autoscale(True)
+    return figure, axes
+
+
 def new_figure(columns: int = 1) -> tuple[Figure, Sequence[Axes]]:
-    """Return a figure of one row for a demo, and its axes: drawn in one go, twice as dense as it is shown.
+    """Return a figure of one row for a demo, and its axes: drawn in one go, denser than it is shown.
 
     Margins and places of the labels are fixed, because a slider waits for what it takes to find them.
     """
+    figures = _reused.get()
+    if figures and columns in figures:
+        return _emptied(*figures[columns])
     figure = Figure(figsize=(9, 4), dpi=120, layout="none")
     figure.subplots_adjust(left=0.12, right=0.98, bottom=0.16, top=0.9, wspace=0.3)
     axes = figure.subplots(1, columns, squeeze=False)[0]
     for ax in axes:
         ax.xaxis.set_label_coords(0.5, -0.11)
         ax.yaxis.set_label_coords(-0.085 / ax.get_position().width, 0.5)
+    if figures is not None:
+        figures[columns] = figure, axes
     return figure, axes
 
 

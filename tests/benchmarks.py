@@ -126,7 +126,7 @@ LISTEN = """(demo) => {
 }"""
 
 
-def milliseconds(demo, presses=30):
+def milliseconds(demo, presses=24):
     """Press a slider's arrow keys and return how long each picture took; the first few only warm up."""
     demo.evaluate(LISTEN)
     sliders = demo.locator("[role=slider]").all()
