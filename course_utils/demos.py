@@ -80,6 +80,11 @@ class Demo(widgets.VBox):
         self.redraw()
 
 
+def _load_root_finder() -> None:
+    """Load SciPy's: it takes half a second, for which a slider should not wait when it first needs it."""
+    import scipy.optimize.elementwise  # noqa: F401
+
+
 def _slider(
     label: str, value: float, low: float, high: float, step: float, readout: str = ".2f"
 ) -> widgets.FloatSlider:
@@ -139,6 +144,7 @@ def fan_demo() -> Demo:
 
 def tanh_demo() -> Demo:
     """Find the gain at which a tanh network neither dies exponentially nor turns chaotic."""
+    _load_root_finder()
     return Demo(
         "Which gain keeps both the signal and the gradient of a deep tanh network alive?",
         {
@@ -300,6 +306,7 @@ def pruning_demo() -> Demo:
 
 def gain_demo() -> Demo:
     """Find the rule, if there is one, that keeps signal and gradient of fifty layers alive."""
+    _load_root_finder()
     return Demo(
         "Which rule keeps your activation's signal and gradient within a factor of 30 for fifty layers?",
         {

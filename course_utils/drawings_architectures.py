@@ -31,6 +31,13 @@ def _whole_layers(ax: Axes) -> None:
     ax.xaxis.get_major_locator().set_params(integer=True)
 
 
+def _leave_room(ax: Axes, depth: int) -> None:
+    """Give the axis of layers room for 10, 20 or 50: it seldom changes while a slider moves."""
+    room = next(layers for layers in (10, 20, 50) if layers >= depth)
+    ax.set_xlim(-0.03 * room, 1.03 * room)
+    _whole_layers(ax)
+
+
 def _power(log10: float) -> str:
     """Return 10**log10 as text: three digits, or a power of ten where that is easier to read."""
     return f"{10**log10:.3g}" if abs(log10) < 3 else f"10^{log10:.1f}"
@@ -115,13 +122,13 @@ def norm_figure(norm: str = "batch norm", batch: int = 8, depth: int = 50) -> tu
     figure, (ax,) = plotting.new_figure()
     plotting.plot_signal(measured, theory, ax=ax)
     _shade(ax, 100)
-    _whole_layers(ax)
+    _leave_room(ax, depth)
     if norm == "batch norm":
         ax.plot((math.pi / (math.pi - 1)) ** (np.arange(depth, -1, -1) / 2), "k:", linewidth=1.5)
         ax.text(0.02, 0.05, "dotted: infinitely many images", transform=ax.transAxes)
+    plotting.set_decades(ax, 0.05, max(1e3, 20 * theory[0]))
     ax.set(
         ylabel="RMS of gradient / last layer's",
-        ylim=(0.05, max(1e3, 20 * theory[0])),
         title=f"Predicted over {depth} layers: the gradient is multiplied by {_power(math.log10(theory[0]))}",
     )
     return figure, _norm_sentence(norm, batch, theory, measured[:, 0])
@@ -210,10 +217,10 @@ def stream_figure(
     _whole_layers(ax)
     ax.text(0.02, 0.92, "● stream (mₖ)", color=plotting.BLUE, transform=ax.transAxes)
     ax.text(0.02, 0.85, "■ share of its input", color=plotting.ORANGE, transform=ax.transAxes)
+    plotting.set_decades(ax, min(1e-2, share_theory[-1] / 30), max(1e3, 10 * theory[-1]))
     ax.set(
         xlabel="branch (k)",
         ylabel="second moment, and share",
-        ylim=(min(1e-2, share_theory[-1] / 30), max(1e3, 10 * theory[-1])),
         title=f"{blocks} blocks, predicted: stream {_power(math.log10(theory[-1]))}, "
         f"share of its input {share_theory[-1]:.2g}",
     )
@@ -325,12 +332,11 @@ def pruning_figure(
     if variance is not None:
         for k in (-1.96, 1.96):
             ax.plot(layers, theory * np.exp(k * np.sqrt(variance) - variance / 2), "k:")
-    plotting.use_log_axis(ax)
+    plotting.set_decades(ax, min(0.02, theory[-1] / 30), max(50, theory[-1] ** -0.2))
     _shade(ax, 10)
     ax.set(
         xlabel="layer (l)",
         ylabel="second moment (m)",
-        ylim=(min(0.02, theory[-1] / 30), max(50, theory[-1] ** -0.2)),
         title=f"{100 * kept:.3g} % of the weights, {kept * PRUNED_WIDTH:.3g} links a unit: "
         f"× {growth:.3g} a layer",
     )
@@ -465,16 +471,12 @@ def gain_figure(
     ):
         plotting.plot_samples(layers, samples, ax=ax, every=every, color=color, marker=marker)
         ax.plot(layers, law, "k--", linewidth=1.5)
-    plotting.use_log_axis(ax)
-    _shade(ax, PROMISE)
-    _whole_layers(ax)
     ends = np.concatenate([*theory, *medians])
     bottom = min(1e-3, ends.min() / 10)
-    ax.set(
-        xlabel="layer (l)",
-        ylabel="second moment, relative",
-        ylim=(bottom, max(3e3, 10 * ends.max(), bottom**-0.25)),
-    )
+    plotting.set_decades(ax, bottom, max(3e3, 10 * ends.max(), bottom**-0.4))
+    _shade(ax, PROMISE)
+    _leave_room(ax, depth)
+    ax.set(xlabel="layer (l)", ylabel="second moment, relative")
     for height, text, color in ((0.92, "● signal (q)", plotting.BLUE), (0.85, "■ gradient", plotting.ORANGE)):
         ax.text(0.45, height, text, color=color, transform=ax.transAxes)
     kept, within = _layers_kept(q, chi), _within(signal[:, -1], gradient[:, 0])

@@ -77,14 +77,9 @@ def fan_figure(width: int = 512, depth: int = 100, seed: int = 0) -> tuple[Figur
     figure, (ax,) = plotting.new_figure()
     quantiles = (np.exp((mean + k * np.sqrt(variance)) / 2) for k in (-1.96, 0, 1.96))
     plotting.plot_fan(rms, *quantiles, ax=ax)
-    ax.set(
-        ylabel="RMS of the layer",
-        title=f"1,000 networks, depth / width = {depth / width:.2g}",
-    )
-    bottom, top = ax.get_ylim()
-    ax.set_ylim(
-        min(bottom, 0.1), max(top, 10)
-    )  # one scale for most settings, so that the fan is seen to open
+    ax.set(ylabel="RMS of the layer", title=f"1,000 networks, depth / width = {depth / width:.2g}")
+    low, high = np.percentile(rms[:, -1], [2.5, 97.5])
+    plotting.set_decades(ax, min(low, 0.1), max(high, 10))
     spread, predicted = comparison.std_of(np.log(rms[:, -1])), np.sqrt(variance[-1]) / 2
     return figure, (
         f"Standard deviation of ln RMS at layer {depth}: predicted {predicted:.3f} (about √(L/2n)), measured "
@@ -111,19 +106,17 @@ def _tanh_rms(depth: int, gain: float) -> NDArray:
 def tanh_figure(gain: float = 1.0, depth: int = 100) -> tuple[Figure, str]:
     """Draw the map q -> q' of tanh with its staircase, and the RMS by layer with the infinite-width line."""
     figure, (left, right) = plotting.new_figure(2)
-    stop = max(1.0, 1.1 * gain**2)
+    stop = np.ceil(2.2 * gain**2) / 2
     plotting.plot_cobweb(
-        lambda q: mean_field.length_map(q, activations.tanh, gain), min(gain**2, stop), 30, stop=stop, ax=left
+        lambda q: mean_field.length_map(q, activations.tanh, gain), gain**2, 30, stop=stop, ax=left
     )
     left.set(xlabel="q in this layer", ylabel="q' in the next", title=f"The map at gain {gain:.2f}")
+    left.locator_params(nbins=3)
     theory = np.sqrt(mean_field.second_moment_profile(activations.tanh, gain, depth))
     rms = _tanh_rms(depth, gain)
     plotting.plot_signal(rms, theory, ax=right)
-    right.set(
-        ylabel="RMS of the layer",
-        title=f"{NETWORKS} networks of width {TANH_WIDTH}",
-        ylim=(min(1e-3, theory[-1] / 10), 2),
-    )
+    plotting.set_decades(right, min(1e-3, theory[-1] / 10), 2)
+    right.set(ylabel="RMS of the layer", title=f"{NETWORKS} networks of width {TANH_WIDTH}")
     q = mean_field.fixed_point(activations.tanh, gain)
     slope = np.sqrt(mean_field.chi_1(activations.tanh, gain, q))
     return figure, (
@@ -158,9 +151,8 @@ def relu_figure(
     ax.set(
         ylabel="RMS of the layer",
         title=f"Predicted: each layer multiplies the RMS by {factor:.3f}",
-        ylim=(1e-40, 1e40),
-        yticks=10.0 ** np.arange(-40, 41, 20),
     )
+    plotting.set_decades(ax, 1e-32, 1e32)
     return figure, (
         f"Predicted factor per layer: gain × √((1 + a²)/2) = {factor:.4f}. RMS at layer {depth}: predicted "
         f"{factor**depth:.3g}; measured {_median_and_range(rms[:, -1])}. (Finite width pulls the median "

@@ -307,7 +307,7 @@ def gradient_figure(
     plotting.plot_samples(angles, measured[:, : len(angles)], ax=ax)
     ax.plot(angles, theory[: len(angles)], "k--")
     ax.plot([0, 180], [1, 0], color=plotting.ORANGE, linewidth=1)
-    ax.text(100, 0.46, "Brownian motion:\none plain layer", color=plotting.ORANGE)
+    ax.text(100, 0.52, "Brownian motion:\none plain layer", color=plotting.ORANGE)
     kind = f"residual, branches × {branch:g}" if architecture == "residual" else architecture
     ax.set(
         xlabel="angle between two inputs (δ, degrees)",
@@ -396,11 +396,12 @@ def length_figure(
     ax.ticklabel_format(axis="x", style="plain")
     ax.text(depth, 1, "within a factor of ten", color=plotting.GREEN, ha="right", va="bottom")
     power = round(mean[-1], 1) + 0.0  # no minus sign before a zero
-    edge = max(3.0, np.abs(measured[:, -1]).max(), abs(mean[-1]) + 2 * std[-1])
+    furthest = max(np.abs(measured[:, -1]).max(), abs(mean[-1]) + 2 * std[-1])
+    edge = 2 ** np.ceil(np.log2(max(4.0, furthest)))  # doubled where needed: the axis seldom jumps
     ax.set(
         xlabel="layer (l)",
         ylabel="log10 of length (|h| / |h₀|)",
-        ylim=(-1.1 * edge, 1.1 * edge),
+        ylim=(-edge, edge),
         title=f"{weights.capitalize()}, gain {gain:.4f}: 10^{power:.1f} after {depth:,} layers",
     )
     share = _share_within_ten(mean[-1], std[-1])

@@ -98,7 +98,7 @@ def pyramid_figure(
         ax.plot(layers, theory, "k--", linewidth=1.5)
     _draw_silhouette(ax, widths)
     both = np.concatenate([upwards, downwards])
-    _log_axis(ax, (min(1e-3, both.min() / 100), max(1e3, 30 * both.max())))
+    plotting.set_decades(ax, min(1e-3, both.min() / 100), max(1e3, 30 * both.max()))
     ax.set(
         xlabel="layer (l)",
         xticks=range(0, depth + 1, max(1, depth // 5)),
@@ -110,14 +110,6 @@ def pyramid_figure(
         f"{_versus(upwards[-1], signal[:, -1])}; gradient at the bottom: "
         f"{_versus(downwards[0], gradient[:, 0])}."
     )
-
-
-def _log_axis(ax: Axes, limits: tuple[float, float]) -> None:
-    """Make the vertical axis logarithmic, with few ticks: each takes its time in a redraw."""
-    low, high = np.log10(limits)
-    plotting.use_log_axis(ax).set_ylim(limits)
-    step = max(1, round((high - low) / 5))
-    ax.set_yticks(10.0 ** np.arange(step * np.ceil(low / step), high, step))
 
 
 def _versus(predicted: float, samples: NDArray) -> str:
@@ -247,10 +239,9 @@ def first_loss_figure(gain: float = np.sqrt(2), share: float = 0.7, classes: int
         xlabel="output bias in multiples of ln p (β)",
         xticks=range(4),
         ylabel="loss at step 0",
-        ylim=(0, 1.05 * max(np.percentile(losses, 97.5, axis=1).max(), np.log(classes))),
+        ylim=(0, np.ceil(1.05 * max(np.percentile(losses, 97.5, axis=1).max(), np.log(classes)))),
         title=f"Lowest mean first loss {theory[best]:.3f}, {place}",
     )
-    ax.locator_params(axis="y", nbins=5)
     return figure, (
         f"Mean first loss of {NETWORKS} networks. Bias 0: {_versus(theory[0], losses[0])}. Bias ln p: "
         f"{_versus(theory[20], losses[2])}. The least that any bias reaches here is {theory[best]:.3f}; an "
@@ -387,7 +378,7 @@ def _draw_shares(ax: Axes, shares: NDArray, first: NDArray, theory: NDArray) -> 
     ax.plot(octaves[rises], -median[rises], "x", color=plotting.ORANGE, markersize=11, markeredgewidth=3)
     ax.plot(octaves, theory, "k--", linewidth=1.5)
     ax.axhline(0.01, color=plotting.GREY, linewidth=1)
-    _log_axis(ax, (SHARE_LIMITS[0] / 10, 10 * SHARE_LIMITS[1]))
+    plotting.set_decades(ax, SHARE_LIMITS[0] / 10, 10 * SHARE_LIMITS[1])
 
 
 def _name_marks(ax: Axes) -> None:

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
+from matplotlib.spines import Spine
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
@@ -64,8 +66,25 @@ def use_log_axis(ax: Axes) -> Axes:
     """Make the vertical axis logarithmic, and quick to draw."""
     ax.set_yscale("log")
     ax.minorticks_off()
-    ax.yaxis.set_major_formatter(LogFormatter())  # 1e-16 as plain text: mathtext takes most of a redraw
+    ax.yaxis.set_major_formatter("{x:g}")  # 1e-16 as plain text: mathtext takes most of a redraw
     return ax
+
+
+def set_decades(ax: Axes, low: float, high: float) -> None:
+    """Make the vertical axis logarithmic, with few ticks, and room for 1 and all from `low` to `high`.
+
+    The limits' exponents are powers of two or 0: limits that seldom change while a slider moves are easier to
+    follow, and quicker to draw.
+    """
+    bottom, top = -_next_power_of_two(-np.log10(low)), _next_power_of_two(np.log10(high))
+    step = 2 ** np.ceil(np.log2(max(5, top - bottom) / 5))
+    use_log_axis(ax).set_ylim(10.0**bottom, 10.0**top)
+    ax.set_yticks(10.0 ** np.arange(step * np.ceil(bottom / step), top + 1, step))
+
+
+def _next_power_of_two(x: float) -> float:
+    """Return the least of 0, 1, 2, 4, 8, ... that is not below x."""
+    return 2.0 ** np.ceil(np.log2(max(1, x))) if x > 0 else 0.0
 
 
 def _log_layers(ax: Axes) -> Axes:
@@ -218,6 +237,43 @@ def mark_dtype_limits(ax: Axes, dtypes: Sequence[torch.dtype], *, tiny: bool = F
     return ax
 
 
+class _Canvas(FigureCanvasAgg):
+    """A canvas that keeps ticks, grid and labels as pixels for as long as they stay the same.
+
+    They take half of a redraw. What is saved to a file is drawn as ever.
+    """
+
+    _frame: object = None
+
+    def draw(self) -> None:
+        """Draw what the axes hold over the kept frame, or over a new one where it has changed."""
+        contents = [artist for ax in self.figure.axes for artist in _contents(ax)]
+        for artist in contents:
+            artist.set_animated(True)  # left out when a canvas draws
+        frame = [_frame_of(ax) for ax in self.figure.axes]
+        if frame != self._frame:
+            super().draw()
+            self._frame, self._pixels = frame, self.copy_from_bbox(self.figure.bbox)
+        self.restore_region(self._pixels)
+        for artist in sorted(contents, key=Artist.get_zorder):
+            self.figure.draw_artist(artist)
+
+
+def _contents(ax: Axes) -> list[Artist]:
+    """Return the titles of the axes and what they hold, without what frames them."""
+    return [a for a in ax.get_children() if a is not ax.patch and not isinstance(a, Spine | Axis)]
+
+
+def _frame_of(ax: Axes) -> list[object]:
+    """Return all that a demo changes in the frame of its axes."""
+    frame: list[object] = [ax.get_aspect()]
+    for axis in (ax.xaxis, ax.yaxis):
+        ticks = axis.get_majorticklocs()
+        texts = axis.get_major_formatter().format_ticks(ticks)
+        frame += [axis.get_scale(), *axis.get_view_interval(), *ticks, *texts, axis.get_label_text()]
+    return frame
+
+
 @contextmanager
 def reusing(figures: Figures) -> Iterator[None]:
     """Let `new_figure` put what it makes into `figures`, and later empty and return that again.
@@ -231,50 +287,53 @@ def reusing(figures: Figures) -> Iterator[None]:
         _reused.reset(token)
 
 
-def _emptied(figure: Figure, axes: Sequence[Axes]) -> tuple[Figure, Sequence[Axes]]:
-    """Return them as they were when they were new."""
-    for artist in [*figure.texts, *(ax for ax in figure.axes if ax not in list(axes))]:
-        artist.remove()
-    for ax in axes:
-        for artist in [*ax.lines, *ax.collections, *ax.patches, *ax.texts, *ax.images]:
-            artist.remove()
-        if legend := ax.get_legend():
-            legend.remove()
-        ax.set(title="", xlabel="", ylabel="", xscale="linear", yscale="linear", aspect="auto")
-        ax.set_prop_cycle(None)
-        ax.relim()
-        ax.autoscale(True)
-    return figure, axes
-
-
-def new_figure(columns: int = 1) -> tuple[Figure, Sequence[Axes]]:
-    """Return a figure of one row for a demo, and its axes: drawn in one go, denser than it is shown.
-
-    Margins and places of the labels are fixed, because a slider waits for what it takes to find them.
-    """
-    figures = _reused.get()
-    if figures and columns in figures:
-        return _emptied(*figures[columns])
+def _make_figure(columns: int) -> tuple[Figure, Sequence[Axes]]:
     figure = Figure(figsize=(9, 4), dpi=120, layout="none")
+    _Canvas(figure)
     figure.subplots_adjust(left=0.12, right=0.98, bottom=0.16, top=0.9, wspace=0.3)
     axes = figure.subplots(1, columns, squeeze=False)[0]
     for ax in axes:
         ax.xaxis.set_label_coords(0.5, -0.11)
         ax.yaxis.set_label_coords(-0.085 / ax.get_position().width, 0.5)
-    if figures is not None:
-        figures[columns] = figure, axes
+    return figure, axes
+
+
+def _empty(ax: Axes) -> None:
+    """Remove what the axes hold, and bring back the frame they have when new, with about five ticks."""
+    for artist in [*ax.lines, *ax.collections, *ax.patches, *ax.texts]:
+        artist.remove()
+    if legend := ax.get_legend():
+        legend.remove()
+    ax.set(title="", xlabel="", ylabel="", xscale="linear", yscale="linear", aspect="auto")
+    ax.locator_params(nbins=5)
+    ax.set_prop_cycle(None)
+    ax.relim()
+    ax.autoscale(True)
+
+
+def new_figure(columns: int = 1) -> tuple[Figure, Sequence[Axes]]:
+    """Return a figure of one row for a demo, and its axes: drawn in one go, denser than it is shown.
+
+    Margins, places of labels and the number of ticks are fixed, because a slider waits for each of them.
+    """
+    figures = {} if (kept := _reused.get()) is None else kept
+    if columns not in figures:
+        figures[columns] = _make_figure(columns)
+    figure, axes = figures[columns]
+    for ax in axes:
+        _empty(ax)
     return figure, axes
 
 
 def to_jpeg(figure: Figure) -> bytes:
-    """Return the figure as the bytes of a JPEG image, without visible loss.
+    """Return a `new_figure` as the bytes of a JPEG image, without visible loss.
 
     JPEG, because the compression of a PNG image takes as long as the drawing; and not by `savefig`, which
     draws everything twice.
     """
-    canvas, buffer = FigureCanvasAgg(figure), io.BytesIO()
-    canvas.draw()
-    pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    buffer = io.BytesIO()
+    figure.canvas.draw()
+    pixels = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
     pixels.save(buffer, "jpeg", quality=95, subsampling=0)
     return buffer.getvalue()
 

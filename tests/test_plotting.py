@@ -108,8 +108,90 @@ def test_dtype_limits_are_torchs():
     assert [text.get_text() for text in tiny.texts] == ["smallest float16", "smallest float32"]
 
 
-def test_png_bytes():
-    assert plotting.to_jpeg(plt.figure()).startswith(b"\xff\xd8")
+CHANGES = [
+    {"xlim": (0, 3)},
+    {"xlabel": "depth"},
+    {"xticks": [0, 1]},
+    {"yscale": "log"},
+    {"ylabel": "gain"},
+    {"yticks": [1, 1.5], "yticklabels": ["1", "2"]},
+    {"yticks": [1, 2], "yticklabels": ["one", "two"]},
+    {"title": "Another"},
+    {"aspect": "equal"},
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=str)
+def test_a_figure_drawn_over_its_kept_frame_looks_as_if_new(change):
+    def drawn(**change):
+        figure, (ax,) = plotting.new_figure()
+        ax.plot([1, 2], [1, 2], "o", label="points")
+        ax.legend()
+        ax.set(**{"yticks": [1, 2], "yticklabels": ["1", "2"], **change})
+        return plotting.to_jpeg(figure)
+
+    figures = {}
+    with plotting.reusing(figures):
+        first, again, changed, back = drawn(), drawn(), drawn(**change), drawn()
+    assert len(figures) == 1
+    assert first == again == back == drawn()
+    assert changed == drawn(**change) != first
+    assert first.startswith(b"\xff\xd8")
+
+
+def test_lines_lie_over_bands_and_ticks_are_few():
+    figure, (ax,) = plotting.new_figure()
+    ax.plot([0, 100], [0.5, 0.5], "k", linewidth=20)
+    ax.fill_between([0, 100], 0, 1, color="w")
+    plotting.to_jpeg(figure)
+    pixels = np.asarray(figure.canvas.buffer_rgba())
+    x, y = ax.transData.transform((50, 0.5)).astype(int)
+    assert pixels[-1 - y, x].tolist() == [0, 0, 0, 255]
+    assert len(ax.get_xticks()) <= 7
+
+
+def test_a_figure_is_emptied_before_it_is_used_again():
+    with plotting.reusing({}):
+        figure, (ax,) = plotting.new_figure()
+        ax.plot([1, 2])
+        ax.fill_between([1, 2], 3)
+        ax.axhspan(0, 1)
+        ax.text(0, 0, "here")
+        ax.legend(["line"])
+        assert len(ax.get_children()) > len(plotting.new_figure(2)[1][0].get_children())
+        again, (same,) = plotting.new_figure()
+        assert (again, same) == (figure, ax)
+        assert len(same.get_children()) == len(plotting.new_figure(2)[1][0].get_children())
+
+
+def test_a_kept_frame_does_not_change_what_is_saved(tmp_path):
+    def saved(figure):
+        figure.savefig(tmp_path / "figure.png")
+        return (tmp_path / "figure.png").read_bytes()
+
+    figure, (ax,) = plotting.new_figure()
+    ax.plot([1, 2])
+    before = saved(figure)
+    plotting.to_jpeg(figure)
+    assert saved(figure) == before
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "limits", "ticks"),
+    [
+        (0.1, 10, (-1, 1), [-1, 0, 1]),
+        (1e-3, 2, (-4, 1), [-4, -3, -2, -1, 0, 1]),
+        (0.05, 2e3, (-2, 4), [-2, 0, 2, 4]),
+        (1e-40, 1e40, (-64, 64), [-64, -32, 0, 32, 64]),
+        (3, 1e5, (0, 8), [0, 2, 4, 6, 8]),
+        (1e-9, 1e-2, (-16, 0), [-16, -12, -8, -4, 0]),
+    ],
+)
+def test_decades_hold_the_range_and_one_and_seldom_change(low, high, limits, ticks):
+    ax = plt.figure().subplots()
+    plotting.set_decades(ax, low, high)
+    assert np.log10(ax.get_ylim()) == pytest.approx(limits)
+    assert np.log10(ax.get_yticks()) == pytest.approx(ticks)
 
 
 def test_palette_differs_in_grey_too():
