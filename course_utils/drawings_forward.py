@@ -34,9 +34,9 @@ def explosion_figure(weight_std: float = 1.0, width: int = 512, depth: int = 100
     unit = np.log10(propagation.norm_chain(NETWORKS, width, depth, activations.linear, 1.0, rng).rms)
     figure, (ax,) = plotting.new_figure()
     low, median, high = np.percentile(unit + layers * np.log10(factor), [2.5, 50, 97.5], axis=0)
-    ax.fill_between(layers, low, high, color=plotting.BLUE, alpha=0.2, label=f"95 % of {NETWORKS} networks")
-    ax.plot(layers[::5], median[::5], "o", color=plotting.BLUE, label="measured median")
-    ax.plot(layers, layers * np.log10(factor), "k--", label="predicted: l · log10(√n σ)")
+    ax.fill_between(layers, low, high, color=plotting.BLUE, alpha=0.2)
+    ax.plot(layers[::5], median[::5], "o", color=plotting.BLUE)
+    ax.plot(layers, layers * np.log10(factor), "k--")
     for limit, name in (
         (FLOAT32.max, "largest float32"),
         (FLOAT32.smallest_normal * FLOAT32.eps, "smallest float32"),
@@ -49,7 +49,10 @@ def explosion_figure(weight_std: float = 1.0, width: int = 512, depth: int = 100
         ylim=(-75, 60),
         title=f"Predicted: each layer multiplies the RMS by {factor:.3g}",
     )
-    ax.legend(loc="upper left" if factor < 1 else "lower left")
+    place = {"x": 0.02, "transform": ax.transAxes}
+    y = 0.93 if factor < 1 else 0.12
+    ax.text(y=y, s=f"● median of {NETWORKS} networks, shaded: 95 %", color=plotting.BLUE, **place)
+    ax.text(y=y - 0.07, s="dashed: predicted, l · log10(√n σ)", **place)
     return figure, (
         f"{_float32_sentence(factor, depth)} Measured over {NETWORKS} networks: median 10^{median[-1]:z.1f}, "
         f"95 % between 10^{low[-1]:z.1f} and 10^{high[-1]:z.1f}."
@@ -80,6 +83,7 @@ def fan_figure(width: int = 512, depth: int = 100, seed: int = 0) -> tuple[Figur
     ax.set(ylabel="RMS of the layer", title=f"1,000 networks, depth / width = {depth / width:.2g}")
     low, high = np.percentile(rms[:, -1], [2.5, 97.5])
     plotting.set_decades(ax, min(low, 0.1), max(high, 10))
+    plotting.set_layers(ax, depth)
     spread, predicted = comparison.std_of(np.log(rms[:, -1])), np.sqrt(variance[-1]) / 2
     return figure, (
         f"Standard deviation of ln RMS at layer {depth}: predicted {predicted:.3f} (about √(L/2n)), measured "
@@ -106,7 +110,7 @@ def _tanh_rms(depth: int, gain: float) -> NDArray:
 def tanh_figure(gain: float = 1.0, depth: int = 100) -> tuple[Figure, str]:
     """Draw the map q -> q' of tanh with its staircase, and the RMS by layer with the infinite-width line."""
     figure, (left, right) = plotting.new_figure(2)
-    stop = np.ceil(2.2 * gain**2) / 2
+    stop = next(stop for stop in (1, 1.5, 2, 3, 5, 10) if stop >= 1.1 * gain**2)
     plotting.plot_cobweb(
         lambda q: mean_field.length_map(q, activations.tanh, gain), gain**2, 30, stop=stop, ax=left
     )
@@ -116,6 +120,7 @@ def tanh_figure(gain: float = 1.0, depth: int = 100) -> tuple[Figure, str]:
     rms = _tanh_rms(depth, gain)
     plotting.plot_signal(rms, theory, ax=right)
     plotting.set_decades(right, min(1e-3, theory[-1] / 10), 2)
+    plotting.set_layers(right, depth)
     right.set(ylabel="RMS of the layer", title=f"{NETWORKS} networks of width {TANH_WIDTH}")
     q = mean_field.fixed_point(activations.tanh, gain)
     slope = np.sqrt(mean_field.chi_1(activations.tanh, gain, q))

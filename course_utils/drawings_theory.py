@@ -111,12 +111,14 @@ def pair_figure(
     for i, (marker, color) in enumerate((("o", plotting.BLUE), ("^", plotting.ORANGE))):
         plotting.plot_samples(layers[shown], measured[i][:, shown], ax=ax, color=color, marker=marker)
         ax.plot(layers, theory[i], "k--")
-    ax.text(1, 1.25, "▲ twins, cosine 0.99", color=plotting.ORANGE)
-    ax.text(depth, 1.25, "● strangers, cosine 0.6", color=plotting.BLUE, ha="right")
+    top = {"y": 0.925, "transform": ax.transAxes}
+    ax.text(0.04, s="▲ twins, cosine 0.99", color=plotting.ORANGE, **top)
+    ax.text(0.96, s="● strangers, cosine 0.6", color=plotting.BLUE, ha="right", **top)
     if limit < depth:
         ax.axvline(limit, ymax=0.88, color=plotting.GREY, linestyle=":")
         side = "left" if limit < 0.6 * depth else "right"
         ax.text(limit, 1.09, " trains to about here ", color=plotting.GREY, ha=side)
+    plotting.set_layers(ax, depth)
     gap = theory[1, -1] - theory[0, -1]
     above = "Chaos" if activation == "tanh" else "Explosion"  # ReLU's lengths grow, and inputs still merge
     phase = "Edge" if limit > 1000 else "Order" if chi < 1 else above
@@ -134,8 +136,8 @@ def _pair_sentence(depth: int, gap: float, measured: NDArray, chi: float, limit:
     found = comparison.mean_of(measured[:, -1])
     reach = f"up to about {limit:.0f} layers" if limit < 1000 else "at every depth shown here"
     return (
-        f"Correlation of the twins minus that of the strangers in layer {depth}: predicted {gap:.3f}, "
-        f"measured over {NETWORKS} networks of width {PAIR_WIDTH} {found:.3f}. Each layer "
+        f"Correlation of the twins minus that of the strangers in layer {depth}: predicted {gap:.4f}, "
+        f"measured over {NETWORKS} networks of width {PAIR_WIDTH} {found:.4f}. Each layer "
         f"multiplies a squared gradient by χ₁ = {chi:.3f}: by the rule ln(900) / |ln χ₁| the network "
         f"trains {reach}."
     )
@@ -205,7 +207,8 @@ def product_figure(weights: str = "Gaussian", width: int = 32, depth: int = 5) -
     ax.axhline(floor, color=plotting.ORANGE, linewidth=1)
     free = {"x": 0.01, "va": "top"} if depth < 25 else {"x": 0.99, "va": "bottom", "ha": "right"}
     ax.text(y=floor, s="1,000 times below the largest", color=plotting.ORANGE, **free)
-    ax.text(0.99, 2.4, "dashed: predicted for L ≪ n\ndotted: predicted for L ≫ n", ha="right", va="top")
+    laws = "dashed: predicted for L ≪ n\ndotted: predicted for L ≫ n"
+    ax.text(0.99, 0.98, laws, ha="right", va="top", transform=ax.transAxes)
     found = comparison.mean_of(100 * _usable(s))
     ax.set(
         xlabel="share of directions (k/n), best first",
@@ -307,7 +310,7 @@ def gradient_figure(
     plotting.plot_samples(angles, measured[:, : len(angles)], ax=ax)
     ax.plot(angles, theory[: len(angles)], "k--")
     ax.plot([0, 180], [1, 0], color=plotting.ORANGE, linewidth=1)
-    ax.text(100, 0.52, "Brownian motion:\none plain layer", color=plotting.ORANGE)
+    ax.text(0.55, 0.54, "Brownian motion:\none plain layer", color=plotting.ORANGE, transform=ax.transAxes)
     kind = f"residual, branches × {branch:g}" if architecture == "residual" else architecture
     ax.set(
         xlabel="angle between two inputs (δ, degrees)",
@@ -322,10 +325,10 @@ def gradient_figure(
 def _gradient_sentence(theory: NDArray, measured: NDArray) -> str:
     near, right = (comparison.mean_of(measured[:, lag]) for lag in (1, POINTS // 4))
     return (
-        f"Gradients of inputs {NEIGHBOURS} degrees apart: predicted ρ = {theory[1]:.3f}, measured over "
-        f"{CIRCLE_NETWORKS} networks of width {CIRCLE_WIDTH} {near:.3f} "
+        f"Gradients of inputs {NEIGHBOURS} degrees apart: predicted ρ = {theory[1]:.4f}, measured over "
+        f"{CIRCLE_NETWORKS} networks of width {CIRCLE_WIDTH} {near} "
         f"(one plain layer: {1 - 2 / POINTS:.3f}). At a right angle: predicted "
-        f"{theory[POINTS // 4]:.3f}, measured {right:.3f} (0.500)."
+        f"{theory[POINTS // 4]:.4f}, measured {right} (0.500)."
     )
 
 

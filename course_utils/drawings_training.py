@@ -99,9 +99,9 @@ def pyramid_figure(
     _draw_silhouette(ax, widths)
     both = np.concatenate([upwards, downwards])
     plotting.set_decades(ax, min(1e-3, both.min() / 100), max(1e3, 30 * both.max()))
+    plotting.set_layers(ax, depth)
     ax.set(
         xlabel="layer (l)",
-        xticks=range(0, depth + 1, max(1, depth // 5)),
         ylabel="second moment (m, g)",
         title=f"{mode}: signal × {upwards[-1]:.3g} at the top, gradient × {downwards[0]:.3g} at the bottom",
     )
@@ -134,7 +134,8 @@ def _draw_silhouette(ax: Axes, widths: NDArray[np.int64]) -> None:
     )
     first, second, *_, last = (f"{n:,}" for n in widths)
     style = {"transform": ax.transAxes, "ha": "center"}
-    ax.text(0.5, 0.035, f"widths {first}, {second}, …, {last}", fontsize=11, **style)
+    middle = (len(widths) - 1) / 2
+    ax.text(middle, 0.035, f"widths {first}, {second}, …, {last}", fontsize=11, ha="center", transform=place)
     ax.text(0.27, 0.93, "● signal (m), on its way up", color=plotting.BLUE, **style)
     ax.text(0.73, 0.93, "▲ gradient (g), on its way down", color=plotting.ORANGE, **style)
 

@@ -19,6 +19,7 @@ from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.spines import Spine
+from matplotlib.text import Text
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
@@ -80,6 +81,13 @@ def set_decades(ax: Axes, low: float, high: float) -> None:
     step = 2 ** np.ceil(np.log2(max(5, top - bottom) / 5))
     use_log_axis(ax).set_ylim(10.0**bottom, 10.0**top)
     ax.set_yticks(10.0 ** np.arange(step * np.ceil(bottom / step), top + 1, step))
+
+
+def set_layers(ax: Axes, depth: int) -> None:
+    """Give the horizontal axis room for `depth` layers, at most 300, with limits that seldom change."""
+    room = next(layers for layers in (5, 10, 20, 30, 50, 100, 150, 200, 300) if layers >= depth)
+    ax.set_xlim(-0.03 * room, 1.03 * room)
+    ax.locator_params(axis="x", integer=True)
 
 
 def _next_power_of_two(x: float) -> float:
@@ -240,7 +248,8 @@ def mark_dtype_limits(ax: Axes, dtypes: Sequence[torch.dtype], *, tiny: bool = F
 class _Canvas(FigureCanvasAgg):
     """A canvas that keeps ticks, grid and labels as pixels for as long as they stay the same.
 
-    They take half of a redraw. What is saved to a file is drawn as ever.
+    They take half of a redraw. Texts that are placed in shares of the axes belong to them. What is saved to a
+    file is drawn as ever.
     """
 
     _frame: object = None
@@ -261,12 +270,18 @@ class _Canvas(FigureCanvasAgg):
 
 def _contents(ax: Axes) -> list[Artist]:
     """Return the titles of the axes and what they hold, without what frames them."""
-    return [a for a in ax.get_children() if a is not ax.patch and not isinstance(a, Spine | Axis)]
+    frame = {ax.patch, *_labels(ax)}
+    return [a for a in ax.get_children() if a not in frame and not isinstance(a, Spine | Axis)]
+
+
+def _labels(ax: Axes) -> list[Text]:
+    return [text for text in ax.texts if text.get_transform() is ax.transAxes]
 
 
 def _frame_of(ax: Axes) -> list[object]:
     """Return all that a demo changes in the frame of its axes."""
     frame: list[object] = [ax.get_aspect()]
+    frame += [(text.get_text(), *text.get_position()) for text in _labels(ax)]
     for axis in (ax.xaxis, ax.yaxis):
         ticks = axis.get_majorticklocs()
         texts = axis.get_major_formatter().format_ticks(ticks)

@@ -293,7 +293,8 @@ def test_what_is_known_of_a_matrix_goes_into_the_gradient():
     h = np.tanh(z[0])
     z[1] *= np.abs(h)
     _, gradient = drawings._gain_networks(tanh, 1.5, 1.5, 2, 1)
-    np.testing.assert_allclose(gradient[:, 0], ((1 - h**2) * z[1] / h) ** 2)
+    # In float32 1 - h**2 has an absolute error of 1e-7, and it may be small.
+    np.testing.assert_allclose(gradient[:, 0], ((1 - h**2) * z[1] / h) ** 2, rtol=1e-4)
 
 
 @pytest.mark.parametrize(

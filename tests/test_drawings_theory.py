@@ -45,8 +45,8 @@ def check_pair(figure, sentence):
     reach = math.log(900) / abs(math.log(chi))
     check_line(limit, [0, 0.88], [reach] * 2)
     gap, error = mean_of(measured[1][:, -1] - measured[0][:, -1])
-    numbers = twins[-1] - strangers[-1], gap, error, chi
-    check_numbers(sentence, "36", "128", f"{reach:.0f}", *(f"{x:.3f}" for x in numbers))
+    numbers = (f"{x:.4f}" for x in (twins[-1] - strangers[-1], gap, error))
+    check_numbers(sentence, "36", "128", f"{reach:.0f}", *numbers, f"{chi:.3f}")
     assert f"Chaos, χ₁ = {chi:.2f}" in figure.axes[0].get_title(loc="left") + figure.axes[0].get_title()
 
 
@@ -128,8 +128,9 @@ def check_gradient(figure, sentence):
     check_line(theory, predicted[:17], 11.25 * np.arange(17))
     check_line(markers, np.median(measured[:, :17], axis=0))
     check_line(brownian, [1, 0], [0, 180])
-    numbers = [predicted[1], predicted[8], *mean_of(measured[:, 1]), *mean_of(measured[:, 8])]
-    check_numbers(sentence, "11.25", "10", "64", "0.938", "0.500", *(f"{x:.3f}" for x in numbers))
+    numbers = [f"{predicted[1]:.4f}", f"{predicted[8]:.4f}"]
+    numbers += [text for lag in (1, 8) for text in f"{mean_of(measured[:, lag])}".split(" ± ")]
+    check_numbers(sentence, "11.25", "10", "64", "0.938", "0.500", *numbers)
 
 
 def check_length(figure, sentence):

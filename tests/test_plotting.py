@@ -118,13 +118,16 @@ CHANGES = [
     {"yticks": [1, 2], "yticklabels": ["one", "two"]},
     {"title": "Another"},
     {"aspect": "equal"},
+    {"label": "there"},
+    {"label_x": 0.6},
 ]
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=str)
 def test_a_figure_drawn_over_its_kept_frame_looks_as_if_new(change):
-    def drawn(**change):
+    def drawn(label="here", label_x=0.5, **change):
         figure, (ax,) = plotting.new_figure()
+        ax.text(label_x, 0.5, label, transform=ax.transAxes)
         ax.plot([1, 2], [1, 2], "o", label="points")
         ax.legend()
         ax.set(**{"yticks": [1, 2], "yticklabels": ["1", "2"], **change})
