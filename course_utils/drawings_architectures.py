@@ -322,6 +322,7 @@ def pruning_figure(
         for k in (-1.96, 1.96):
             ax.plot(layers, theory * np.exp(k * np.sqrt(variance) - variance / 2), "k:")
     plotting.set_decades(ax, min(0.02, theory[-1] / 30), max(50, theory[-1] ** -0.2))
+    plotting.set_layers(ax, PRUNED_LAYERS)
     _shade(ax, 10)
     ax.set(
         xlabel="layer (l)",

@@ -24,7 +24,11 @@ RUN_ALL = """async () => {
     const failed = code.filter((cell) => cell.toJSON().outputs.some((o) => o.output_type === "error"));
     return [ran, code.length, code.filter((cell) => cell.executionCount).length, failed.map((c) => c.id)];
 }"""
-RESTS = "jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'idle'"
+# The kernel answers in order: with this reply, what a control asked for before is done, and sent.
+CATCH_UP = """async () => {
+    const kernel = jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+    await kernel.requestExecute({code: "", silent: true, store_history: false}).done;
+}"""
 SHOW = """(text) => {
     const notebook = jupyterapp.shell.currentWidget.content;
     const index = notebook.widgets.findIndex((cell) => cell.model.sharedModel.source.startsWith(text));
@@ -66,11 +70,11 @@ def show(visit: Visit, source: str, selector: str) -> Locator:
 
 
 def picture(demo: Locator) -> bytes:
-    """Return the picture as the browser shows it, once the kernel rests and nothing changes any more."""
+    """Return the picture as the browser shows it, once the kernel is done and nothing changes any more."""
+    demo.page.evaluate(CATCH_UP)
     before, now = None, demo.locator("img.widget-image").screenshot()
     while now != before:
         demo.page.wait_for_timeout(200)
-        demo.page.wait_for_function(RESTS)
         before, now = now, demo.locator("img.widget-image").screenshot()
     return now
 

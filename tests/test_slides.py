@@ -1,6 +1,7 @@
 """Every slide of the course in a browser: nothing beyond the page, nothing from elsewhere, no error."""
 
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -112,13 +113,14 @@ def run_cell(visit: Visit, source: str) -> None:
     visit.page.keyboard.press("Shift+Enter")
 
 
-def picture(demo: Locator) -> bytes:
-    """Return the picture of the demo once it does not change any more."""
-    before, now = None, demo.locator("img").screenshot()
-    while now != before:
+def next_picture(demo: Locator, last: bytes = b"", seconds: float = 30) -> bytes:
+    """Return the picture after the `last` one once it stands still; after so many `seconds` any that does."""
+    end = time.monotonic() + seconds
+    while True:
+        now = demo.locator("img").screenshot()
         demo.page.wait_for_timeout(500)
-        before, now = now, demo.locator("img").screenshot()
-    return now
+        if demo.locator("img").screenshot() == now and (now != last or time.monotonic() > end):
+            return now
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS[1:], ids=lambda path: path.stem)
@@ -142,13 +144,14 @@ def test_a_demo_is_used_on_its_slide(server: Server, tmp_path: Path):
         slide = visit.page.query_selector("section section.present")
         demo = visit.page.locator("section.present .course-demo")
         demo.locator("img").wait_for()
+        pictures = [next_picture(demo)]
         for handle in demo.get_by_role("slider").all():
-            pictures = set()
             for key in ("Home", "End", "ArrowLeft"):
                 handle.press(key)
-                pictures.add(picture(demo))
+                pictures.append(next_picture(demo, pictures[-1]))
             handle.drag_to(handle.locator("xpath=ancestor::*[contains(@class, 'noUi-target')]"))
-            assert len(pictures | {picture(demo)}) == 4
+            pictures.append(next_picture(demo, pictures[-1]))
+            assert len(set(pictures[-4:])) == 4
         visit.screenshot(tmp_path / "demo.png")
         assert "present" in slide.get_attribute("class")
         assert slide.evaluate(BEYOND) == []
