@@ -5,8 +5,10 @@ printed, so that a stored notebook stays free of widget output. Each `*_demo` fu
 """
 
 import html
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import ipywidgets as widgets
 from matplotlib.figure import Figure
@@ -37,6 +39,9 @@ class Demo(widgets.VBox):
     demo and raised.
     """
 
+    # JupyterLab delivers the moves of a slider in one thread and clicks on a button in another.
+    _lock: ClassVar[threading.RLock] = threading.RLock()
+
     def __init__(self, question: str, controls: dict[str, widgets.Widget], draw: Drawing) -> None:
         self.question, self.controls, self._draw = question, controls, draw
         self._resetting, self._figures = False, {}
@@ -60,24 +65,27 @@ class Demo(widgets.VBox):
 
     def redraw(self) -> None:
         """Draw the figure and the sentence for the controls' present values."""
-        if self._resetting:
-            return
-        try:
-            with plotting.reusing(self._figures):
-                figure, text = self._draw(**{name: control.value for name, control in self.controls.items()})
-            self.image.value, self.sentence.value = plotting.to_jpeg(figure), text
-        except Exception as error:
-            message = html.escape(f"{type(error).__name__}: {error}")
-            self.sentence.value = f"<b>This setting could not be drawn.</b> {message}"
-            raise
+        with self._lock:
+            if self._resetting:
+                return
+            try:
+                values = {name: control.value for name, control in self.controls.items()}
+                with plotting.reusing(self._figures):
+                    figure, text = self._draw(**values)
+                self.image.value, self.sentence.value = plotting.to_jpeg(figure), text
+            except Exception as error:
+                message = html.escape(f"{type(error).__name__}: {error}")
+                self.sentence.value = f"<b>This setting could not be drawn.</b> {message}"
+                raise
 
     def reset(self) -> None:
         """Put every control back to the value it started with, and draw once."""
-        self._resetting = True
-        for name, value in self._defaults.items():
-            self.controls[name].value = value
-        self._resetting = False
-        self.redraw()
+        with self._lock:
+            self._resetting = True
+            for name, value in self._defaults.items():
+                self.controls[name].value = value
+            self._resetting = False
+            self.redraw()
 
 
 def _load_root_finder() -> None:

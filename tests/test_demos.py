@@ -1,8 +1,10 @@
 """Demos, used as a hand would use them: every control at both ends, reset, errors."""
 
 import re
+import time
 from collections import Counter
-from functools import cache
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -126,6 +128,24 @@ def test_an_error_is_shown_and_raised():
     assert "ZeroDivisionError: no such width" in demo.sentence.value
     slider.value = 1
     assert demo.sentence.value == "fine"
+
+
+def test_two_threads_do_not_draw_at_once():
+    inside = []
+
+    def draw(n):
+        inside.append(n)
+        time.sleep(0.02)
+        assert inside == [n]
+        return plotting.new_figure()[0], f"n = {inside.pop()}"
+
+    slider = widgets.IntSlider(1, min=1, max=9, description="n")
+    demo = demos.Demo("Who is first?", {"n": slider}, draw)
+    with ThreadPoolExecutor(2) as pool:
+        moves = pool.map(partial(setattr, slider, "value"), [2, 3, 4, 5])
+        resets = pool.map(lambda _: demo.reset(), range(4))
+        assert [*moves, *resets] == [None] * 8  # and no exception
+    assert demo.sentence.value == f"n = {slider.value}"
 
 
 def test_reset_draws_once():
