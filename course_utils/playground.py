@@ -89,8 +89,8 @@ class Playground(widgets.VBox):
     `pair` is what trains; `run()`, `pause()`, `step()` and `reset()` do what the buttons do.
     """
 
-    # JupyterLab delivers clicks in a thread of their own, while cells and training share the main thread's
-    # event loop: one lock for all playgrounds keeps a click and a frame from running into each other.
+    # JupyterLab delivers changed settings in a thread of their own; buttons, cells and training share
+    # the main thread. One lock for all playgrounds keeps a setting and a frame from running into each other.
     _lock: ClassVar[threading.RLock] = threading.RLock()
     _training: ClassVar["Playground | None"] = None
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -21,7 +21,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from playwright.sync_api import ElementHandle, Page, sync_playwright
+from playwright.sync_api import ElementHandle, Locator, Page, sync_playwright
 
 ROOT = Path(__file__).parent.parent
 SIZE = {"width": 1280, "height": 720}  # the smallest projector that the slides are made for
@@ -220,3 +220,16 @@ def walk(visit: Visit) -> Iterator[ElementHandle]:
     for place in visit.page.evaluate(PLACES):
         visit.page.evaluate(GO, place)
         yield visit.page.query_selector(".slides section section.present")
+
+
+def still_picture(image: Locator, wanted: Callable[[bytes], bool], seconds: float = 30) -> bytes:
+    """Return what the browser shows once it stands still and is `wanted`; after so many seconds, any.
+
+    Moves of a control are dealt with in a thread of their own, so that no reply tells when they are.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        now = image.screenshot()
+        image.page.wait_for_timeout(300)
+        if image.screenshot() == now and (wanted(now) or time.monotonic() > end):
+            return now

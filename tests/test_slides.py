@@ -1,8 +1,9 @@
 """Every slide of the course in a browser: nothing beyond the page, nothing from elsewhere, no error."""
 
 import re
-import time
 from collections.abc import Iterator
+from functools import partial
+from operator import ne
 from pathlib import Path
 
 import nbformat
@@ -10,8 +11,18 @@ import pytest
 
 pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 
-from browser import FRAGMENTS, GO, ROOT, Server, Visit, find_chromium, jupyter_lab, open_slides, walk
-from playwright.sync_api import Locator
+from browser import (
+    FRAGMENTS,
+    GO,
+    ROOT,
+    Server,
+    Visit,
+    find_chromium,
+    jupyter_lab,
+    open_slides,
+    still_picture,
+    walk,
+)
 
 if find_chromium() is None:
     pytest.skip(
@@ -113,16 +124,6 @@ def run_cell(visit: Visit, source: str) -> None:
     visit.page.keyboard.press("Shift+Enter")
 
 
-def next_picture(demo: Locator, last: bytes = b"", seconds: float = 30) -> bytes:
-    """Return the picture after the `last` one once it stands still; after so many `seconds` any that does."""
-    end = time.monotonic() + seconds
-    while True:
-        now = demo.locator("img").screenshot()
-        demo.page.wait_for_timeout(500)
-        if demo.locator("img").screenshot() == now and (now != last or time.monotonic() > end):
-            return now
-
-
 @pytest.mark.parametrize("path", NOTEBOOKS[1:], ids=lambda path: path.stem)
 def test_what_runs_on_a_slide_fits_the_page(server: Server, path: Path, tmp_path: Path):
     with open_slides(server, path.name) as visit:
@@ -144,13 +145,14 @@ def test_a_demo_is_used_on_its_slide(server: Server, tmp_path: Path):
         slide = visit.page.query_selector("section section.present")
         demo = visit.page.locator("section.present .course-demo")
         demo.locator("img").wait_for()
-        pictures = [next_picture(demo)]
+        image = demo.locator("img")
+        pictures = [still_picture(image, bool)]
         for handle in demo.get_by_role("slider").all():
             for key in ("Home", "End", "ArrowLeft"):
                 handle.press(key)
-                pictures.append(next_picture(demo, pictures[-1]))
+                pictures.append(still_picture(image, partial(ne, pictures[-1])))
             handle.drag_to(handle.locator("xpath=ancestor::*[contains(@class, 'noUi-target')]"))
-            pictures.append(next_picture(demo, pictures[-1]))
+            pictures.append(still_picture(image, partial(ne, pictures[-1])))
             assert len(set(pictures[-4:])) == 4
         visit.screenshot(tmp_path / "demo.png")
         assert "present" in slide.get_attribute("class")
