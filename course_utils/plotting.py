@@ -4,22 +4,14 @@ Every function takes arrays, draws into `ax` (a new one if None) and returns the
 black wherever it appears; measurements carry markers, so that nothing is told by colour alone.
 """
 
-import io
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Sequence
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.spines import Spine
-from matplotlib.text import Text
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
@@ -49,14 +41,21 @@ _STYLE = {
     "figure.dpi": 72,
 }
 
-Figures = dict[int, tuple[Figure, Sequence[Axes]]]
-_reused: ContextVar[Figures | None] = ContextVar("reused", default=None)
-
 
 def use_course_style() -> None:
     """Set fonts, colours and sizes for a projector, and images sharp on high-density screens."""
     plt.rcParams.update(_STYLE)
     set_matplotlib_formats("retina")
+
+
+def to_jpeg(picture: Image.Image) -> bytes:
+    """Return the picture as the bytes of a JPEG image, without visible loss.
+
+    JPEG, because the compression of a PNG image takes as long as its drawing.
+    """
+    buffer = BytesIO()
+    picture.convert("RGB").save(buffer, "jpeg", quality=95, subsampling=0)
+    return buffer.getvalue()
 
 
 def _axes(ax: Axes | None) -> Axes:
@@ -69,30 +68,6 @@ def use_log_axis(ax: Axes) -> Axes:
     ax.minorticks_off()
     ax.yaxis.set_major_formatter("{x:g}")  # 1e-16 as plain text: mathtext takes most of a redraw
     return ax
-
-
-def set_decades(ax: Axes, low: float, high: float) -> None:
-    """Make the vertical axis logarithmic, with few ticks, and room for 1 and all from `low` to `high`.
-
-    The limits' exponents are powers of two or 0: limits that seldom change while a slider moves are easier to
-    follow, and quicker to draw.
-    """
-    bottom, top = -_next_power_of_two(-np.log10(low)), _next_power_of_two(np.log10(high))
-    step = 2 ** np.ceil(np.log2(max(5, top - bottom) / 5))
-    use_log_axis(ax).set_ylim(10.0**bottom, 10.0**top)
-    ax.set_yticks(10.0 ** np.arange(step * np.ceil(bottom / step), top + 1, step))
-
-
-def set_layers(ax: Axes, depth: int) -> None:
-    """Give the horizontal axis room for `depth` layers, at most 300, with limits that seldom change."""
-    room = next(layers for layers in (5, 10, 20, 30, 50, 100, 150, 200, 300) if layers >= depth)
-    ax.set_xlim(-0.03 * room, 1.03 * room)
-    ax.locator_params(axis="x", integer=True)
-
-
-def _next_power_of_two(x: float) -> float:
-    """Return the least of 0, 1, 2, 4, 8, ... that is not below x."""
-    return 2.0 ** np.ceil(np.log2(max(1, x))) if x > 0 else 0.0
 
 
 def _log_layers(ax: Axes) -> Axes:
@@ -243,135 +218,3 @@ def mark_dtype_limits(ax: Axes, dtypes: Sequence[torch.dtype], *, tiny: bool = F
             fontsize=11,
         )
     return ax
-
-
-class _Canvas(FigureCanvasAgg):
-    """A canvas that keeps ticks, grid and labels as pixels for as long as they stay the same.
-
-    They take half of a redraw. Texts that are placed in shares of the axes belong to them. What is saved to a
-    file is drawn as ever.
-    """
-
-    _frame: object = None
-
-    def draw(self) -> None:
-        """Draw what the axes hold over the kept frame, or over a new one where it has changed."""
-        contents = [artist for ax in self.figure.axes for artist in _contents(ax)]
-        for artist in contents:
-            artist.set_animated(True)  # left out when a canvas draws
-        frame = [_frame_of(ax) for ax in self.figure.axes]
-        if frame != self._frame:
-            super().draw()
-            self._frame, self._pixels = frame, self.copy_from_bbox(self.figure.bbox)
-        self.restore_region(self._pixels)
-        for artist in sorted(contents, key=Artist.get_zorder):
-            self.figure.draw_artist(artist)
-
-
-def _contents(ax: Axes) -> list[Artist]:
-    """Return the titles of the axes and what they hold, without what frames them."""
-    frame = {ax.patch, *_labels(ax)}
-    return [a for a in ax.get_children() if a not in frame and not isinstance(a, Spine | Axis)]
-
-
-def _labels(ax: Axes) -> list[Text]:
-    return [text for text in ax.texts if text.get_transform() is ax.transAxes]
-
-
-def _frame_of(ax: Axes) -> list[object]:
-    """Return all that a demo changes in the frame of its axes."""
-    frame: list[object] = [ax.get_aspect()]
-    frame += [(text.get_text(), *text.get_position()) for text in _labels(ax)]
-    for axis in (ax.xaxis, ax.yaxis):
-        ticks = axis.get_majorticklocs()
-        texts = axis.get_major_formatter().format_ticks(ticks)
-        frame += [axis.get_scale(), *axis.get_view_interval(), *ticks, *texts, axis.get_label_text()]
-    return frame
-
-
-@contextmanager
-def reusing(figures: Figures) -> Iterator[None]:
-    """Let `new_figure` put what it makes into `figures`, and later empty and return that again.
-
-    A demo draws the same axes over and over, and to make them with their ticks takes a quarter of the time.
-    """
-    token = _reused.set(figures)
-    try:
-        yield
-    finally:
-        _reused.reset(token)
-
-
-def _make_figure(columns: int) -> tuple[Figure, Sequence[Axes]]:
-    figure = Figure(figsize=(9, 4), dpi=120, layout="none")
-    _Canvas(figure)
-    figure.subplots_adjust(left=0.12, right=0.98, bottom=0.16, top=0.9, wspace=0.3)
-    axes = figure.subplots(1, columns, squeeze=False)[0]
-    for ax in axes:
-        ax.xaxis.set_label_coords(0.5, -0.11)
-        ax.yaxis.set_label_coords(-0.085 / ax.get_position().width, 0.5)
-    return figure, axes
-
-
-def _empty(ax: Axes) -> None:
-    """Remove what the axes hold, and bring back the frame they have when new, with about five ticks."""
-    for artist in [*ax.lines, *ax.collections, *ax.patches, *ax.texts]:
-        artist.remove()
-    if legend := ax.get_legend():
-        legend.remove()
-    ax.set(title="", xlabel="", ylabel="", xscale="linear", yscale="linear", aspect="auto")
-    ax.locator_params(nbins=5)
-    ax.set_prop_cycle(None)
-    ax.relim()
-    ax.autoscale(True)
-
-
-def new_figure(columns: int = 1) -> tuple[Figure, Sequence[Axes]]:
-    """Return a figure of one row for a demo, and its axes: drawn in one go, denser than it is shown.
-
-    Margins, places of labels and the number of ticks are fixed, because a slider waits for each of them.
-    """
-    figures = {} if (kept := _reused.get()) is None else kept
-    if columns not in figures:
-        figures[columns] = _make_figure(columns)
-    figure, axes = figures[columns]
-    for ax in axes:
-        _empty(ax)
-    return figure, axes
-
-
-def to_jpeg(figure: Figure) -> bytes:
-    """Return a `new_figure` as the bytes of a JPEG image, without visible loss.
-
-    JPEG, because the compression of a PNG image takes as long as the drawing; and not by `savefig`, which
-    draws everything twice.
-    """
-    buffer = io.BytesIO()
-    figure.canvas.draw()
-    pixels = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
-    pixels.save(buffer, "jpeg", quality=95, subsampling=0)
-    return buffer.getvalue()
-
-
-def plot_diagnosis(table: "pd.DataFrame", *, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
-    """Draw second moments by layer, of the signal above and of the gradient below, on logarithmic axes.
-
-    `table` is that of a `Diagnosis`; a ring marks layers with a fault. Zeros and NaN leave gaps; at most 20
-    layers are named.
-    """
-    if axes is None:
-        axes = plt.subplots(2, 1, figsize=(9, 6), sharex=True)[1]
-    layers, faulty = np.arange(len(table)), table["fault"].to_numpy() != ""
-    named = layers[:: max(1, -(-len(table) // 20))]
-    for ax, quantity, color, marker in zip(axes, ("signal", "gradient"), (BLUE, ORANGE), "os", strict=True):
-        column = "second_moment" if quantity == "signal" else "gradient_second_moment"
-        values = table[column].where(table[column] > 0).to_numpy()
-        ax.plot(layers, values, f"{marker}-", color=color, linewidth=1)
-        ax.plot(layers[faulty], values[faulty], "ko", fillstyle="none", markersize=14, label="fault")
-        _log_layers(ax).set(xlabel="", title=f"Second moment of the {quantity}")
-        ax.set_xticks(named, table["layer"].iloc[named], rotation=60, ha="right", fontsize=10)
-    axes[0].tick_params(labelbottom=False)  # both share the names below
-    if faulty.any():
-        axes[0].legend()
-    axes[-1].set_xlabel("layer")
-    return axes

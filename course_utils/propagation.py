@@ -80,7 +80,7 @@ def signal_profile(network: PlainNetwork, inputs: Tensor) -> Profile:
     )
 
 
-def gradient_profile(network: PlainNetwork, inputs: Tensor, output_gradient: Tensor) -> NDArray:
+def gradient_second_moments(network: PlainNetwork, inputs: Tensor, output_gradient: Tensor) -> NDArray:
     """Return the mean square of dL/dh_l over the units, shape (batch, depth + 1), last column given.
 
     `inputs` is (batch, fan_in), `output_gradient` = dL/dh_depth is (batch, fan_out).
@@ -94,11 +94,11 @@ def gradient_profile(network: PlainNetwork, inputs: Tensor, output_gradient: Ten
 
 
 def simulate(
-    count: int,
-    widths: Sequence[int],
     activation: Activation,
     weight_init_: Initializer,
+    widths: Sequence[int],
     *,
+    count: int,
     generator: torch.Generator,
 ) -> Profile:
     """Draw `count` networks, send one N(0, 1) input through each, and return their profile.
@@ -115,7 +115,7 @@ def simulate(
 
 
 def norm_chain(
-    count: int, width: int, depth: int, activation: Activation, gain: float, rng: np.random.Generator
+    activation: Activation, gain: float, depth: int, width: int, *, count: int, generator: torch.Generator
 ) -> Profile:
     """Return the profile of `count` networks with weights N(0, gain**2 / width) without drawing a matrix.
 
@@ -129,31 +129,32 @@ def norm_chain(
     """
     _check(count, width, depth, gain)
     if activation is linear:
-        return _linear_chain(count, width, depth, gain, rng)
+        return _linear_chain(gain, depth, width, count, generator)
     sizes = [min(_CHUNK, count - start) for start in range(0, count, _CHUNK)]
-    return Profile.stack(_chain(size, width, depth, activation, gain, rng) for size in sizes)
+    return Profile.stack(_chain(activation, gain, depth, width, size, generator) for size in sizes)
 
 
 def _chain(
-    count: int, width: int, depth: int, activation: Activation, gain: float, rng: np.random.Generator
+    activation: Activation, gain: float, depth: int, width: int, count: int, generator: torch.Generator
 ) -> Profile:
-    mean, second_moment = np.empty((2, count, depth + 1))
-    h = rng.standard_normal((count, width))
+    mean, second_moment = torch.empty(2, count, depth + 1, dtype=torch.float64)
     for layer in range(depth + 1):
+        # Drawn in float32, which takes a third of the time, for all that follows in float64.
+        h = torch.randn(count, width, generator=generator).double()
         if layer:
-            scale = gain * np.sqrt(second_moment[:, layer - 1, None])
-            h = activation(torch.from_numpy(scale * rng.standard_normal((count, width)))).numpy()
-        mean[:, layer] = h.mean(axis=1)
-        second_moment[:, layer] = np.einsum("ij,ij->i", h, h) / width
-    return Profile(mean, second_moment)
+            h = activation(gain * second_moment[:, layer - 1, None].sqrt() * h)
+        mean[:, layer], second_moment[:, layer] = h.mean(dim=1), h.square().mean(dim=1)
+    return Profile(mean.numpy(), second_moment.numpy())
 
 
-def _linear_chain(count: int, width: int, depth: int, gain: float, rng: np.random.Generator) -> Profile:
+def _linear_chain(gain: float, depth: int, width: int, count: int, generator: torch.Generator) -> Profile:
     """Draw, layer by layer, only the mean and the mean square of `width` standard normal numbers.
 
     The mean is N(0, 1/width); the squared deviations from it sum to an independent chi2 with width - 1
     degrees of freedom (Cochran 1934), here a gamma variate, which exists for width 1 too.
     """
+    # NumPy has the gamma law; its seed comes from the generator.
+    rng = np.random.default_rng(torch.randint(2**63 - 1, (), generator=generator).item())
     unit_mean = rng.standard_normal((count, depth + 1)) / np.sqrt(width)
     unit_moment = unit_mean**2 + rng.gamma((width - 1) / 2, 2 / width, unit_mean.shape)
     gains = np.where(np.arange(depth + 1) > 0, gain, 1.0)

@@ -21,7 +21,7 @@ from store_outputs import NOTEBOOK_METADATA
 from torch import nn
 
 from course_utils import activations, data, demos, initializers, mean_field, propagation
-from course_utils.diagnosis import diagnose
+from course_utils.doctor.diagnosis import diagnose
 
 
 def best(function, number=1, repeat=7):
@@ -55,18 +55,25 @@ def bench_initializers():
 
 
 def bench_exact_laws():
-    n, rounds, rng = 512, 10_000, np.random.default_rng(0)
+    n, rounds, generator = 512, 10_000, torch.Generator().manual_seed(0)
 
     def loop(rounds=100):
         for _ in range(rounds):
             y = torch.randn(n, n) @ torch.randn(n)
             y.mean().item(), y.square().mean().item()
 
-    law = best(lambda: propagation.norm_chain(rounds, n, 1, activations.linear, math.sqrt(n), rng))
+    law = best(
+        lambda: propagation.norm_chain(
+            activations.linear, math.sqrt(n), 1, n, count=rounds, generator=generator
+        )
+    )
     drawn = best(loop, repeat=3) * 100
     print(f"y = W x, {rounds:,} rounds, n = {n}: drawing W / exact law = {drawn / law:,.0f}")
     for activation in (activations.linear, activations.tanh, activations.relu):
-        chain = best(lambda a=activation: propagation.norm_chain(1000, n, 100, a, 1.0, rng), repeat=3)
+        chain = best(
+            lambda a=activation: propagation.norm_chain(a, 1.0, 100, n, count=1000, generator=generator),
+            repeat=3,
+        )
         print(f"1,000 networks of 100 {activation.name} layers, n = {n}: {chain:.2f} s")
 
 
@@ -75,7 +82,7 @@ def bench_phase_diagram():
 
     def one_by_one():
         for g, b in zip(gain.flat[::100], bias_std.flat[::100], strict=True):
-            brentq(lambda q, g=g, b=b: mean_field.length_map(q, activations.tanh, g, b) - q, 1e-12, 5)
+            brentq(lambda q, g=g, b=b: mean_field.length_map(activations.tanh, q, g, b) - q, 1e-12, 5)
 
     whole = best(lambda: mean_field.fixed_point(activations.tanh, gain, bias_std), repeat=3)
     points = best(one_by_one, repeat=3) * gain.size / 100
@@ -85,7 +92,7 @@ def bench_phase_diagram():
 def bench_gain():
     own = lambda z: torch.where(z > 0.3, z, torch.tanh(z) / 2)  # noqa: E731
     for name, function in [("gelu", activations.gelu), ("a kink and a jump at 0.3", own)]:
-        print(f"gain of {name}: {1e3 * best(lambda f=function: mean_field.gain(f)):.1f} ms")
+        print(f"gain of {name}: {1e3 * best(lambda f=function: mean_field.gain_behind(f)):.1f} ms")
 
 
 def bench_diagnose():

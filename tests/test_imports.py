@@ -12,34 +12,32 @@ import course_utils
 
 PACKAGE, TESTS = Path(course_utils.__file__).parent, Path(__file__).parent
 
-# What each module may import from the package. Theory (mean_field) and experiment (propagation) meet only in
-# demos, tests and notebooks.
+# What each module of the core may import from the package. Theory (mean_field, finite_width) and experiment
+# (propagation) meet only in rooms, tests and notebooks.
 ARROWS = {
     "__init__": set(),
     "activations": set(),
+    "quadrature": set(),
     "initializers": set(),
     "comparison": set(),
     "data": set(),
     "training": set(),
     "plotting": set(),
+    "style": set(),
+    "lsuv": {"initializers"},
     "networks": {"initializers", "activations"},
-    "mean_field": {"activations"},
-    "propagation": {"networks", "initializers", "activations"},
-    "recording": {"activations"},
-    "graph": {"recording"},
-    "tables": set(),
-    "diagnosis": {"recording", "graph", "tables"},
-    "initialize": {"recording", "graph", "tables", "initializers"},
-    "patients": {"initializers"},
-    "exercises": {"diagnosis", "patients"},
+    "mean_field": {"activations", "quadrature"},
+    "finite_width": {"activations", "quadrature"},
+    "propagation": {"networks", "activations"},
 }
-EVERYTHING = set(ARROWS) - {"__init__"}
-DRAWINGS = [f"drawings_{name}" for name in ("forward", "training", "theory", "architectures")]
-ARROWS |= {name: EVERYTHING for name in DRAWINGS}
-ARROWS["demos"] = EVERYTHING | set(DRAWINGS)
-ARROWS["live_training"] = EVERYTHING
-ARROWS["live_drawing"] = EVERYTHING | {"live_training"}
-ARROWS["playground"] = EVERYTHING | {"live_training", "live_drawing", "demos"}
+CORE = set(ARROWS) - {"__init__"}
+# What each room may import: the core, itself, and for the exercises the doctor.
+ROOMS = {
+    "demos": CORE | {"demos"},
+    "playground": CORE | {"playground"},
+    "doctor": CORE - {"mean_field", "finite_width", "propagation", "style"} | {"doctor"},
+    "exercises": CORE | {"doctor", "exercises"},
+}
 
 # Calls that draw from or set a generator that nobody passed in.
 TORCH_STATE = re.compile(r"torch\.((random|cuda)\.)?(manual_seed|seed|set_rng_state|fork_rng)(_all)?")
@@ -62,15 +60,21 @@ def imports(tree: ast.AST) -> list[tuple[str, str]]:
     return pairs
 
 
+def allowed(module: str) -> set[str]:
+    """Return what `module`, such as "mean_field" or "demos.tanh", may import from the package."""
+    room, *inside = module.split(".")
+    return ROOMS[room] if inside else ARROWS[module]
+
+
 def import_complaints(module: str, source: str) -> list[str]:
     """Return what is wrong with the imports of `module`."""
     complaints = []
     for _, name in imports(ast.parse(source)):
         top, *rest = name.split(".")
-        if top == "course_utils" and (not rest or rest[0] not in ARROWS[module]):
+        if top == "course_utils" and (not rest or rest[0] not in allowed(module)):
             complaints.append(f"{module} may not import {name}")
-        if top == "ipywidgets" and module not in ("demos", "playground"):
-            complaints.append(f"only demos and playground import ipywidgets, not {module}")
+        if top == "ipywidgets" and module.split(".")[0] not in ("style", "demos", "playground"):
+            complaints.append(f"only style, demos and playground import ipywidgets, not {module}")
         if top == "random":
             complaints.append(f"{module} imports the global generator of `random`")
     return complaints
@@ -98,22 +102,24 @@ def randomness_complaints(module: str, source: str) -> list[str]:
     return complaints
 
 
-def test_every_module_is_in_the_table():
-    assert {path.stem for path in PACKAGE.glob("*.py")} == set(ARROWS), (
-        "add the module and its arrows to ARROWS"
-    )
+MODULES = sorted(".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in PACKAGE.rglob("*.py"))
 
 
-@pytest.mark.parametrize("module", ARROWS)
+def test_the_core_and_the_rooms_are_those_of_the_table():
+    assert {module for module in MODULES if "." not in module} == set(ARROWS)
+    assert {module.split(".")[0] for module in MODULES if "." in module} == set(ROOMS)
+
+
+@pytest.mark.parametrize("module", MODULES)
 def test_module_follows_the_rules(module: str):
-    source = (PACKAGE / f"{module}.py").read_text(encoding="utf-8")
+    source = (PACKAGE / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
     assert import_complaints(module, source) + randomness_complaints(module, source) == []
 
 
 # test_initializers also shows what happens without a generator; benchmarks only measures time.
 @pytest.mark.parametrize(
     "path",
-    [path for path in TESTS.glob("*.py") if path.stem not in {"test_initializers", "benchmarks"}],
+    [path for path in TESTS.rglob("*.py") if path.stem not in {"test_initializers", "benchmarks"}],
     ids=lambda path: path.stem,
 )
 def test_tests_pass_generators_too(path: Path):
@@ -149,7 +155,9 @@ def test_a_planted_import_is_found(source: str):
     assert import_complaints("mean_field", source)
 
 
-@pytest.mark.parametrize("module", ["comparison", "demos"])
+@pytest.mark.parametrize(
+    "module", ["comparison", "playground.panel", "doctor.diagnosis", "exercises.grading"]
+)
 def test_nobody_imports_demos(module: str):
     assert import_complaints(module, "from course_utils import demos")
 

@@ -46,7 +46,7 @@ def test_one_row_per_input():
 def test_gradient_profile_against_finite_differences():
     network = make().double()
     x, u = normal(1, 6).double(), normal(1, 4).double()
-    profile = propagation.gradient_profile(network, x, u)
+    profile = propagation.gradient_second_moments(network, x, u)
     step = 1e-6 * torch.eye(6, dtype=torch.float64)
     slopes = ((network(x + step) - network(x - step)) @ u.T / 2e-6).squeeze().detach()
     np.testing.assert_allclose(profile[0, 0], slopes.square().mean().item(), rtol=1e-6)
@@ -57,7 +57,7 @@ def test_gradient_profile_against_finite_differences():
 def test_profiles_leave_the_network_and_the_input_alone():
     network, x = make(), normal(2, 6)
     propagation.signal_profile(network, x)
-    propagation.gradient_profile(network, x, torch.ones(2, 4))
+    propagation.gradient_second_moments(network, x, torch.ones(2, 4))
     assert all(p.grad is None for p in network.parameters())
     assert not x.requires_grad
 
@@ -70,33 +70,41 @@ def test_stack_keeps_rows_in_order():
 
 def test_simulate_draws_a_new_network_and_input_each_time():
     generator = torch.Generator().manual_seed(0)
-    profile = propagation.simulate(5, [8, 8, 8], activations.linear, lecun_normal_, generator=generator)
+    profile = propagation.simulate(activations.linear, lecun_normal_, [8, 8, 8], count=5, generator=generator)
     assert profile.second_moment.shape == (5, 3)
     assert len(np.unique(profile.second_moment)) == 15
 
 
 @pytest.mark.parametrize("activation", [activations.linear, activations.tanh], ids=lambda a: a.name)
 def test_seeds_decide(activation):
-    run = partial(propagation.norm_chain, 4, 8, 3, activation, 1.0)
-    same = [run(np.random.default_rng(1)).second_moment for _ in range(2)]
+    def run(generator):
+        return propagation.norm_chain(activation, 1.0, 3, 8, count=4, generator=generator)
+
+    same = [run(torch.Generator().manual_seed(1)).second_moment for _ in range(2)]
     np.testing.assert_array_equal(*same)
-    assert (run(np.random.default_rng(2)).second_moment != same[0]).all()
+    assert (run(torch.Generator().manual_seed(2)).second_moment != same[0]).all()
 
 
 def test_the_chain_draws_every_network_in_chunks_too(monkeypatch):
     monkeypatch.setattr(propagation, "_CHUNK", 3)
-    profile = propagation.norm_chain(7, 8, 3, activations.tanh, 1.0, np.random.default_rng(0))
+    profile = propagation.norm_chain(
+        activations.tanh, 1.0, 3, 8, count=7, generator=torch.Generator().manual_seed(0)
+    )
     assert len(np.unique(profile.second_moment)) == 7 * 4
 
 
 def test_width_one_and_depth_zero():
     for activation in (activations.linear, activations.relu):
-        profile = propagation.norm_chain(3, 1, 0, activation, 1.0, np.random.default_rng(0))
+        profile = propagation.norm_chain(
+            activation, 1.0, 0, 1, count=3, generator=torch.Generator().manual_seed(0)
+        )
         np.testing.assert_allclose(profile.second_moment, profile.mean**2)
 
 
 def test_a_dead_relu_signal_stays_zero():
-    profile = propagation.norm_chain(200, 1, 20, activations.relu, 1.0, np.random.default_rng(0))
+    profile = propagation.norm_chain(
+        activations.relu, 1.0, 20, 1, count=200, generator=torch.Generator().manual_seed(0)
+    )
     assert (profile.second_moment[:, -1] == 0).mean() > 0.9
     assert np.isfinite(profile.second_moment).all()
 
@@ -116,7 +124,7 @@ def test_squares_of_tiny_signals_are_float64():
 
 
 def test_squares_of_tiny_gradients_are_float64():
-    check_tiny_squares(lambda u: propagation.gradient_profile(identity_network(), torch.ones(2, 4), u))
+    check_tiny_squares(lambda u: propagation.gradient_second_moments(identity_network(), torch.ones(2, 4), u))
 
 
 def test_a_square_taken_in_float32_is_caught():
@@ -151,7 +159,7 @@ def test_the_chain_names_what_it_cannot_run(activation, fault):
     arguments = {"count": 2, "width": 4, "depth": 3, "gain": 1.0} | fault
     (passed,) = (f"{name}={value}" for name, value in fault.items())
     with pytest.raises(ValueError, match=f"got.*{re.escape(passed)}"):
-        propagation.norm_chain(**arguments, activation=activation, rng=np.random.default_rng(0))
+        propagation.norm_chain(activation=activation, generator=torch.Generator().manual_seed(0), **arguments)
 
 
 @pytest.mark.parametrize(
@@ -161,13 +169,16 @@ def test_the_chain_names_what_it_cannot_run(activation, fault):
 def test_simulate_names_what_it_cannot_run(count, widths, passed):
     generator = torch.Generator().manual_seed(0)
     with pytest.raises(ValueError, match=f"got.*{passed}"):
-        propagation.simulate(count, widths, activations.tanh, lecun_normal_, generator=generator)
+        propagation.simulate(activations.tanh, lecun_normal_, widths, count=count, generator=generator)
 
 
 @pytest.mark.parametrize("shape", [(6,), (2, 5), (1, 2, 6)])
 @pytest.mark.parametrize(
     "profile",
-    [propagation.signal_profile, partial(propagation.gradient_profile, output_gradient=torch.ones(2, 4))],
+    [
+        propagation.signal_profile,
+        partial(propagation.gradient_second_moments, output_gradient=torch.ones(2, 4)),
+    ],
     ids=["signal", "gradient"],
 )
 def test_inputs_of_another_shape_are_refused(profile, shape):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from course_utils import mean_field, propagation
+from course_utils import finite_width, mean_field, propagation
 from course_utils.activations import hard_tanh, leaky_relu, linear, relu, sigmoid, tanh
 from course_utils.comparison import compare, mean_of, root_mean_of, std_of
 from course_utils.initializers import (
@@ -24,18 +24,14 @@ from course_utils.initializers import (
 from course_utils.networks import PlainNetwork
 
 
-def rng():
-    return np.random.default_rng(20)
-
-
 def generator():
     return torch.Generator().manual_seed(20)
 
 
 def check_chain_has_the_law_of_matrices(activation, chain_gain, matrix_gain):
     init_ = partial(lecun_normal_, gain=matrix_gain)
-    real = propagation.simulate(400, [24] * 9, activation, init_, generator=generator())
-    chain = propagation.norm_chain(4000, 24, 8, activation, chain_gain, rng())
+    real = propagation.simulate(activation, init_, [24] * 9, count=400, generator=generator())
+    chain = propagation.norm_chain(activation, chain_gain, 8, 24, count=4000, generator=generator())
     for pick in (lambda p: np.log(p.second_moment[:, -1]), lambda p: p.mean[:, -1] / p.rms[:, -1]):
         for statistic in (mean_of, std_of):
             expected, estimate = statistic(pick(chain)), statistic(pick(real))
@@ -54,7 +50,7 @@ def test_a_variance_where_a_std_is_meant_is_caught():
 
 
 def check_second_moment(activation, gain, predicted_factor, depth=10):
-    m = propagation.norm_chain(4000, 256, depth, activation, gain, rng()).second_moment
+    m = propagation.norm_chain(activation, gain, depth, 256, count=4000, generator=generator()).second_moment
     compare(("E m", predicted_factor**depth, mean_of(m[:, -1])))
 
 
@@ -88,8 +84,8 @@ def test_planted_faults_in_the_relu_law_are_caught():
     ids=str,
 )
 def test_log_law_at_finite_width(activation, gain):
-    mean, variance = mean_field.log_second_moment_law(activation, gain, 60, 512)
-    profile = propagation.norm_chain(1000, 512, 60, activation, gain, rng())
+    mean, variance = finite_width.log_second_moment_law(activation, gain, 60, 512)
+    profile = propagation.norm_chain(activation, gain, 60, 512, count=1000, generator=generator())
     log_m = np.log(profile.second_moment[:, -1])
     compare(
         ("mean", mean[-1], mean_of(log_m)),
@@ -100,23 +96,23 @@ def test_log_law_at_finite_width(activation, gain):
 @pytest.mark.parametrize(("activation", "gain"), [(linear, 1.0), (relu, math.sqrt(2))], ids=str)
 @pytest.mark.parametrize("width", [16, 64])
 def test_exact_growth_at_small_width(activation, gain, width):
-    m = propagation.norm_chain(4000, width, 6, activation, gain, rng()).second_moment
+    m = propagation.norm_chain(activation, gain, 6, width, count=4000, generator=generator()).second_moment
     growth = np.log(m[:, -1] / m[:, 0])
-    mean, variance = mean_field.exact_log_growth(activation, gain, width)
+    mean, variance = finite_width.exact_log_growth(activation, gain, width)
     compare(("mean", 6 * mean, mean_of(growth)), ("std", math.sqrt(6 * variance), std_of(growth)))
 
 
 def test_the_first_order_law_is_not_exact_and_is_caught_at_small_width():
-    m = propagation.norm_chain(20_000, 8, 6, linear, 1.0, rng()).second_moment
-    mean, _ = mean_field.log_second_moment_law(linear, 1.0, 6, 8)
+    m = propagation.norm_chain(linear, 1.0, 6, 8, count=20_000, generator=generator()).second_moment
+    mean, _ = finite_width.log_second_moment_law(linear, 1.0, 6, 8)
     with pytest.raises(AssertionError):
         compare(("mean", mean[-1], mean_of(np.log(m[:, -1]))))
 
 
 @pytest.mark.parametrize("init_", [lecun_normal_, lecun_uniform_, xavier_uniform_], ids=lambda f: f.__name__)
 def test_square_layers_of_every_scheme_share_one_law(init_):
-    mean, variance = mean_field.log_second_moment_law(tanh, 1.0, 20, 128)
-    m = propagation.simulate(150, [128] * 21, tanh, init_, generator=generator()).second_moment[:, -1]
+    mean, variance = finite_width.log_second_moment_law(tanh, 1.0, 20, 128)
+    m = propagation.simulate(tanh, init_, [128] * 21, count=150, generator=generator()).second_moment[:, -1]
     compare(("mean", mean[-1], mean_of(np.log(m))), ("std", math.sqrt(variance[-1]), std_of(np.log(m))))
 
 
@@ -127,7 +123,7 @@ def gradient_growth(activation, gain, start, count=150, width=128, depth=5):
             [width] * (depth + 1), activation, partial(lecun_normal_, gain=gain), generator=g
         )
         x, u = torch.randn(2, 1, width, generator=g)
-        profile = propagation.gradient_profile(network, start * x, u)
+        profile = propagation.gradient_second_moments(network, start * x, u)
         growth.append(profile[0, 0] / profile[0, -1])
     return root_mean_of(growth)
 
@@ -138,13 +134,13 @@ def gradient_growth(activation, gain, start, count=150, width=128, depth=5):
 def test_gradients_grow_by_chi_1(activation, gain):
     q = mean_field.fixed_point(activation, gain)
     # sigmoid's input of mean 1/2 is replaced by one of mean 0 with the same second moment: only that matters
-    start = math.sqrt(mean_field.output_second_moment(q, activation))
-    chi = mean_field.chi_1(activation, gain, q)
+    start = math.sqrt(mean_field.output_second_moment(activation, q))
+    chi = mean_field.chi_1(activation, q, gain)
     compare(("gradient RMS over 5 layers", chi**2.5, gradient_growth(activation, gain, start)))
 
 
 def test_he_gradients_neither_grow_nor_shrink():
-    assert math.isclose(mean_field.chi_1(relu, math.sqrt(2), 1.0), 1.0)
+    assert math.isclose(mean_field.chi_1(relu, 1.0, math.sqrt(2)), 1.0)
     compare(("gradient RMS", 1.0, gradient_growth(relu, math.sqrt(2), 1.0)))
     with pytest.raises(AssertionError):
         compare(("gradient RMS, no factor 2", 1.0, gradient_growth(relu, 1.0, 1.0)))
@@ -163,24 +159,24 @@ def test_relu_angles_follow_the_arc_cosine_map():
 
 
 def check_curvature(law):
-    m = propagation.norm_chain(16_000, 32, 12, tanh, 1.0, rng()).second_moment
+    m = propagation.norm_chain(tanh, 1.0, 12, 32, count=16_000, generator=generator()).second_moment
     compare(("mean of ln m", law(tanh, 1.0, 12, 32)[0][-1], mean_of(np.log(m[:, -1]))))
 
 
 def test_the_curvature_of_the_map_pulls_the_mean_of_narrow_networks():
-    check_curvature(mean_field.log_second_moment_law)
+    check_curvature(finite_width.log_second_moment_law)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.5])
 def test_a_law_with_a_wrong_share_of_the_curvature_is_caught(share):
     def wrong(activation, gain, depth, width):
         """Add to the right law what the curvature contributes, times share - 1, carried on by the slope."""
-        mean, variance = mean_field.log_second_moment_law(activation, gain, depth, width)
+        mean, variance = finite_width.log_second_moment_law(activation, gain, depth, width)
         error = [0.0]
         for log_m, v in zip(mean[:-1], variance[:-1], strict=True):
             step = 0.01
             below, at, above = np.log(
-                mean_field.length_map(gain**2 * np.exp(log_m + step * np.array([-1, 0, 1])), activation)
+                mean_field.length_map(activation, gain**2 * np.exp(log_m + step * np.array([-1, 0, 1])))
             )
             slope, curvature = (above - below) / (2 * step), (above - 2 * at + below) / step**2
             error.append(slope * error[-1] + (share - 1) * curvature * v / 2)
@@ -208,8 +204,8 @@ def pair_statistics(activation, gain, bias_std, depth, width=512, networks=40):
 
 
 def check_pairs(activation, gain, bias_std, theory_bias, depth=4):
-    m = mean_field.second_moment_profile(activation, gain, depth, bias_std=theory_bias)[-1]
-    c = mean_field.cosine_profile(activation, gain, depth, 0.0, bias_std=theory_bias)[-1]
+    m = mean_field.second_moments(activation, gain, depth, bias_std=theory_bias)[-1]
+    c = mean_field.cosines(activation, gain, depth, 0.0, bias_std=theory_bias)[-1]
     squares, overlaps = pair_statistics(activation, gain, bias_std, depth)
     compare(("second moment", m, mean_of(squares)), ("overlap", m * c, mean_of(overlaps)))
 
@@ -235,8 +231,8 @@ def test_gradients_of_two_inputs_lose_their_correlation():
         x = torch.randn(2, 512, generator=g).requires_grad_()
         (gradient,) = torch.autograd.grad((network(x) @ torch.randn(512, generator=g)).sum(), x)
         correlations.append(torch.cosine_similarity(*gradient, dim=0).item())
-    cosines = mean_field.cosine_profile(relu, math.sqrt(2), 2, 0.0)
-    factors = mean_field.gradient_correlation_map(cosines, 1.0, relu)
+    cosines = mean_field.cosines(relu, math.sqrt(2), 2, 0.0)
+    factors = mean_field.gradient_correlation_map(relu, cosines, 1.0)
     compare(("correlation of the gradients", factors.prod(), mean_of(correlations)))
     with pytest.raises(AssertionError):
         compare(("one half per layer", 0.5**3, mean_of(correlations)))
@@ -254,8 +250,8 @@ def spread_of_singular_values(activation, gain, weight_init_, widths, generator)
 @pytest.mark.parametrize("weight_init_", [orthogonal_, lecun_normal_])
 def test_the_spread_of_singular_values_adds_up(activation, weight_init_):
     width, depth, gain = 256, 4, 1.3
-    q = gain**2 * mean_field.second_moment_profile(activation, gain, depth - 1)
-    predicted = mean_field.jacobian_spread(activation, q, orthogonal=weight_init_ is orthogonal_)
+    q = gain**2 * mean_field.second_moments(activation, gain, depth - 1)
+    predicted = finite_width.jacobian_spread(activation, q, orthogonal=weight_init_ is orthogonal_)
     g = generator()
     measured = [
         spread_of_singular_values(activation, gain, weight_init_, [width] * (depth + 1), g) for _ in range(12)

@@ -1,0 +1,6 @@
+"""Exercises with checks: the clinic, networks with a planted fault to diagnose and repair."""
+
+from course_utils.exercises.grading import examine, grade, hint, solution
+from course_utils.exercises.patients import PATIENTS, clinic_patient
+
+__all__ = ["PATIENTS", "clinic_patient", "examine", "grade", "hint", "solution"]

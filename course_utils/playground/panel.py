@@ -1,0 +1,365 @@
+"""The playground: two networks that train side by side in a notebook while every setting can be changed.
+
+The panel's rules. At most one playground of a kernel trains: running one, or making another, pauses the one
+that does. A new learning rate holds from the next step on; every other change starts both networks anew from
+step 0, and they go on training if they were. Whatever goes wrong is said in the panel.
+"""
+
+import asyncio
+import html
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import ClassVar
+
+import ipywidgets as widgets
+
+from course_utils.playground.engine import (
+    ACTIVATIONS,
+    DATA,
+    EXPERIMENTS,
+    NORMS,
+    OPTIMIZERS,
+    SCHEMES,
+    Experiment,
+    Pair,
+    Settings,
+    Side,
+)
+from course_utils.playground.picture import Look, Picture, look_at
+from course_utils.plotting import to_jpeg
+from course_utils.style import style_sheet
+
+DEPTHS, WIDTHS, SPEEDS = (1, 2, 3, 4, 6, 8, 12, 16, 20), (2, 4, 8, 16, 32, 64), (1, 5, 20, 100)
+# Not a FloatLogSlider: the browser would round 0.3 to a step of that, and send it back as a change.
+RATES = [(f"{rate:g}", rate) for rate in (float(f"{x}e{k}") for k in range(-4, 1) for x in (1, 2, 3, 5))]
+MOST_STEPS = 10_000  # after which it pauses by itself, lest a forgotten playground keep a core busy
+FRAME, TRAINING, REST = 0.07, 0.02, 0.01  # seconds: a frame at least, training in it at most, sleep at least
+FREE = "free choice"
+_SWITCH = (("off", False), ("on", True))
+_TIPS = {
+    "scheme": "the law of all weights; n is the fan-in",
+    "gain": "a factor on every weight drawn: LeCun normal × g has std g/√n",
+    "depth": "hidden layers",
+    "width": "units in each hidden layer (n)",
+    "activation": "the function of each hidden unit",
+    "norm": "normalization of the pre-activations",
+    "residual": "adds a hidden layer's input to its output, from layer 2 on",
+    "optimizer": "the update rule",
+    "learning_rate": "per step; a change holds from the next step on, without a new start",
+}
+
+
+def _dropdown(label: str, options: Sequence, value: object, tooltip: str = "") -> widgets.Dropdown:
+    return widgets.Dropdown(options=options, value=value, description=label, tooltip=tooltip)
+
+
+def _controls(side: str, settings: Settings) -> dict[str, widgets.Widget]:
+    """Return a widget for each field of `Settings`, in the order in which they are shown."""
+    controls = {
+        "scheme": _dropdown("initialization", [*SCHEMES], settings.scheme),
+        "gain": widgets.FloatLogSlider(
+            settings.gain, min=-2, max=1, step=0.05, description="× gain", readout_format=".3g"
+        ),
+        "depth": _dropdown("depth", DEPTHS, settings.depth),
+        "width": _dropdown("width", WIDTHS, settings.width),
+        "activation": _dropdown("activation", [*ACTIVATIONS], settings.activation),
+        "norm": _dropdown("norm", NORMS, settings.norm),
+        "residual": _dropdown("residual", _SWITCH, settings.residual),
+        "optimizer": _dropdown("optimizer", [*OPTIMIZERS], settings.optimizer),
+        "learning_rate": widgets.SelectionSlider(
+            options=RATES, value=settings.learning_rate, description="learning rate"
+        ),
+    }
+    for field, control in controls.items():
+        control.tooltip = f"{side}: {_TIPS[field]}"
+        control.add_class(f"playground-{field.replace('_', '-')}")
+    controls["learning_rate"].add_class("course-no-typing")
+    return controls
+
+
+def _button(label: str, icon: str, tooltip: str) -> widgets.Button:
+    return widgets.Button(description=label, icon=icon, tooltip=tooltip)
+
+
+class Playground(widgets.VBox):
+    """Settings of A and B, buttons, and a picture that follows the two networks while they train.
+
+    `pair` is what trains; `run()`, `pause()`, `step()` and `reset()` do what the buttons do.
+    """
+
+    # JupyterLab delivers changed settings in a thread of their own; buttons, cells and training share
+    # the main thread. One lock for all playgrounds keeps a setting and a frame from running into each other.
+    _lock: ClassVar[threading.RLock] = threading.RLock()
+    _training: ClassVar["Playground | None"] = None
+
+    def __init__(self) -> None:
+        self._loop = _event_loop()
+        self._run: object | None = None  # stands for the present run; a frame of any other run does nothing
+        self._task: asyncio.Task | None = None
+        self._picture: Picture | None = None
+        self._quiet, self._turn = False, 0
+        self._make_controls(EXPERIMENTS[0])
+        self._make_buttons()
+        rows = [self._row(side, controls) for side, controls in zip("AB", self.controls, strict=True)]
+        top = widgets.Box([self.experiment, self.data, self.seed, self.speed]).add_class("playground-shared")
+        buttons = [self.run_button, self.pause_button, self.step_button, self.reset_button]
+        bar = widgets.Box([*buttons, self.status]).add_class("playground-buttons")
+        super().__init__([style_sheet(), top, self.text, *rows, bar, self.image])
+        self.add_class("course-playground")
+        self._observe()
+        self._explain(EXPERIMENTS[0])
+        with self._lock:
+            self._pause_whatever_trains()
+            self.reset()
+
+    def __repr__(self) -> str:
+        return "Playground: two networks, A and B, from the same seed"
+
+    def _make_controls(self, first: Experiment) -> None:
+        self.controls = [_controls("A", first.a), _controls("B", first.b)]
+        names = [experiment.name for experiment in EXPERIMENTS]
+        tooltip = "Sets both networks and the data"
+        self.experiment = _dropdown("experiment", [*names, FREE], first.name, tooltip)
+        self.data = _dropdown("data", DATA, first.data, "What both networks learn")
+        self.seed = widgets.BoundedIntText(0, min=0, max=999, description="seed")
+        self.seed.tooltip = "Draws weights, data and batches; the same for A and B"
+        self.speed = _dropdown("steps per frame", SPEEDS, 5, "Fewer, if the computer cannot keep up")
+        self.experiment.add_class("playground-experiment")
+        self.speed.add_class("playground-speed")
+
+    def _make_buttons(self) -> None:
+        self.run_button = _button("Run", "play", "Train both networks until Pause")
+        self.pause_button = _button("Pause", "pause", "Stop here; Run goes on")
+        self.step_button = _button("Step", "step-forward", "Pause and make one step")
+        self.reset_button = _button("Reset", "undo", "Pause and go back to step 0, with these settings")
+        self.text = widgets.HTML().add_class("playground-text")
+        self.status = widgets.HTML().add_class("playground-status")
+        self.image = widgets.Image(format="jpeg")
+
+    def _row(self, side: str, controls: dict[str, widgets.Widget]) -> widgets.Box:
+        name = widgets.HTML(f"<b>{side}</b>").add_class("playground-name")
+        return widgets.Box([name, *controls.values()]).add_class("playground-side")
+
+    def _observe(self) -> None:
+        self.run_button.on_click(lambda _: self.run())
+        self.pause_button.on_click(lambda _: self.pause())
+        self.step_button.on_click(lambda _: self.step())
+        self.reset_button.on_click(lambda _: self.reset())
+        self.experiment.observe(lambda change: self._choose(change.new), names="value")
+        for control in (self.data, self.seed):
+            control.observe(lambda _: self._changed(), names="value")
+        for i, controls in enumerate(self.controls):
+            for field, control in controls.items():
+                if field != "learning_rate":
+                    control.observe(lambda _: self._changed(), names="value")
+            rate = partial(self._new_rate, i)
+            controls["learning_rate"].observe(lambda change, rate=rate: rate(change.new), names="value")
+
+    # ---- What the buttons do
+
+    @property
+    def running(self) -> bool:
+        """Whether the two networks train."""
+        return self._run is not None
+
+    def run(self) -> None:
+        """Train until `pause`, until neither side can, or for 10,000 steps; nothing if it runs already."""
+        with self._lock:
+            if self.running:
+                return
+            if self._loop is None or self._loop.is_closed():
+                self._loop = _event_loop()
+            if self._loop is None:
+                self._say("<b>Run needs an event loop</b>, which every notebook has: run this in a notebook.")
+                return
+            self._pause_whatever_trains()
+            Playground._training, self._run = self, object()
+            self._loop.call_soon_threadsafe(self._spawn, self._run)
+            self._show_state()
+
+    def pause(self) -> None:
+        """Stop training; `run` goes on from here."""
+        with self._lock:
+            task, trained = self._task, self.running
+            self._ended()
+            if task is not None and not task.get_loop().is_closed():
+                task.get_loop().call_soon_threadsafe(task.cancel)
+            if trained:
+                self._guarded(lambda: None)  # what is left to see of A and B is of the same step
+
+    def step(self) -> None:
+        """Pause, and make one step."""
+        with self._lock:
+            self.pause()
+            self._guarded(lambda: self.pair.step())
+
+    def reset(self) -> None:
+        """Pause, and go back to step 0 with the present settings."""
+        with self._lock:
+            self.pause()
+            self._guarded(self._start)
+
+    def close(self) -> None:
+        """Stop training and take the panel off the page."""
+        self.pause()
+        super().close()
+
+    @classmethod
+    def _pause_whatever_trains(cls) -> None:
+        if cls._training is not None:
+            cls._training.pause()
+
+    def _ended(self) -> None:
+        self._run = self._task = None
+        if Playground._training is self:
+            Playground._training = None
+        self._show_state()
+
+    # ---- Training
+
+    def _spawn(self, run: object) -> None:
+        with self._lock:
+            if self._run is run:
+                self._task = asyncio.ensure_future(self._train(run))
+
+    async def _train(self, run: object) -> None:
+        steps = 0
+        try:
+            while True:
+                start = time.perf_counter()
+                with self._lock:
+                    before = self.pair.steps
+                    if self._run is not run or not self._guarded(self._train_a_little):
+                        return
+                    steps += self.pair.steps - before  # fewer than asked for, where time was short
+                    if self.pair.finished or steps >= MOST_STEPS:
+                        self.pause()
+                        return
+                await asyncio.sleep(max(REST, start + FRAME - time.perf_counter()))
+        finally:  # also where the event loop ends and cancels what it runs
+            with self._lock:
+                if self._run is run:
+                    self._ended()
+
+    def _train_a_little(self) -> None:
+        self.pair.train(self.speed.value, TRAINING)
+
+    def _guarded(self, action: Callable[[], None]) -> bool:
+        """Do something and draw; after an exception pause, say it in the panel, and return False."""
+        try:
+            action()
+            self._draw()
+        except Exception as error:
+            self.pause()
+            self._say(f"<b>This did not work.</b> {html.escape(f'{type(error).__name__}: {error}')}")
+            return False
+        return True
+
+    # ---- Settings
+
+    def settings(self, side: int) -> Settings:
+        """Return what the controls of side 0 (A) or 1 (B) say."""
+        return Settings(**{field: control.value for field, control in self.controls[side].items()})
+
+    def _start(self) -> None:
+        self.pair = Pair(self.settings(0), self.settings(1), self.data.value, self.seed.value)
+        self._looks = [look_at(side) for side in self.pair.sides]
+
+    def _changed(self) -> None:
+        with self._lock:
+            if not self._quiet:
+                self._guarded(self._start)
+                self._choose_freely()
+
+    def _new_rate(self, side: int, learning_rate: float) -> None:
+        with self._lock:
+            if not self._quiet:
+                self.pair.sides[side].set_learning_rate(learning_rate)
+                self._choose_freely()
+
+    def _choose(self, name: str) -> None:
+        """Set both sides as the experiment says, and start it from step 0."""
+        with self._lock:
+            if self._quiet:
+                return
+            experiment = next((e for e in EXPERIMENTS if e.name == name), None)
+            self._explain(experiment)
+            if experiment is not None:
+                with self._quietly():
+                    self.data.value = experiment.data
+                    for controls, settings in zip(self.controls, (experiment.a, experiment.b), strict=True):
+                        for field, control in controls.items():
+                            control.value = getattr(settings, field)
+                self._guarded(self._start)
+
+    def _choose_freely(self) -> None:
+        if self.experiment.value != FREE:
+            with self._quietly():
+                self.experiment.value = FREE
+            self._explain(None)
+
+    @contextmanager
+    def _quietly(self) -> Iterator[None]:
+        """Let controls be set without acting on each of them."""
+        self._quiet = True
+        try:
+            yield
+        finally:
+            self._quiet = False
+
+    # ---- What is shown
+
+    def _draw(self) -> None:
+        """Show the present state; while training, look at A and B in turn, which halves the work."""
+        sides = self.pair.sides
+        for i in [self._turn] if self.running else [0, 1]:
+            self._looks[i] = look_at(sides[i])
+        self._turn = 1 - self._turn
+        if self._picture is None or not self._picture.fits(self.pair):
+            self._picture = Picture(self.pair)
+        self.image.value = to_jpeg(self._picture.draw(self.pair, self._looks))
+        both = zip("AB", sides, self._looks, strict=True)
+        self._say("".join(f"<div>{_sentence(*side)}</div>" for side in both))
+
+    def _say(self, text: str) -> None:
+        self.status.value = text
+
+    def _show_state(self) -> None:
+        self.run_button.disabled, self.pause_button.disabled = self.running, not self.running
+
+    def _explain(self, experiment: Experiment | None) -> None:
+        if experiment is None:
+            self.text.value = "Free choice: change one side or both, and predict before you run."
+            return
+        self.text.value = (
+            f"<b>Predict:</b> {experiment.question}"
+            f"<details><summary>What to expect by step {experiment.steps}</summary>"
+            f"{experiment.expectation}</details>"
+        )
+
+
+def _event_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that runs in this thread (in a notebook that of its cells), None without one."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _sentence(name: str, side: Side, look: Look) -> str:
+    """Return a side's state in words."""
+    if side.problem:
+        return f"<b>{name}</b> {html.escape(side.problem)}."
+    accuracy = f"test accuracy {look.measures.accuracy:.0%}"
+    if not side.losses:
+        return f"<b>{name}</b> step 0: {accuracy}."
+    recent = side.losses[-20:]
+    loss = sum(recent) / len(recent)
+    return f"<b>{name}</b> step {len(side.losses)}: loss {loss:.3g} ({_last(len(recent))}), {accuracy}."
+
+
+def _last(steps: int) -> str:
+    return "last step" if steps == 1 else f"last {steps} steps"

@@ -1,0 +1,474 @@
+"""The playground's panel, used as a hand would use it, in every order; without a browser."""
+
+import asyncio
+import threading
+from dataclasses import fields
+
+import ipywidgets as widgets
+import numpy as np
+import pytest
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_notebook
+
+from course_utils.playground import panel as playground
+from course_utils.playground.engine import EXPERIMENTS, Pair, Settings
+from course_utils.playground.panel import FREE, Playground
+
+
+@pytest.fixture(autouse=True)
+def nothing_trains_afterwards():
+    yield
+    assert Playground._training is None
+
+
+def played(*scenes):
+    """Run the scenes, coroutine functions of no argument, in one event loop."""
+
+    async def main():
+        for scene in scenes:
+            await scene()
+
+    asyncio.run(main())
+
+
+def tasks():
+    return len(asyncio.all_tasks()) - 1  # but for the test itself
+
+
+async def frames(panel, count=2):
+    """Wait until the panel has shown `count` more pictures."""
+    seen = []
+    panel.image.observe(seen.append, names="value")
+    while len(seen) < count:
+        await asyncio.sleep(0.005)
+    panel.image.unobserve(seen.append, names="value")
+
+
+async def idle():
+    """Wait until nothing trains and no task is left."""
+    while tasks() or Playground._training is not None:
+        await asyncio.sleep(0.005)
+
+
+def test_the_stored_output_is_stable_and_nothing_trains():
+    panel = Playground()
+    assert repr(panel) == "Playground: two networks, A and B, from the same seed"
+    assert not panel.running
+    assert panel.pair.steps == 0
+    assert bytes(panel.image.value).startswith(b"\xff\xd8")
+
+
+def test_every_control_has_a_label_and_a_tooltip():
+    panel = Playground()
+    shared = [panel.experiment, panel.data, panel.seed, panel.speed]
+    buttons = [panel.run_button, panel.pause_button, panel.step_button, panel.reset_button]
+    for control in [*panel.controls[0].values(), *panel.controls[1].values(), *shared, *buttons]:
+        assert control.description
+        assert control.tooltip
+    assert {*panel.controls[0]} == {field.name for field in fields(Settings)}
+
+
+def test_run_trains_until_pause_and_goes_on():
+    async def scene():
+        panel = Playground()
+        panel.run_button.click()
+        assert (panel.run_button.disabled, panel.pause_button.disabled) == (True, False)
+        await frames(panel)
+        assert panel.running
+        panel.pause_button.click()
+        steps, picture = panel.pair.steps, bytes(panel.image.value)
+        assert steps > 0
+        assert (panel.run_button.disabled, panel.pause_button.disabled) == (False, True)
+        await idle()
+        assert (panel.pair.steps, bytes(panel.image.value)) == (steps, picture)
+        panel.run()
+        await frames(panel)
+        assert panel.pair.steps > steps
+        panel.pause()
+        await idle()
+
+    played(scene)
+
+
+def test_running_twice_is_running_once():
+    async def scene():
+        panel = Playground()
+        for _ in range(3):
+            panel.run()
+        await frames(panel)
+        assert tasks() == 1
+        for _ in range(3):
+            panel.pause()
+            panel.run()
+        await frames(panel)
+        assert tasks() == 1
+        panel.pause()
+        await idle()
+
+    played(scene)
+
+
+def test_what_the_panel_trains_is_what_the_engine_trains():
+    async def scene():
+        panel = Playground()
+        panel.run()
+        await frames(panel, 3)
+        panel.pause()
+        alone = Pair(EXPERIMENTS[0].a, EXPERIMENTS[0].b, EXPERIMENTS[0].data)
+        alone.train(panel.pair.steps)
+        assert [side.losses for side in panel.pair.sides] == [side.losses for side in alone.sides]
+        await idle()
+
+    played(scene)
+
+
+def test_step_pauses_and_makes_one_step():
+    async def scene():
+        panel = Playground()
+        panel.step_button.click()
+        assert panel.pair.steps == 1
+        panel.run()
+        await frames(panel)
+        steps = panel.pair.steps
+        panel.step_button.click()
+        assert panel.pair.steps == steps + 1
+        assert not panel.running
+        await idle()
+
+    played(scene)
+
+
+def test_reset_goes_back_to_step_0_with_the_present_settings():
+    async def scene():
+        panel = Playground()
+        panel.controls[1]["depth"].value = 2
+        first = bytes(panel.image.value), panel.status.value
+        panel.run()
+        await frames(panel, 4)
+        panel.reset_button.click()
+        assert not panel.running
+        assert panel.pair.sides[1].settings.depth == 2
+        assert (bytes(panel.image.value), panel.status.value) == first
+        await idle()
+        assert panel.pair.steps == 0
+
+    played(scene)
+
+
+def test_a_setting_changed_while_running_starts_both_anew_and_goes_on():
+    async def scene():
+        panel = Playground()
+        panel.run()
+        await frames(panel)
+        before = panel.pair
+        panel.controls[0]["activation"].value = "tanh"
+        assert panel.running
+        assert panel.pair is not before
+        assert panel.pair.steps == 0
+        assert panel.experiment.value == FREE
+        await frames(panel)
+        assert panel.pair.steps > 0
+        assert tasks() == 1
+        panel.pause()
+        await idle()
+
+    played(scene)
+
+
+def test_a_new_learning_rate_does_not_start_anew():
+    panel = Playground()
+    panel.step()
+    before = panel.pair
+    panel.controls[1]["learning_rate"].value = 0.01
+    assert panel.pair is before
+    assert panel.pair.steps == 1
+    assert panel.pair.sides[1]._optimizer.param_groups[0]["lr"] == 0.01
+    assert panel.pair.sides[0]._optimizer.param_groups[0]["lr"] == 0.1
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.name)
+def test_an_experiment_sets_both_sides_and_the_data(experiment):
+    panel = Playground()
+    panel.experiment.value = FREE
+    panel.experiment.value = experiment.name
+    assert panel.pair.sides[0].settings == experiment.a
+    assert panel.pair.sides[1].settings == experiment.b
+    assert panel.pair.task.name == experiment.data
+    assert experiment.question in panel.text.value
+    assert experiment.expectation in panel.text.value
+
+
+def test_an_experiment_builds_the_networks_once(monkeypatch):
+    panel, built = Playground(), []
+    monkeypatch.setattr(playground, "Pair", lambda *arguments: built.append(1) or Pair(*arguments))
+    panel.experiment.value = EXPERIMENTS[6].name
+    assert built == [1]
+
+
+def test_a_scheme_that_does_not_apply_is_said_and_the_other_trains():
+    async def scene():
+        panel = Playground()
+        panel.controls[0]["activation"].value = "tanh"
+        panel.controls[0]["scheme"].value = "looks-linear"
+        assert "looks-linear weights need ReLU" in panel.status.value
+        panel.run()
+        await frames(panel)
+        assert panel.pair.sides[1].losses
+        panel.pause()
+        await idle()
+
+    played(scene)
+
+
+def test_divergence_is_said_and_training_ends_when_both_have():
+    async def scene():
+        panel = Playground()
+        panel.experiment.value = EXPERIMENTS[4].name
+        panel.controls[1]["scheme"].value = "N(0, 1)"
+        panel.run()
+        await idle()
+        assert panel.status.value.count("diverged at step") == 2
+        assert not panel.running
+        assert not panel.run_button.disabled
+
+    played(scene)
+
+
+def test_an_exception_is_shown_and_pauses(monkeypatch):
+    async def scene():
+        panel = Playground()
+        panel.run()
+        await frames(panel)
+        monkeypatch.setattr(Pair, "train", lambda *_: 1 / 0)
+        await idle()
+        assert "ZeroDivisionError: division by zero" in panel.status.value
+        assert not panel.running
+        monkeypatch.undo()
+        panel.run()
+        await frames(panel)
+        panel.pause()
+        await idle()
+
+    played(scene)
+
+
+def test_it_pauses_by_itself_after_many_steps(monkeypatch):
+    async def scene():
+        monkeypatch.setattr(playground, "MOST_STEPS", 10)
+        panel = Playground()
+        panel.run()
+        await idle()
+        assert 1 <= panel.pair.steps <= 15
+        assert not panel.running
+
+    played(scene)
+
+
+def test_what_counts_is_the_steps_made_not_those_asked_for(monkeypatch):
+    async def scene():
+        monkeypatch.setattr(playground, "MOST_STEPS", 10)
+        monkeypatch.setattr(playground, "TRAINING", 0)  # one step a frame
+        panel = Playground()
+        panel.speed.value = 100
+        panel.run()
+        await idle()
+        assert panel.pair.steps == 10
+
+    played(scene)
+
+
+def test_after_a_pause_a_and_b_are_seen_at_the_same_step(monkeypatch):
+    async def scene():
+        monkeypatch.setattr(playground, "MOST_STEPS", 10)
+        panel = Playground()
+        panel.experiment.value = EXPERIMENTS[2].name
+        for field, control in panel.controls[0].items():
+            control.value = panel.controls[1][field].value
+        for end in (panel.pause, lambda: None):  # by a hand, by itself
+            panel.run()
+            await frames(panel, 1)
+            end()
+            await idle()
+            a, b = panel._looks
+            assert panel.pair.steps > 0
+            np.testing.assert_array_equal(a.map, b.map)
+            np.testing.assert_array_equal(a.measures.update_ratio, b.measures.update_ratio)
+
+    played(scene)
+
+
+def test_the_first_step_is_said_in_the_singular():
+    panel = Playground()
+    panel.step()
+    assert "(last step)" in panel.status.value
+    panel.step()
+    assert "(last 2 steps)" in panel.status.value
+
+
+def test_nobody_can_type_where_typing_does_nothing():
+    for controls in Playground().controls:
+        for control in controls.values():
+            assert isinstance(control, widgets.SelectionSlider) == (
+                "course-no-typing" in control._dom_classes
+            )
+
+
+def test_of_two_playgrounds_only_the_last_to_run_trains():
+    async def scene():
+        first, second = Playground(), Playground()
+        first.run()
+        await frames(first)
+        second.run()
+        assert (first.running, second.running) == (False, True)
+        await frames(second)
+        assert tasks() == 1
+        first.pause()
+        assert second.running
+        second.pause()
+        await idle()
+
+    played(scene)
+
+
+def test_running_the_cell_again_pauses_the_old_one():
+    async def scene():
+        old = Playground()
+        old.run()
+        await frames(old)
+        Playground()
+        assert not old.running
+        await idle()
+
+    played(scene)
+
+
+def test_close_ends_the_training():
+    async def scene():
+        panel = Playground()
+        panel.run()
+        await frames(panel)
+        panel.close()
+        await idle()
+
+    played(scene)
+
+
+def test_an_event_loop_that_ends_leaves_a_panel_that_can_run_in_another():
+    panel = []
+
+    async def first():
+        panel.append(Playground())
+        panel[0].run()
+        await frames(panel[0])
+
+    asyncio.run(first())
+    assert not panel[0].running
+
+    async def second():
+        panel[0].run()
+        await frames(panel[0])
+        panel[0].pause()
+        await idle()
+
+    asyncio.run(second())
+
+
+def test_run_without_an_event_loop_is_said():
+    panel = Playground()
+    panel.run_button.click()
+    assert "Run needs an event loop" in panel.status.value
+    assert not panel.running
+
+
+def test_clicks_may_come_from_another_thread():
+    async def scene():
+        panel = Playground()
+
+        def clicks():
+            for _ in range(10):
+                panel.run_button.click()
+                panel.controls[0]["gain"].value = 1.5
+                panel.pause_button.click()
+                panel.controls[0]["gain"].value = 1.0
+                panel.run_button.click()
+
+        thread = threading.Thread(target=clicks)
+        thread.start()
+        while thread.is_alive():
+            await asyncio.sleep(0.005)
+        await frames(panel)
+        assert panel.running
+        assert tasks() == 1
+        assert "did not work" not in panel.status.value
+        panel.pause()
+        await idle()
+
+    played(scene)
+
+
+def random_value(control, rng):
+    if isinstance(control, widgets.Dropdown | widgets.SelectionSlider):
+        options = [option[1] if isinstance(option, tuple) else option for option in control.options]
+        return options[rng.integers(len(options))]
+    if isinstance(control, widgets.FloatLogSlider):
+        return control.base ** rng.uniform(control.min, control.max)
+    return int(rng.integers(control.min, control.max + 1))
+
+
+def test_any_order_of_clicks_leaves_at_most_one_task():
+    async def scene():
+        rng = np.random.default_rng(0)
+        panel = Playground()
+        buttons = [panel.run_button, panel.pause_button, panel.step_button, panel.reset_button]
+        shared = [panel.experiment, panel.data, panel.seed, panel.speed]
+        controls = [*shared, *panel.controls[0].values(), *panel.controls[1].values()]
+        for _ in range(200):
+            if rng.random() < 0.6:
+                buttons[rng.integers(4)].click()
+            else:
+                control = controls[rng.integers(len(controls))]
+                control.value = random_value(control, rng)
+            assert "did not work" not in panel.status.value
+            if rng.random() < 0.3:
+                await asyncio.sleep(rng.uniform(0, 0.05))
+            assert (panel.settings(0), panel.settings(1)) == tuple(
+                settings_of(panel.pair.sides[i], panel) for i in range(2)
+            )
+        panel.run()
+        await asyncio.sleep(0.05)
+        assert tasks() <= 1
+        panel.pause()
+        await idle()
+
+    played(scene)
+
+
+def settings_of(side, panel):
+    """Return the settings of a side, with the learning rate that it uses now."""
+    if side.network is None:  # it has no optimizer
+        return panel.settings(panel.pair.sides.index(side))
+    rate = side._optimizer.param_groups[0]["lr"]
+    return Settings(**{**vars(side.settings), "learning_rate": rate})
+
+
+def test_it_trains_in_a_kernel_while_other_cells_run():
+    """In a real kernel the task goes on between cells, and the stored output is the text alone."""
+    cells = [
+        "from course_utils.playground import Playground\npanel = Playground()\npanel",
+        "panel.run_button.click()",
+        "import asyncio\nwhile panel.pair.steps < 10:\n    await asyncio.sleep(0.01)\nprint(panel.running)",
+        "panel.pause_button.click()\nsteps = panel.pair.steps\nprint(panel.running)",
+        "await asyncio.sleep(0.2)\nprint(panel.pair.steps == steps)",
+    ]
+    notebook = new_notebook(cells=[new_code_cell(cell) for cell in cells])
+    client = NotebookClient(
+        notebook, kernel_name="python3", extra_arguments=["--log-level=ERROR"], timeout=120
+    )
+    client.execute()
+    shown, *_, running, paused, still = notebook.cells[0].outputs, *[c.outputs for c in notebook.cells[1:]]
+    assert [output.data["text/plain"] for output in shown] == [repr_text()]
+    assert [outputs[0].text for outputs in (running, paused, still)] == ["True\n", "False\n", "True\n"]
+
+
+def repr_text():
+    return "Playground: two networks, A and B, from the same seed"
