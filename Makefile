@@ -63,6 +63,7 @@ $(STAMP): requirements.txt pyproject.toml
 	@test -f $@ || { echo 'Making .venv with $(PYTHON)'; $(PYTHON) -m venv --clear .venv; }
 	@rm -f $@
 	@echo 'Installing the packages of requirements.txt into .venv; this takes a few minutes the first time'
+	$(if $(TORCH_INDEX),@$(PY) -m pip install --quiet --no-deps --index-url $(TORCH_INDEX) $$(grep '^torch==' requirements.txt))
 	@$(PY) -m pip install --quiet --requirement requirements.txt
 	@$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@$(PY) -c '$(IDENTITY)' > $@
