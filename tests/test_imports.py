@@ -23,7 +23,7 @@ ARROWS = {
     "data": set(),
     "training": set(),
     "plotting": set(),
-    "style": set(),
+    "style": {"plotting"},
     "lsuv": {"initializers"},
     "networks": {"initializers", "activations"},
     "mean_field": {"activations", "quadrature"},

@@ -1,0 +1,22 @@
+"""The style sheet takes its colours from the figures."""
+
+import re
+from pathlib import Path
+
+import course_utils
+from course_utils import plotting
+from course_utils.style import style_sheet
+
+CSS = (Path(course_utils.__file__).parent / "style.css").read_text(encoding="utf-8")
+
+
+def test_the_colours_of_the_sheet_are_those_of_the_figures():
+    sheet = style_sheet().value
+    assert f"--course-blue: {plotting.BLUE};" in sheet
+    assert f"--course-orange: {plotting.ORANGE};" in sheet
+
+
+def test_every_colour_that_the_sheet_uses_is_given():
+    used = set(re.findall(r"var\((--course-(?:blue|orange|green|pink|grey))\)", CSS))
+    assert used
+    assert all(f"{name}:" in style_sheet().value for name in used)
