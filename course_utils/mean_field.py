@@ -144,10 +144,12 @@ _HERE = _GRID.size // 2  # where q = 1
 
 def _growth(activation: Activation, gain: ArrayLike, bias_std: ArrayLike) -> NDArray:
     """Return q'/q - 1 at each q of the grid, shape (..., grid); what is 0 up to rounding is 0."""
-    gain, bias_std = np.asarray(gain)[..., None], np.asarray(bias_std)[..., None]
+    gain, bias_std = np.asarray(gain, dtype=float), np.asarray(bias_std, dtype=float)
     if not ((gain > 0) & (gain < 1e8)).all() or not ((bias_std >= 0) & (bias_std < 1e8)).all():
-        raise ValueError(f"expected 0 < gain < 1e8 and 0 <= bias_std < 1e8; got {gain} and {bias_std}")
-    growth = length_map(activation, _GRID, gain, bias_std) / _GRID - 1
+        raise ValueError(
+            f"expected 0 < gain < 1e8, 0 <= bias_std < 1e8; got gain={gain}, bias_std={bias_std}"
+        )
+    growth = length_map(activation, _GRID, gain[..., None], bias_std[..., None]) / _GRID - 1
     return np.where(np.abs(growth) < _ROUNDING, 0.0, growth)
 
 
