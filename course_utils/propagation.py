@@ -51,9 +51,9 @@ class Profile:
 
 def _check(count: int, width: int, depth: int = 0, gain: float = 1.0) -> None:
     whole = all(isinstance(n, int | np.integer) for n in (count, width, depth))
-    if not (whole and count >= 1 and width >= 1 and depth >= 0 and np.isfinite(gain)):
+    if not (whole and count >= 1 and width >= 1 and depth >= 0 and 0 <= gain < np.inf):
         raise ValueError(
-            f"expected integers count >= 1, width >= 1, depth >= 0 and a finite gain; "
+            f"expected integers count >= 1, width >= 1, depth >= 0 and 0 <= gain < inf; "
             f"got count={count}, width={width}, depth={depth}, gain={gain}"
         )
 
@@ -125,7 +125,7 @@ def norm_chain(
 
     `gain` is a standard deviation.
 
-    Raises: ValueError unless count and width are integers >= 1, depth >= 0 and gain finite.
+    Raises: ValueError unless count and width are integers >= 1, depth one >= 0, and 0 <= gain < inf.
     """
     _check(count, width, depth, gain)
     if activation is linear:

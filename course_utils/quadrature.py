@@ -1,6 +1,9 @@
-"""Expectations over normal numbers: the one place that integrates.
+"""What the theory computes with: expectations over normal numbers, roots, and a check of arguments.
 
-Piecewise Gauss-Legendre with panels that end where a function is not smooth. All numbers are float64.
+The one place that integrates. Two rules, both Gauss-Legendre on panels, in float64. Where a function's kinks
+are declared, panels end there and shrink towards them: `gaussian_expectation`, for many normal laws at once,
+and `pair_expectation`. Where nothing is known of the function, panels are halved until they agree:
+`adaptive_expectation`.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,38 +20,62 @@ END = 12.0  # standard deviations; beyond, the normal density is below 1e-31
 _PANELS = np.array([-END, -8, -5, -3, -1, 1, 3, 5, 8, END])
 # Panels shrink towards a kink by factors of four: whatever happens within 1e-4 of it is still resolved.
 _AROUND_A_KINK = np.concatenate([s * 1.5 * 4.0 ** -np.arange(10) for s in (-1, 1)] + [[0.0]])
-_GAIN_ERROR = 1e-9  # of each panel, relative to the whole
+_NODES = 16  # of each panel
+_TOLERANCE = 1e-9  # of each panel halved, relative to the whole
 
 
 @lru_cache
-def _legendre() -> tuple[NDArray, NDArray]:
-    return np.polynomial.legendre.leggauss(16)
+def _legendre(count: int) -> tuple[NDArray, NDArray]:
+    return np.polynomial.legendre.leggauss(count)
 
 
-def _rule(breaks: NDArray, halved: bool) -> tuple[NDArray, NDArray]:
+def _normal_rule(edges: NDArray, count: int) -> tuple[NDArray, NDArray]:
+    """Return nodes and weights (..., nodes) for N(0, 1), `count` of them between two `edges` (..., edges)."""
+    nodes, weights = _legendre(count)
+    half = np.diff(edges, axis=-1)[..., None] / 2
+    z = (edges[..., :-1, None] + half * (1 + nodes)).reshape(*edges.shape[:-1], count * half.shape[-2])
+    return z, (half * weights).reshape(z.shape) * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+
+
+def _rule(breaks: NDArray, count: int) -> tuple[NDArray, NDArray]:
     """Return nodes and weights (..., nodes) for N(0, 1), with panels that end at `breaks` (..., kinks)."""
     breaks = np.clip(np.nan_to_num(breaks, nan=0.0), -END, END)
-    around = (breaks[..., None] + _AROUND_A_KINK).reshape(*breaks.shape[:-1], -1)
+    around = breaks[..., None] + _AROUND_A_KINK
+    around = around.reshape(*breaks.shape[:-1], breaks.shape[-1] * _AROUND_A_KINK.size)
     panels = np.broadcast_to(_PANELS, (*breaks.shape[:-1], _PANELS.size))
     edges = np.clip(np.concatenate([panels, around], axis=-1), -END, END)
-    edges = np.unique(edges) if edges.ndim == 1 else np.sort(edges, axis=-1)
-    if halved:
-        middles = (edges[..., :-1] + edges[..., 1:]) / 2
-        edges = np.sort(np.concatenate([edges, middles], axis=-1), axis=-1)
-    nodes, weights = _legendre()
-    half = np.diff(edges, axis=-1)[..., None] / 2
-    z = (edges[..., :-1, None] + half * (1 + nodes)).reshape(*edges.shape[:-1], -1)
-    weights = (half * weights).reshape(z.shape)
-    return z, weights * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+    return _normal_rule(np.unique(edges) if edges.ndim == 1 else np.sort(edges, axis=-1), count)
 
 
 @lru_cache
-def _rule_at_zero(halved: bool) -> tuple[NDArray, NDArray]:
-    return _rule(np.zeros(1), halved)
+def _rule_at_zero(count: int) -> tuple[NDArray, NDArray]:
+    return _rule(np.zeros(1), count)
+
+
+def check_arguments(**passed: ArrayLike) -> None:
+    """Check q, gain, bias_std, depth and width, or some of them, each a number or an array.
+
+    Raises: ValueError unless q, gain and bias_std are in [0, inf), depth is an integer from 0, width from 1.
+    """
+    for name, value in passed.items():
+        least, whole = int(name == "width"), name in ("depth", "width")
+        numbers = np.asarray(value)
+        if not ((numbers >= least) & (numbers < np.inf)).all() or (whole and numbers.dtype.kind not in "iu"):
+            kind = "an integer" if whole else "a number"
+            raise ValueError(f"{name} must be {kind}, {least} <= {name} < inf; got {name}={value}")
+
+
+def check_correlation(c: ArrayLike) -> None:
+    """Raise a ValueError unless |c| <= 1; what rounding adds, in float32 too, is forgiven."""
+    if not (np.abs(c) <= 1 + 1e-6).all():
+        raise ValueError(f"a correlation lies between -1 and 1; got {c}")
 
 
 def evaluate(function: Function, z: NDArray) -> NDArray:
-    """Return function(z), having made sure that it is an element-wise function of a tensor."""
+    """Return function(z), of the shape of `z`.
+
+    Raises: ValueError if the function fails on a tensor, changes the shape or returns nan or inf.
+    """
     try:
         values = function(torch.from_numpy(z))
     except Exception as error:
@@ -62,17 +89,17 @@ def evaluate(function: Function, z: NDArray) -> NDArray:
 
 
 def _expectation(
-    function: Function, std: ArrayLike, mean: ArrayLike, kinks: Kinks, halved: bool
+    function: Function, std: ArrayLike, mean: ArrayLike, kinks: Kinks, count: int = _NODES
 ) -> NDArray | float:
     std, mean = np.asarray(std, dtype=float), np.asarray(mean, dtype=float)
-    if not np.isfinite(std).all() or not np.isfinite(mean).all():
-        raise ValueError(f"mean, and std, the root of a q, must be finite; got {mean} and {std}")
+    if not ((std >= 0) & (std < np.inf)).all() or not np.isfinite(mean).all():
+        raise ValueError(f"expected a finite mean and a finite std >= 0; got mean {mean} and std {std}")
     if mean.any() or np.any(kinks):
         with np.errstate(divide="ignore", invalid="ignore"):
             breaks = (np.asarray(kinks, dtype=float) - mean[..., None]) / std[..., None]
-        nodes, weights = _rule(breaks, halved)
+        nodes, weights = _rule(breaks, count)
     else:
-        nodes, weights = _rule_at_zero(halved)  # the kink at 0 stays there for every std
+        nodes, weights = _rule_at_zero(count)  # the kink at 0 stays there for every std
     values = evaluate(function, mean[..., None] + std[..., None] * nodes)
     return values @ weights if weights.ndim == 1 else (values * weights).sum(axis=-1)
 
@@ -82,29 +109,26 @@ def gaussian_expectation(
 ) -> NDArray | float:
     """Return E f(mean + std * Z), Z ~ N(0, 1), for each entry of `std` and `mean`, which broadcast.
 
-    Piecewise Gauss-Legendre with panels that end at `kinks`: about 1e-13 for functions that are smooth apart
-    from kinks and jumps there. A kink elsewhere costs accuracy (hard tanh with kinks=(0,): 1e-5), and so do
-    many oscillations within `std`; `quadrature_error` tells how much. What is narrower than 1e-6 `std`, as
-    the slope of tanh is at q > 1e12, may be missed altogether.
+    About 1e-13 for functions that are smooth apart from kinks and jumps at `kinks`. A kink elsewhere costs
+    accuracy (hard tanh with kinks=(0,): 1e-5), and so do many oscillations within `std`; `quadrature_error`
+    tells how much. What is narrower than 1e-6 `std`, as the slope of tanh is at q > 1e12, may be missed.
 
-    Raises: ValueError if `std` or `mean` is not finite, or if `function` fails on a tensor, changes the shape
-    or returns nan or inf.
+    Raises: ValueError unless `mean` is finite and 0 <= std < inf, and as `evaluate`.
     """
-    return _expectation(function, std, mean, kinks, halved=False)
+    return _expectation(function, std, mean, kinks)
 
 
-def quadrature_error(
-    function: Function, std: ArrayLike = 1.0, mean: ArrayLike = 0.0, kinks: Kinks = (0.0,)
-) -> NDArray | float:
-    """Return how far `gaussian_expectation` moves when every panel is halved: an estimate of its error.
+def quadrature_error(function: Function, std: ArrayLike = 1.0, kinks: Kinks = (0.0,)) -> NDArray | float:
+    """Return how far E f(std * Z) by `gaussian_expectation` moves with twice the nodes: about its error.
 
     Raises: as `gaussian_expectation`.
     """
-    fine = _expectation(function, std, mean, kinks, halved=True)
-    return np.abs(fine - _expectation(function, std, mean, kinks, halved=False))
+    return np.abs(
+        _expectation(function, std, 0.0, kinks, 2 * _NODES) - _expectation(function, std, 0.0, kinks)
+    )
 
 
-def _pair_expectation(function: Function, q: float, c: float, kinks: Kinks) -> float:
+def _pair_expectation(function: Function, c: float, q: float, kinks: Kinks) -> float:
     """Return E f(z1) f(z2) for z1, z2 ~ N(0, q) with correlation c, as a double integral.
 
     Given z1 = sqrt(q) u, z2 ~ N(c z1, (1 - c**2) q). As a function of u the inner integral changes fastest
@@ -114,46 +138,88 @@ def _pair_expectation(function: Function, q: float, c: float, kinks: Kinks) -> f
     breaks = np.asarray(kinks, dtype=float) / root
     if c:
         breaks = np.concatenate([breaks, breaks / c])
-    nodes, weights = _rule(breaks, halved=False)
-    inner = gaussian_expectation(function, root * np.sqrt(max(0.0, 1 - c**2)), root * c * nodes, kinks)
+    nodes, weights = _rule(breaks, _NODES)
+    inner = _expectation(function, root * np.sqrt(max(0.0, 1 - c**2)), root * c * nodes, kinks)
     return float((evaluate(function, root * nodes) * inner) @ weights)
 
 
-def pair_expectation(function: Function, q: ArrayLike, c: ArrayLike, kinks: Kinks) -> NDArray | float:
-    """Return E f(z1) f(z2), z1 and z2 ~ N(0, q) with correlation c; `q` and `c` broadcast.
+def pair_expectation(function: Function, c: ArrayLike, q: ArrayLike, kinks: Kinks) -> NDArray | float:
+    """Return E f(z1) f(z2), z1 and z2 ~ N(0, q) with correlation c; `c` and `q` broadcast.
 
-    Raises: ValueError unless 0 < q < inf and |c| <= 1, and as `gaussian_expectation`.
+    Raises: ValueError unless 0 < q < inf and |c| <= 1, and as `evaluate`.
     """
-    q, c = np.broadcast_arrays(np.asarray(q, dtype=float), np.asarray(c, dtype=float))
+    c, q = np.broadcast_arrays(np.asarray(c, dtype=float), np.asarray(q, dtype=float))
     if not (np.isfinite(q) & (q > 0)).all():
         raise ValueError(f"a correlation needs 0 < q < inf; got {q}")
-    if not (np.abs(c) <= 1 + 1e-12).all():  # what rounding adds is forgiven
-        raise ValueError(f"a correlation lies between -1 and 1; got {c}")
-    values = [_pair_expectation(function, *pair, kinks) for pair in zip(q.flat, c.flat, strict=True)]
+    check_correlation(c)
+    values = [_pair_expectation(function, *pair, kinks) for pair in zip(c.flat, q.flat, strict=True)]
     return np.reshape(values, c.shape)[()]
 
 
 def adaptive_expectation(function: Function) -> float:
-    """Return E f(Z) for f >= 0, halving panels until each agrees with its two halves."""
-    x, weights = _legendre()
-    low, high, total, done = _PANELS[:-1], _PANELS[1:], np.nan, 0.0
+    """Return E f(Z), Z ~ N(0, 1), for f >= 0, halving panels until each agrees with its two halves.
+
+    Kinks and jumps need not be declared: the relative error is below 1e-6, unless all of f hides between two
+    nodes, about 0.05 apart.
+
+    Raises: ValueError if that takes too many panels, if f grows so fast that the integral has no end within
+    `END` standard deviations, and as `evaluate`.
+    """
+    low, high, done = _PANELS[:-1], _PANELS[1:], 0.0
 
     def integrals(low: NDArray, high: NDArray) -> NDArray:
-        half = (high - low)[:, None] / 2
-        z = low[:, None] + half * (1 + x)
-        return (evaluate(function, z) * half * weights * np.exp(-(z**2) / 2)).sum(axis=1)
+        z, weights = _normal_rule(np.stack([low, high], axis=-1), _NODES)
+        return (evaluate(function, z) * weights).sum(axis=-1)
 
-    for _ in range(60):
+    while 0 < low.size <= 4096:
         middle = (low + high) / 2
-        halves = integrals(np.append(low, middle), np.append(middle, high)).reshape(2, -1)
-        refined = halves.sum(axis=0)
-        total = done + refined.sum()
-        rough = np.abs(refined - integrals(low, high)) > _GAIN_ERROR * total
+        low, high, whole = np.append(low, middle), np.append(middle, high), integrals(low, high)
+        halves = integrals(low, high)
+        refined = halves.reshape(2, -1).sum(axis=0)
+        rough = np.abs(refined - whole) > _TOLERANCE * (done + refined.sum())
         done += refined[~rough].sum()
-        if not rough.any():
-            return float(total / np.sqrt(2 * np.pi))
-        low, middle, high = low[rough], middle[rough], high[rough]
-        low, high = np.append(low, middle), np.append(middle, high)
-        if low.size > 4096:
+        low, high = low[np.tile(rough, 2)], high[np.tile(rough, 2)]
+    if low.size:
+        raise ValueError("the integral does not converge: the function oscillates too fast")
+    if (evaluate(function, np.array([-END, END])) * np.exp(-(END**2) / 2) > 1e-7 * done).any():
+        raise ValueError(f"the function grows too fast: no limit within {END:g} standard deviations")
+    return float(done)
+
+
+def sign_changes(values: NDArray, rounding: float) -> tuple[NDArray, NDArray]:
+    """Return the indices before and after each change of sign of `values` (points,) along a grid.
+
+    Values that are 0 up to `rounding` are skipped: two indices need not be neighbours.
+    """
+    signed = np.flatnonzero(np.abs(values) >= rounding)
+    turns = np.flatnonzero(np.diff(np.sign(values[signed])))
+    return signed[turns], signed[turns + 1]
+
+
+def find_root(
+    function: Callable[[NDArray], NDArray], low: ArrayLike, high: ArrayLike, tolerance: float = 1e-15
+) -> NDArray:
+    """Return where `function` is 0, element by element, to `tolerance` or rounding.
+
+    Its signs at `low` and `high` differ. Bisects, or where that is safe interpolates an inverse parabola.
+    Source: Chandrupatla (1997).
+    """
+    a, b = np.asarray(low, dtype=float), np.asarray(high, dtype=float)
+    f_a, f_b, share = function(a), function(b), 0.5
+    for _ in range(200):
+        x = a + share * (b - a)
+        f_x = function(x)
+        same = np.sign(f_x) == np.sign(f_a)
+        c, f_c, b, f_b = (np.where(same, *ends) for ends in ((a, b), (f_a, f_b), (b, a), (f_b, f_a)))
+        a, f_a = x, f_x  # the latest point; b is the end on the other side, c the point that was dropped
+        best, f_best = np.where(np.abs(f_a) < np.abs(f_b), (a, f_a), (b, f_b))
+        with np.errstate(all="ignore"):  # where two points meet nothing of this is taken
+            least = np.minimum((tolerance + 4e-16 * np.abs(best)) / np.abs(b - a), 0.5)
+            xi, phi = (a - b) / (c - b), (f_a - f_b) / (f_c - f_b)
+            parabola = f_a / (f_b - f_a) * f_c / (f_b - f_c)
+            parabola += (c - a) / (b - a) * f_a / (f_c - f_a) * f_b / (f_c - f_b)
+        if ((f_best == 0) | (least == 0.5)).all():
             break
-    raise ValueError("the integral of the function's square does not converge: it oscillates too fast")
+        safe = (phi**2 < xi) & ((1 - phi) ** 2 < 1 - xi)
+        share = np.clip(np.where(safe, parabola, 0.5), least, 1 - least)
+    return best

@@ -5,11 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.integrate import quad
-from scipy.special import digamma, polygamma
+import torch.nn.functional as F
 from scipy.stats import norm
 
-from course_utils import finite_width, mean_field
+from course_utils import mean_field, quadrature
 from course_utils.activations import (
     Activation,
     erf,
@@ -26,50 +25,6 @@ from course_utils.activations import (
     tanh,
 )
 
-STDS = np.array([1e-6, 0.03, 1.0, 7.0, 300.0])
-
-
-def check_expectation(expectation):
-    np.testing.assert_allclose(expectation(torch.relu, STDS), STDS / math.sqrt(2 * math.pi), rtol=1e-12)
-    np.testing.assert_allclose(expectation(lambda z: z**4, STDS), 3 * STDS**4, rtol=1e-12)
-    np.testing.assert_allclose(expectation(torch.cos, STDS[:3]), np.exp(-(STDS[:3] ** 2) / 2), rtol=1e-12)
-    # E erf(s Z)**2 = (2 / pi) arcsin(2 s**2 / (1 + 2 s**2)): Williams (1997)
-    exact = 2 / math.pi * np.arcsin(2 * STDS**2 / (1 + 2 * STDS**2))
-    np.testing.assert_allclose(expectation(lambda z: torch.erf(z) ** 2, STDS), exact, rtol=1e-10)
-
-
-def test_gaussian_expectation_against_closed_forms():
-    check_expectation(mean_field.gaussian_expectation)
-
-
-def test_a_rule_that_ignores_the_kink_is_caught():
-    nodes, weights = np.polynomial.hermite_e.hermegauss(64)
-
-    def gauss_hermite(function, std):
-        return function(torch.from_numpy(np.multiply.outer(std, nodes))).numpy() @ weights / weights.sum()
-
-    with pytest.raises(AssertionError):
-        check_expectation(gauss_hermite)
-
-
-def test_expectation_of_a_scalar_is_a_scalar():
-    assert np.ndim(mean_field.gaussian_expectation(torch.relu)) == 0
-
-
-def test_a_function_that_changes_the_shape():
-    with pytest.raises(ValueError, match=r"must keep the shape \(\d+,\); it returned \(\)"):
-        mean_field.gaussian_expectation(lambda z: z.sum())
-
-
-def test_a_function_with_parameters_that_learn():
-    prelu = torch.nn.PReLU(init=0.5, dtype=torch.float64)  # weights that require a gradient
-    assert mean_field.gaussian_expectation(prelu) == pytest.approx(0.5 / math.sqrt(2 * math.pi))
-
-
-def test_a_function_that_returns_nan():
-    with pytest.raises(ValueError, match="must be finite"):
-        mean_field.gaussian_expectation(torch.sqrt)
-
 
 @pytest.mark.parametrize(
     ("activation", "share"), [(linear, 1.0), (relu, 0.5), (leaky_relu(0.25), (1 + 0.25**2) / 2)]
@@ -79,9 +34,15 @@ def test_length_map_of_homogeneous_activations(activation, share):
     np.testing.assert_allclose(mean_field.length_map(activation, q, gain=3.0), 9 * share * q, rtol=1e-12)
 
 
-def test_length_map_takes_the_gain_as_a_standard_deviation():
-    one, two = (mean_field.length_map(tanh, 1.0, gain=g) for g in (1.0, 2.0))
-    assert math.isclose(two, 4 * one)
+def test_length_map_takes_standard_deviations():
+    assert mean_field.length_map(linear, 5.0, 3.0, 2.0) == pytest.approx(9 * 5 + 4)
+    assert mean_field.length_map(linear, 5.0) == pytest.approx(5)
+
+
+def test_the_second_moment_of_hard_tanh_knows_its_kinks():
+    k = 1 / np.array([0.03, 1.0, 300.0])  # truncated moments of the normal law
+    exact = (2 * norm.cdf(k) - 1 - 2 * k * norm.pdf(k)) / k**2 + 2 * norm.sf(k)
+    np.testing.assert_allclose(mean_field.output_second_moment(hard_tanh, 1 / k**2), exact, rtol=1e-10)
 
 
 def test_tanh_map_has_the_series_of_the_derivation():
@@ -96,12 +57,25 @@ def test_tanh_decays_as_a_power_law():
     assert abs(offset[0] - offset[1]) < 2e-3
 
 
-def test_profile_starts_at_the_input_and_follows_the_map():
-    m = mean_field.second_moments(relu, 2.0, 5, start=3.0)
-    np.testing.assert_allclose(m, 3.0 * 2.0 ** np.arange(6), rtol=1e-12)
+def test_second_moments_by_layer_start_at_1():
+    np.testing.assert_allclose(mean_field.second_moments(linear, 2.0, 2, bias_std=3.0), [1, 13, 61])
+    np.testing.assert_allclose(mean_field.second_moments(relu, 2.0, 5), 2.0 ** np.arange(6))
+    assert mean_field.second_moments(tanh, 1.3, 0).tolist() == [1.0]
 
 
-def test_fixed_points():
+def test_cosines_by_layer():
+    c = [0.1]
+    for _ in range(4):
+        c.append(float(mean_field.relu_cosine_map(c[-1])))
+    np.testing.assert_allclose(mean_field.cosines(relu, 0.1, 3.0, 4), c, rtol=1e-12)
+    # linear with biases: cosine and second moment of the pre-activations, layer by layer
+    q, k = 1.0, 0.5
+    for cosine in mean_field.cosines(linear, 0.5, 2.0, 2, bias_std=3.0)[1:]:
+        q, k = 4 * q + 9, 4 * k + 9
+        assert math.isclose(k / q, cosine)
+
+
+def test_fixed_points_of_the_length_map():
     assert mean_field.fixed_point(tanh, 0.9) == 0
     assert mean_field.fixed_point(tanh, 1.0) == 0
     assert mean_field.fixed_point(relu, 1.0) == 0
@@ -113,14 +87,91 @@ def test_fixed_points():
 
 @pytest.mark.parametrize(("activation", "gain"), [(relu, math.sqrt(2)), (linear, 1.0)])
 def test_on_a_line_of_fixed_points_q_stays_where_it_starts(activation, gain):
-    assert mean_field.fixed_point(activation, gain, start=0.7) == 0.7
+    assert mean_field.fixed_point(activation, gain) == 1
     with pytest.raises(ValueError, match=f"every q is a fixed point of {activation.name} at gain"):
         mean_field.fixed_points(activation, gain)
 
 
+def test_fixed_points_with_biases_on_a_grid():
+    gain, bias = np.meshgrid([0.5, 1.0, 1.3], [0.1, 0.5])
+    # q = (gain**2 / 2) q + bias**2
+    np.testing.assert_allclose(mean_field.fixed_point(relu, gain, bias), bias**2 / (1 - gain**2 / 2))
+    assert (mean_field.fixed_point(relu, math.sqrt(2), bias) == math.inf).all()
+    for activation in (tanh, erf, sigmoid, hard_tanh):
+        q = mean_field.fixed_point(activation, gain, bias)
+        assert q.shape == gain.shape
+        np.testing.assert_allclose(mean_field.length_map(activation, q, gain, bias), q, rtol=1e-12)
+
+
+def test_fixed_points_of_both_directions_at_once():
+    # one dies, one settles below 1, one settles above, one explodes
+    q = mean_field.fixed_point(leaky_relu(0.5), [0.5, 1.0, 1.2, 1.3], [0.0, 0.5, 0.7, 0.1])
+    assert q == pytest.approx([0, 0.25 / (1 - 0.625), 0.49 / (1 - 0.625 * 1.44), math.inf])
+
+
+def test_a_fixed_point_is_where_the_staircase_from_1_ends():
+    # Below the unstable fixed point of GELU signals die, above it they explode.
+    for gain, end in [(1.5, 0), (1.57, math.inf)]:
+        zero, unstable = mean_field.fixed_points(gelu, gain)
+        assert (unstable.q > 1) == (end == 0)
+        assert (zero.q, zero.slope) == (0, pytest.approx(gain**2 / 4, rel=1e-9))
+        assert unstable.slope > 1
+        assert mean_field.fixed_point(gelu, gain) == end
+
+
+@pytest.mark.parametrize("way", [1, -1], ids=["up", "down"])
+def test_a_fixed_point_is_the_first_of_several(way):
+    def ripples(z):  # E phi**2 / q waves in ln q: many stable points above and below 1
+        return z.abs() * (1 + 0.3 * way * torch.sin(2 * torch.log(z.square() + 1e-30)))
+
+    points = mean_field.fixed_points(from_function(ripples), 0.97)
+    stable = [p.q for p in points if p.q > 0 and p.slope < 1 and (math.log(p.q) > 0) == (way > 0)]
+    assert len(stable) > 3
+    q = mean_field.fixed_point(from_function(ripples), 0.97)
+    assert q == pytest.approx(min(stable) if way > 0 else max(stable), rel=1e-12)
+
+
+@pytest.mark.parametrize("gain", [0.0, -1.0, math.nan, math.inf, 1e8])
+def test_fixed_point_refuses_a_gain_without_a_signal(gain):
+    for call in (mean_field.fixed_point, mean_field.fixed_points):
+        with pytest.raises(ValueError, match=f"0 < gain < 1e8.* got gain={gain}, "):
+            call(tanh, gain)
+
+
+@pytest.mark.parametrize("bias_std", [-0.1, math.nan, math.inf, 1e8])
+def test_fixed_point_refuses_a_bias_std(bias_std):
+    with pytest.raises(ValueError, match=f"bias_std={bias_std}$"):
+        mean_field.fixed_point(tanh, 1.0, bias_std)
+
+
+@pytest.mark.parametrize("excess", [3e-13, 1e-12, 3e-12, 1e-10])
+def test_the_fixed_point_of_tanh_just_beyond_criticality(excess):
+    # q = gain**2 (q - 2 q**2 + ...): q* = gain - 1 to first order, known up to what rounds to no growth
+    assert abs(mean_field.fixed_point(tanh, 1 + excess) - excess) < 1e-12
+
+
+@pytest.mark.parametrize("activation", [tanh, hard_tanh, sigmoid, softsign], ids=lambda a: a.name)
+def test_length_slope_is_the_derivative_of_the_map(activation):
+    for q in (0.01, 1.0, 30.0):
+        high, low = (mean_field.length_map(activation, q + s * 1e-5 * q, 1.3) for s in (1, -1))
+        slope = mean_field.length_slope(activation, q, 1.3)
+        assert math.isclose((high - low) / (2e-5 * q), slope, rel_tol=1e-6)
+
+
+def test_length_slope_at_0_and_of_homogeneous_activations():
+    assert math.isclose(mean_field.length_slope(tanh, 0.0, 1.3), 1.3**2, rel_tol=1e-9)
+    assert math.isclose(mean_field.length_slope(relu, 5.0, 1.3), 1.3**2 / 2, rel_tol=1e-12)
+    assert math.isclose(mean_field.length_slope(relu, 5.0), 1 / 2, rel_tol=1e-12)
+    assert [p.q for p in mean_field.fixed_points(sigmoid, 1.0)] == [mean_field.fixed_point(sigmoid, 1.0)]
+    stable = {p.q: abs(p.slope) < 1 for p in mean_field.fixed_points(tanh, 1.5)}
+    assert stable == {0.0: False, mean_field.fixed_point(tanh, 1.5): True}
+
+
 def test_chi_1():
     assert math.isclose(mean_field.chi_1(relu, 5.0, math.sqrt(2)), 1.0)
+    assert math.isclose(mean_field.chi_1(relu, 5.0), 0.5)
     assert math.isclose(mean_field.chi_1(tanh, 0.0, 1.3), 1.3**2)
+    assert math.isclose(mean_field.chi_1(hard_tanh, 4.0, 3.0), 9 * (2 * norm.cdf(0.5) - 1), rel_tol=1e-12)
     np.testing.assert_allclose(mean_field.chi_1(relu, math.inf, [1.0, 2.0]), [0.5, 2.0])
     # large gain: E sech(s Z)**4 ~ (4/3) / sqrt(2 pi) / s
     q = mean_field.fixed_point(tanh, 200.0)
@@ -133,114 +184,56 @@ def test_sigmoid_is_critical_at_gain_10():
     assert abs(mean_field.chi_1(sigmoid, q, 10.149) - 1) < 1e-3
 
 
-@pytest.mark.parametrize(("activation", "gain"), [(linear, 1.3), (relu, 1.1)])
-def test_first_order_law_approaches_the_exact_one(activation, gain):
-    def error(width):
-        mean, variance = finite_width.log_second_moment_law(activation, gain, 1, width)
-        exact_mean, exact_variance = finite_width.exact_log_growth(activation, gain, width)
-        return np.array([mean[1] - mean[0] - exact_mean, variance[1] - variance[0] - exact_variance])
-
-    assert (np.abs(error(1000)) < 20 / 1000**2).all()
-    assert (np.abs(error(2000)) < np.abs(error(1000)) / 3.5).all()  # second order: a quarter
+NONSENSE = [-1.0, math.nan, math.inf]
 
 
-def test_exact_growth_in_the_smallest_layer():
-    # width 1, linear: ln chi2_1 has mean psi(1/2) + ln 2 and variance pi**2 / 2
-    mean, variance = finite_width.exact_log_growth(linear, 1.0, 1)
-    assert math.isclose(mean, -0.5772156649015329 - math.log(2))
-    assert math.isclose(variance, math.pi**2 / 2)
-    # width 1, relu: given that the unit is on, the same with the gain
-    assert math.isclose(finite_width.exact_log_growth(relu, 2.0, 1)[0], mean + math.log(4))
+@pytest.mark.parametrize("q", NONSENSE)
+@pytest.mark.parametrize(
+    "call",
+    [mean_field.output_second_moment, mean_field.length_map, mean_field.length_slope, mean_field.chi_1],
+    ids=lambda f: f.__name__,
+)
+def test_what_is_no_second_moment(call, q):
+    if not (call is mean_field.chi_1 and q == math.inf):
+        with pytest.raises(ValueError, match=f"q must be a number, 0 <= q < inf; got q={q}"):
+            call(tanh, q)
 
 
-def test_exact_growth_is_not_taken_in_by_a_name():
-    with pytest.raises(ValueError, match="must be linear or relu"):
-        finite_width.exact_log_growth(Activation("linear", torch.relu, torch.ones_like), 1.0, 8)
+@pytest.mark.parametrize("std", NONSENSE)
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("gain", lambda std: mean_field.length_map(tanh, 1.0, std)),
+        ("gain", lambda std: mean_field.length_slope(tanh, 1.0, std)),
+        ("gain", lambda std: mean_field.chi_1(tanh, 1.0, std)),
+        ("gain", lambda std: mean_field.correlation_map(tanh, 0.5, 1.0, std)),
+        ("gain", lambda std: mean_field.second_moments(tanh, std, 3)),
+        ("gain", lambda std: mean_field.cosines(tanh, 0.5, std, 3)),
+        ("bias_std", lambda std: mean_field.length_map(tanh, 1.0, 1.0, std)),
+        ("bias_std", lambda std: mean_field.correlation_map(tanh, 0.5, 1.0, 1.0, std)),
+        ("bias_std", lambda std: mean_field.second_moments(tanh, 1.0, 3, bias_std=std)),
+        ("bias_std", lambda std: mean_field.cosines(tanh, 0.5, 1.0, 3, bias_std=std)),
+    ],
+)
+def test_what_is_no_standard_deviation(name, call, std):
+    with pytest.raises(ValueError, match=f"{name} must be a number, 0 <= {name} < inf; got {name}={std}"):
+        call(std)
 
 
-def test_exact_growth_knows_only_two_activations():
-    with pytest.raises(ValueError, match="must be linear or relu; got tanh"):
-        finite_width.exact_log_growth(tanh, 1.0, 8)
+@pytest.mark.parametrize("depth", [-1, 2.0])
+def test_what_is_no_depth(depth):
+    for call in (
+        lambda: mean_field.second_moments(tanh, 1.0, depth),
+        lambda: mean_field.cosines(tanh, 0.5, 1.0, depth),
+    ):
+        with pytest.raises(ValueError, match=f"depth must be an integer.* got depth={depth}"):
+            call()
 
 
 def test_crossing_layer():
     assert math.isclose(mean_field.crossing_layer(2.0**30, 2.0), 30)
     assert math.isclose(mean_field.crossing_layer(0.5**30, 0.5), 30)
     assert math.ceil(mean_field.crossing_layer(torch.finfo(torch.float32).max, math.sqrt(512))) == 29
-
-
-def test_relu_cosine_map_against_quadrature():
-    c = 0.3
-    # E relu(x) relu(y) for correlation c, conditioning y on x: mean c x, std s
-    s = math.sqrt(1 - c**2)
-
-    def inner(x):
-        m = c * x
-        density = torch.exp(-((m / s) ** 2) / 2) / math.sqrt(2 * math.pi)
-        return torch.relu(x) * (m * (1 + torch.erf(m / s / math.sqrt(2))) / 2 + s * density)
-
-    expected = 2 * mean_field.gaussian_expectation(inner)
-    assert math.isclose(mean_field.relu_cosine_map(c), expected, rel_tol=1e-10)
-
-
-def test_relu_cosine_map_ends():
-    assert mean_field.relu_cosine_map(1.0) == 1
-    assert mean_field.relu_cosine_map(-1.0) == pytest.approx(0, abs=1e-15)
-    assert mean_field.relu_cosine_map(0.0) == pytest.approx(1 / math.pi)
-
-
-def test_relu_cosine_map_forgives_a_cosine_rounded_above_1():
-    assert mean_field.relu_cosine_map(np.nextafter(1.0, 2.0)) == 1
-    assert mean_field.relu_cosine_map(np.nextafter(-1.0, -2.0)) == pytest.approx(0, abs=1e-15)
-
-
-def check_start(law):
-    def error(width):
-        mean, variance = law(tanh, 1.0, 0, width)
-        exact = digamma(width / 2) - math.log(width / 2), polygamma(1, width / 2)
-        return np.abs([mean[0] - exact[0], variance[0] - exact[1]])
-
-    assert (error(100) < 3 / 100**2).all()
-    assert (error(200) < error(100) / 3.5).all()  # second order: a quarter
-
-
-def test_the_first_order_law_starts_at_a_gaussian_input():
-    check_start(finite_width.log_second_moment_law)
-
-
-def test_the_first_order_law_heeds_kinks_away_from_0():
-    gain, width = 1.0, 64
-    mean, variance = finite_width.log_second_moment_law(hard_tanh, gain, 1, width)
-    step = 1e-3
-    std = np.exp((mean[0] + step * np.array([-1, 0, 1])) / 2)
-    below, at, above = np.log(hard_tanh_second_moment(std))
-    k = 1 / std[1]
-    fourth = std[1] ** 4 * (3 * (2 * norm.cdf(k) - 1) - 2 * (k**3 + 3 * k) * norm.pdf(k)) + 2 * norm.sf(k)
-    noise = (fourth / np.exp(2 * at) - 1) / width
-    curvature = (above - 2 * at + below) / step**2
-    assert math.isclose(mean[1], at + curvature * variance[0] / 2 - noise / 2, abs_tol=1e-8)
-    assert math.isclose(variance[1], ((above - below) / (2 * step)) ** 2 * variance[0] + noise, abs_tol=1e-8)
-
-
-@pytest.mark.parametrize("fault", [(0.0, 1.0), (2.0, 1.0), (1.0, 0.5), (1.0, 0.0)], ids=str)
-def test_a_wrong_start_is_caught(fault):
-    def wrong(*arguments):
-        mean, variance = finite_width.log_second_moment_law(*arguments)
-        return fault[0] * mean, fault[1] * variance
-
-    with pytest.raises(AssertionError):
-        check_start(wrong)
-
-
-def test_profile_starts_at_1_unless_told():
-    m = mean_field.second_moments(tanh, 1.3, 1)
-    assert m.tolist() == [1.0, mean_field.output_second_moment(tanh, 1.3**2)]
-
-
-@pytest.mark.parametrize("gain", [0.0, -1.0, math.nan, math.inf])
-def test_fixed_point_refuses_a_gain_without_a_signal(gain):
-    with pytest.raises(ValueError, match=f"gain.* got {gain}"):
-        mean_field.fixed_point(tanh, gain)
 
 
 @pytest.mark.parametrize(
@@ -255,6 +248,7 @@ def test_fixed_point_refuses_a_gain_without_a_signal(gain):
         (2.0, 0.5),
         (0.5, 2.0),
         (0.0, 0.5),
+        (-2.0, 0.5),
         (2.0, math.nan),
     ],
 )
@@ -263,83 +257,65 @@ def test_a_limit_that_is_never_crossed_is_refused(limit, factor):
         mean_field.crossing_layer(limit, factor)
 
 
-@pytest.mark.parametrize("std", [math.nan, math.inf])
-def test_an_expectation_names_a_std_that_is_not_finite(std):
-    with pytest.raises(ValueError, match=f"std.* must be finite; got 0.0 and {std}"):
-        mean_field.gaussian_expectation(torch.relu, std)
+def test_relu_cosine_map_ends():
+    assert mean_field.relu_cosine_map(1.0) == 1
+    assert mean_field.relu_cosine_map(-1.0) == pytest.approx(0, abs=1e-15)
+    assert mean_field.relu_cosine_map(0.0) == pytest.approx(1 / math.pi)
+    assert mean_field.relu_cosine_map(0.5) == pytest.approx(1 / 3 + math.sqrt(3) / (2 * math.pi))
 
 
-def hard_tanh_second_moment(std):
-    """Return E hard_tanh(std Z)**2 from the truncated moments of the normal law."""
-    k = 1 / std
-    return std**2 * (2 * norm.cdf(k) - 1 - 2 * k * norm.pdf(k)) + 2 * norm.sf(k)
+def test_relu_cosine_map_forgives_a_cosine_rounded_above_1():
+    assert mean_field.relu_cosine_map(np.nextafter(1.0, 2.0)) == 1
+    assert mean_field.relu_cosine_map(np.nextafter(-1.0, -2.0)) == pytest.approx(0, abs=1e-15)
 
 
-def test_declared_kinks_cost_no_accuracy_and_others_a_little():
-    def square(z):
-        return torch.nn.functional.hardtanh(z) ** 2
-
-    exact = hard_tanh_second_moment(STDS)
-    np.testing.assert_allclose(
-        mean_field.gaussian_expectation(square, STDS, kinks=(-1, 1)), exact, rtol=1e-10
-    )
-    np.testing.assert_allclose(mean_field.output_second_moment(hard_tanh, STDS**2), exact, rtol=1e-10)
-    undeclared = np.abs(mean_field.gaussian_expectation(square, STDS) - exact)
-    assert 1e-7 < undeclared.max() < 1e-4
-    assert (mean_field.quadrature_error(square, STDS) >= undeclared / 2)[undeclared > 1e-9].all()
-    assert mean_field.quadrature_error(square, STDS, kinks=(-1, 1)).max() < 1e-10
-
-
-def test_expectation_about_another_mean():
-    mean, std = np.array([[-3.0], [0.0], [0.2]]), np.array([0.5, 2.0])
-    exact = mean * norm.cdf(mean / std) + std * norm.pdf(mean / std)
-    found = mean_field.gaussian_expectation(torch.relu, std, mean)
-    np.testing.assert_allclose(found, exact, rtol=1e-10, atol=1e-14)
-    assert mean_field.gaussian_expectation(torch.relu, 0.0, mean).ravel() == pytest.approx([0, 0, 0.2])
-
-
+@pytest.mark.parametrize("c", [1.1, -1.1, math.nan])
 @pytest.mark.parametrize(
-    ("function", "message"),
+    "call",
     [
-        (lambda z: max(z, 0), "must take a tensor of any shape; on .*ambiguous"),
-        (lambda z: math.tanh(z), "must take a tensor of any shape; on "),
-        (lambda z: z.numpy(), "must keep the shape .* it returned ndarray"),
-        (lambda z: z[..., :3], "must keep the shape .* it returned"),
-        (lambda z: z.log(), "returned nan or inf"),
+        mean_field.relu_cosine_map,
+        lambda c: mean_field.correlation_map(tanh, c, 1.0),
+        lambda c: mean_field.gradient_correlation_map(tanh, c, 1.0),
+        lambda c: mean_field.cosines(tanh, c, 1.0, 1),
     ],
+    ids=["relu", "map", "gradient", "layers"],
 )
-def test_a_function_that_no_expectation_can_be_taken_of(function, message):
-    for call in (mean_field.gaussian_expectation, mean_field.quadrature_error):
-        with pytest.raises(ValueError, match=message):
-            call(function)
-    with pytest.raises(ValueError, match=message):
-        mean_field.correlation_map(Activation("bad", function, torch.ones_like), 0.5, 1.0)
+def test_what_is_no_correlation(call, c):
+    with pytest.raises(ValueError, match=f"a correlation lies between -1 and 1; got {c}"):
+        call(c)
 
 
-COSINES = np.array([-1, -0.999, -0.5, 0, 0.3, 0.9, 0.999, 1 - 1e-6, 1])
+def test_a_correlation_needs_a_signal():
+    assert mean_field.correlation_map(tanh, 0.3, 1.0, 0.0, 0.5) == 1  # biases alone are shared
+    with pytest.raises(ValueError, match=r"no signal, no correlation: q=1\.0, gain=0\.0, bias_std=0\.0"):
+        mean_field.correlation_map(tanh, 0.3, 1.0, 0.0)
+    with pytest.raises(ValueError, match=r"a correlation needs 0 < q < inf; got 0\.0"):
+        mean_field.gradient_correlation_map(tanh, 0.3, 0.0)
+
+
+COSINES = np.array([-1, -0.5, 0, 0.3, 0.999, 1])
 
 
 def check_pair_maps(correlation_map, gradient_map):
     """Compare with Cho & Saul's arc-cosine kernels, Williams's arcsine kernel and a linear network."""
     gain, bias, q = 1.3, 0.4, 2.3
-    angle = np.arccos(COSINES)
-    np.testing.assert_allclose(
-        correlation_map(relu, COSINES, q), mean_field.relu_cosine_map(COSINES), rtol=1e-12, atol=1e-14
-    )
-    np.testing.assert_allclose(gradient_map(COSINES, q, relu), 1 - angle / math.pi, rtol=1e-12, atol=1e-14)
 
     def kernel(c):
         return gain**2 * 2 / math.pi * np.arcsin(2 * q * c / (1 + 2 * q)) + bias**2
 
-    np.testing.assert_allclose(correlation_map(erf, COSINES, q, gain, bias), kernel(COSINES) / kernel(1.0))
+    relu_map = mean_field.relu_cosine_map(COSINES)
+    np.testing.assert_allclose(correlation_map(relu, COSINES, q), relu_map, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(
+        correlation_map(erf, COSINES, q, gain, bias), kernel(COSINES) / kernel(1.0), rtol=1e-10
+    )
     np.testing.assert_allclose(
         correlation_map(linear, COSINES, q, gain, bias),
         (gain**2 * q * COSINES + bias**2) / (gain**2 * q + bias**2),
     )
+    np.testing.assert_allclose(gradient_map(relu, COSINES, q), 1 - np.arccos(COSINES) / math.pi, atol=1e-14)
     # E phi'(z1) phi'(z2) is, up to q, the derivative in c of E phi(z1) phi(z2): of Williams's kernel here
-    np.testing.assert_allclose(
-        gradient_map(COSINES, q, erf), np.sqrt((1 + 4 * q) / ((1 + 2 * q) ** 2 - 4 * q**2 * COSINES**2))
-    )
+    slope = np.sqrt((1 + 4 * q) / ((1 + 2 * q) ** 2 - 4 * q**2 * COSINES**2))
+    np.testing.assert_allclose(gradient_map(erf, COSINES, q), slope, rtol=1e-10)
 
 
 def test_pair_maps_against_closed_forms():
@@ -347,10 +323,10 @@ def test_pair_maps_against_closed_forms():
 
 
 def test_planted_faults_in_the_pair_maps_are_caught():
-    def cosine_of_the_conditional_std(c, q, activation, gain=1.0, bias_std=0.0):
+    def cosine_of_the_conditional_std(activation, c, q, gain=1.0, bias_std=0.0):
         return mean_field.correlation_map(activation, 0.999 * np.asarray(c), q, gain, bias_std)
 
-    def bias_as_a_variance(c, q, activation, gain=1.0, bias_std=0.0):
+    def bias_as_a_variance(activation, c, q, gain=1.0, bias_std=0.0):
         return mean_field.correlation_map(activation, c, q, gain, math.sqrt(bias_std))
 
     for fault in (cosine_of_the_conditional_std, bias_as_a_variance):
@@ -360,112 +336,23 @@ def test_planted_faults_in_the_pair_maps_are_caught():
         check_pair_maps(mean_field.correlation_map, mean_field.correlation_map)
 
 
-one_sided = from_function(lambda z: (z - 1).abs(), name="one_sided", kinks=(1.0,))
-
-
-@pytest.mark.parametrize("activation", [hard_tanh, one_sided], ids=lambda a: a.name)
-@pytest.mark.parametrize("c", [-0.9999, -0.9, -0.3, 0.2, 0.95])
-def test_kinks_away_from_0_in_the_pair_maps(activation, c):
-    # Price's theorem: d/dc E phi(z1) phi(z2) = q E phi'(z1) phi'(z2)
-    q, step = 2.0, 1e-3 * (1 - abs(c))
-    m = mean_field.output_second_moment(activation, q)
-    below, above = mean_field.correlation_map(activation, [c - step, c + step], q) * m
-    slope = mean_field.gradient_correlation_map(activation, c, q) * mean_field.chi_1(activation, q, 1.0)
-    assert math.isclose((above - below) / (2 * step), q * slope, rel_tol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("c", "q"), [(0.5, 0.0), (0.5, math.inf), (0.5, math.nan), (1.1, 1.0), (math.nan, 1.0)]
-)
-def test_a_correlation_that_cannot_be(c, q):
-    with pytest.raises(ValueError, match="a correlation"):
-        mean_field.correlation_map(tanh, c, q)
-
-
-def test_a_correlation_rounded_above_1_is_forgiven():
-    assert mean_field.correlation_map(tanh, np.nextafter(1.0, 2.0), 1.0) == pytest.approx(1, abs=1e-14)
-
-
-def test_cosine_profile():
-    c = [0.1]
-    for _ in range(4):
-        c.append(float(mean_field.relu_cosine_map(c[-1])))
-    np.testing.assert_allclose(mean_field.cosines(relu, 3.0, 4, 0.1, start=5.0), c, rtol=1e-12)
-    # linear with biases: cosine and second moment of the pre-activations, layer by layer
-    profile = mean_field.cosines(linear, 2.0, 2, 0.5, bias_std=3.0, start=1.5)
-    q, k = 1.5, 0.75
-    for expected in profile[1:]:
-        q, k = 4 * q + 9, 4 * k + 9
-        assert math.isclose(k / q, expected)
-
-
-def test_second_moment_profile_with_biases():
-    np.testing.assert_allclose(mean_field.second_moments(linear, 2.0, 2, 1.5, bias_std=3.0), [1.5, 15, 69])
-
-
-def test_fixed_points_with_biases_on_a_grid():
-    gain, bias = np.meshgrid([0.5, 1.0, 1.3], [0.1, 0.5])
-    # q = (gain**2 / 2) q + bias**2
-    np.testing.assert_allclose(mean_field.fixed_point(relu, gain, bias), bias**2 / (1 - gain**2 / 2))
-    assert (mean_field.fixed_point(relu, math.sqrt(2), bias) == math.inf).all()
-    for activation in (tanh, erf, sigmoid, hard_tanh):
-        q = mean_field.fixed_point(activation, gain, bias)
-        assert q.shape == gain.shape
-        np.testing.assert_allclose(mean_field.length_map(activation, q, gain, bias), q, rtol=1e-12)
-
-
-def test_a_fixed_point_is_where_the_staircase_ends():
-    # below the unstable fixed point of GELU at gain 1.5 signals die, above it they explode
-    gelu = from_function(torch.nn.functional.gelu)
-    zero, unstable = mean_field.fixed_points(gelu, 1.5)
-    assert zero.q == 0
-    assert math.isclose(zero.slope, 1.5**2 / 4, rel_tol=1e-9)
-    assert unstable.slope > 1
-    assert mean_field.fixed_point(gelu, 1.5, start=0.9 * unstable.q) == 0
-    assert mean_field.fixed_point(gelu, 1.5, start=1.1 * unstable.q) == math.inf
-
-
-@pytest.mark.parametrize("activation", [tanh, hard_tanh, sigmoid, softsign], ids=lambda a: a.name)
-def test_length_slope_is_the_derivative_of_the_map(activation):
-    for q in (0.01, 1.0, 30.0):
-        high, low = (mean_field.length_map(activation, q + s * 1e-5 * q, 1.3) for s in (1, -1))
-        slope = mean_field.length_slope(activation, q, 1.3)
-        assert math.isclose((high - low) / (2e-5 * q), slope, rel_tol=1e-6)
-
-
-def test_a_staircase_that_starts_at_a_fixed_point_stays():
-    stable = mean_field.fixed_point(tanh, 1.5)
-    assert mean_field.fixed_point(tanh, 1.5, start=stable) == stable
-    unstable = mean_field.fixed_points(from_function(torch.nn.functional.gelu), 1.5)[1].q
-    assert mean_field.fixed_point(from_function(torch.nn.functional.gelu), 1.5, start=unstable) == unstable
-
-
-def test_length_slope_at_0_and_of_homogeneous_activations():
-    assert math.isclose(mean_field.length_slope(tanh, 0.0, 1.3), 1.3**2, rel_tol=1e-9)
-    assert math.isclose(mean_field.length_slope(relu, 5.0, 1.3), 1.3**2 / 2, rel_tol=1e-12)
-    assert [p.q for p in mean_field.fixed_points(sigmoid, 1.0)] == [mean_field.fixed_point(sigmoid, 1.0)]
-    stable = {p.q: abs(p.slope) < 1 for p in mean_field.fixed_points(tanh, 1.5)}
-    assert stable == {0.0: False, mean_field.fixed_point(tanh, 1.5): True}
-
-
 def check_phase(activation, gain, bias_std):
     """Check c* and both scales by iterating the maps themselves."""
     q = mean_field.fixed_point(activation, gain, bias_std)
     c_star = mean_field.correlation_fixed_point(activation, gain, bias_std)
     scales = mean_field.depth_scales(activation, gain, bias_std)
-    assert math.isclose(
-        mean_field.correlation_map(activation, c_star, q, gain, bias_std), c_star, abs_tol=1e-9
+    far, near, there = mean_field.correlation_map(
+        activation, c_star - np.array([1e-3, 1e-4, 0]), q, gain, bias_std
     )
-    far, near = c_star - 1e-3, c_star - 1e-4
-    steps = [
-        (c_star - mean_field.correlation_map(activation, c, q, gain, bias_std)) / (c_star - c)
-        for c in (far, near)
-    ]
+    assert math.isclose(there, c_star, abs_tol=1e-9)
+    steps = (c_star - far) / 1e-3, (c_star - near) / 1e-4
     slope = steps[1] + (steps[1] - steps[0]) / 9  # to second order in the distance
     assert math.isclose(scales.correlation, -1 / math.log(slope), rel_tol=1e-4)
     x = 1e-5
     growth = math.log(abs(mean_field.length_map(activation, q * (1 + x), gain, bias_std) - q) / (q * x))
     assert math.isclose(scales.length, -1 / growth, rel_tol=1e-3)
+    chi = mean_field.chi_1(activation, q, gain)
+    assert math.isclose(scales.gradient, 1 / abs(math.log(chi)), rel_tol=1e-12)
     return c_star
 
 
@@ -491,17 +378,11 @@ def test_just_beyond_criticality_inputs_just_fail_to_merge(activation):
 def test_in_chaos_strong_biases_leave_a_fixed_point_close_to_1(activation, gain, bias_std):
     q = mean_field.fixed_point(activation, gain, bias_std)
     assert mean_field.chi_1(activation, q, gain) > 1.3
-    c = 0.5
-    for _ in range(100):
-        c = mean_field.correlation_map(activation, c, q, gain, bias_std)
-    assert c < 0.9999
-    assert math.isclose(mean_field.correlation_fixed_point(activation, gain, bias_std), c, abs_tol=1e-9)
-
-
-@pytest.mark.parametrize("excess", [3e-13, 1e-12, 3e-12, 1e-10])
-def test_the_fixed_point_of_tanh_just_beyond_criticality(excess):
-    # q = gain**2 (q - 2 q**2 + ...): q* = gain - 1 to first order, known up to what rounds to no growth
-    assert abs(mean_field.fixed_point(tanh, 1 + excess) - excess) < 1e-12
+    c = mean_field.correlation_fixed_point(activation, gain, bias_std)
+    assert 0.5 < c < 0.9999
+    around = c + np.array([-1e-8, 1e-8])
+    drift = mean_field.correlation_map(activation, around, q, gain, bias_std) - around
+    assert drift[0] > 0 > drift[1]  # stable, and there
 
 
 def test_scales_of_homogeneous_layers():
@@ -510,6 +391,11 @@ def test_scales_of_homogeneous_layers():
     assert (length, gradient) == pytest.approx([1 / math.log(1.6**2 / 2)] * 2)
     assert correlation == math.inf  # the arc-cosine map has slope 1 at c = 1 for every gain
     assert mean_field.depth_scales(tanh, 0.9).correlation == math.inf  # without a signal every angle stays
+
+
+def test_what_forgets_at_once_has_scale_0():
+    constant = Activation("constant", torch.ones_like, torch.zeros_like)
+    assert mean_field.depth_scales(constant, 0.5) == (0.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -552,138 +438,136 @@ def test_a_critical_point_that_needs_a_negative_variance():
         mean_field.critical_point(sigmoid, [0.1, 60.0])
 
 
-@pytest.mark.parametrize("bias_std", [-0.1, math.nan, math.inf])
-def test_fixed_point_refuses_a_bias_std(bias_std):
-    with pytest.raises(ValueError, match=f"bias_std.* and {bias_std}"):
-        mean_field.fixed_point(tanh, 1.0, bias_std)
-
-
-@pytest.mark.parametrize("start", [0.0, -1.0, math.nan, math.inf])
-def test_fixed_point_refuses_a_start(start):
-    with pytest.raises(ValueError, match=f"start < inf; got {start}"):
-        mean_field.fixed_point(tanh, 1.0, start=start)
-
-
-def check_product_law(law, depth):
-    x, density, share = law(depth)
-    assert (np.diff(x) > 0).all()
-    assert abs(share[-1] - 1) < 3e-4
-    assert x[-1] < finite_width.product_spectrum_edge(depth) < 1.001 * x[-1]
-    middle = slice(200, -50)  # away from the ends, where the density is steep
-    slope = (np.diff(share) / np.diff(x))[middle]
-    np.testing.assert_allclose(slope, ((density[1:] + density[:-1]) / 2)[middle], rtol=0.02)
-    mass = np.diff(share, prepend=0.0, append=1.0)
-    middles = np.concatenate([[0.0], (x[1:] + x[:-1]) / 2, [finite_width.product_spectrum_edge(depth)]])
-    for k in (1, 2, 3):
-        assert math.isclose(mass @ middles**k, finite_width.product_spectrum_moment(depth, k), rel_tol=2e-3)
-
-
-@pytest.mark.parametrize("depth", [1, 2, 10])
-def test_product_law_has_the_fuss_catalan_moments(depth):
-    check_product_law(finite_width.product_spectrum, depth)
-    with pytest.raises(AssertionError):
-        check_product_law(lambda depth: finite_width.product_spectrum(depth + 1), depth)
-
-
-def test_one_factor_is_marchenko_pasturs():
-    x, density, share = finite_width.product_spectrum(1)
-    np.testing.assert_allclose(density, np.sqrt((4 - x) / x) / (2 * math.pi), rtol=1e-7)
-    t = np.arccos(np.sqrt(x) / 2)
-    np.testing.assert_allclose(share, 1 - (2 * t - np.sin(2 * t)) / math.pi, atol=1e-6)
-    assert finite_width.product_spectrum_edge(1) == pytest.approx(4)
-    assert finite_width.product_spectrum_moment(1, 3) == 5  # a Catalan number
-    assert finite_width.product_spectrum_edge(100) == pytest.approx(math.e * 100.5, rel=1e-4)
-
-
-def test_the_law_of_a_thousand_factors_is_uniform_in_the_root():
-    # Newman (1986): s**(2 / L) tends to the uniform law on (0, 1); logarithms, as x itself underflows
-    roots = {}
-    for depth in (100, 1000):
-        x, _, share = finite_width.product_spectrum(depth)
-        assert abs(share[-1] - 1) < 1e-3
-        positive = x > 1e-300
-        roots[depth] = np.exp(np.log(x[positive]) / depth)
-        assert abs(roots[depth] - share[positive]).max() < 3 * math.log(depth) / depth
-
-
-def test_a_product_of_nothing_has_no_law():
-    with pytest.raises(ValueError, match="expected depth >= 1; got 0"):
-        finite_width.product_spectrum(0)
-
-
-def test_jacobian_spread():
-    assert finite_width.jacobian_spread(linear, np.ones(7), orthogonal=True) == pytest.approx(0, abs=1e-10)
-    gaussian = finite_width.jacobian_spread(linear, np.ones(7), orthogonal=False)
-    assert gaussian == pytest.approx(finite_width.product_spectrum_moment(7, 2) - 1)
-    assert finite_width.jacobian_spread(relu, np.ones(3), orthogonal=True) == pytest.approx(3)
-    assert finite_width.jacobian_spread(relu, 1.0, orthogonal=False) == pytest.approx(2)
-    # tanh near 0: Var((1 - z**2)**2) = 8 q**2
-    assert finite_width.jacobian_spread(tanh, 1e-3, orthogonal=True) == pytest.approx(8e-6, rel=0.02)
-
-
-GAINS = [
+BEHIND = [
     (linear, 1.0),
     (relu, math.sqrt(2)),
     (leaky_relu(0.25), math.sqrt(2 / (1 + 0.25**2))),
+    (torch.nn.LeakyReLU(0.25), math.sqrt(2 / (1 + 0.25**2))),
     (erf, 1 / math.sqrt(2 / math.pi * math.asin(2 / 3))),
     (selu, 1.0),
     (torch.sign, 1.0),
     (torch.exp, math.exp(-1)),
-    (lambda z: (2.5 * z).exp(), math.exp(-6.25)),
     (lambda z: (z - 0.123).abs(), 1 / math.sqrt(1 + 0.123**2)),  # a kink, and a jump, that nobody declares
     (lambda z: (z > 0.3456).to(z.dtype), 1 / math.sqrt(norm.sf(0.3456))),
     (lambda z: 1e-3 * torch.clamp(z, max=0), 1e3 * math.sqrt(2)),
-    (lambda z: torch.sin(50 * z), math.sqrt(2)),
 ]
 
 
-def check_gains(gain):
-    for function, expected in GAINS:
+def check_behind(gain):
+    for function, expected in BEHIND:
         assert gain(function) == pytest.approx(expected, rel=1e-7)
 
 
-def test_gains_against_closed_forms():
-    check_gains(mean_field.gain_behind)
+def test_gains_behind_against_closed_forms():
+    check_behind(mean_field.gain_behind)
 
 
 @pytest.mark.parametrize(
     "fault",
     [
         lambda f: mean_field.gain_behind(f) ** 2,
-        lambda f: 1 / math.sqrt(mean_field.gaussian_expectation(lambda z: f(z) ** 2)),  # needs the kinks
-        lambda f: (
-            1 / math.sqrt(max(1e-9, np.var(f(torch.linspace(-5, 5, 999, dtype=torch.float64)).numpy())))
-        ),
+        lambda f: 1 / math.sqrt(quadrature.gaussian_expectation(lambda z: f(z) ** 2)),  # needs the kinks
+        lambda f: mean_field.gain_in_front(f),
     ],
+    ids=["variance", "kinks", "in front"],
 )
-def test_a_wrong_gain_is_caught(fault):
-    with pytest.raises(AssertionError):
-        check_gains(fault)
+def test_a_wrong_gain_behind_is_caught(fault):
+    with pytest.raises((AssertionError, ValueError)):
+        check_behind(fault)
 
 
-def test_gains_agree_with_adaptive_quadrature_of_scipy():
-    for activation in (gelu, silu, tanh, sigmoid, softsign, hard_tanh):
-        f = lambda z, a=activation: a(torch.tensor(z, dtype=torch.float64)).item() ** 2 * norm.pdf(z)  # noqa: E731
-        moment, _ = quad(f, -12, 12, points=[-1, 0, 1], epsabs=1e-12, epsrel=1e-12)
-        assert mean_field.gain_behind(activation) == pytest.approx(moment**-0.5, rel=1e-9)
+def shifted_square(g):
+    """Return E relu(g Z - 0.7)**2, elementary."""
+    a = 0.7 / g
+    return g**2 * ((1 + a**2) * norm.sf(a) - a * norm.pdf(a))
+
+
+FRONT = [
+    (linear, 1.0),
+    (relu, math.sqrt(2)),
+    (lambda z: 1e-6 * torch.relu(z), 1e6 * math.sqrt(2)),
+    (leaky_relu(0.25), math.sqrt(2 / (1 + 0.25**2))),
+    (selu, 1.0),
+    (lambda z: torch.relu(z) ** 2, (2 / 3) ** 0.25),  # E relu(gZ)**4 = 3 g**4 / 2
+    (lambda z: 0.01 * z.exp(), math.sqrt(math.log(100))),  # E exp(2 g Z) = exp(2 g**2); overflows at g > 59
+    (lambda z: 2 * torch.exp(-(z**2)), math.sqrt(15 / 4)),  # falls: 4 / sqrt(1 + 4 g**2)
+    (lambda z: 1.5 * torch.erf(z), math.sqrt(1 / (2 / math.sin(math.pi / 2 * 4 / 9) - 2))),  # 2.25 E erf**2
+    # a jump that nobody declares: 2.25 P(g Z > 1.2345) = 1
+    (lambda z: 1.5 * (z > 1.2345).to(z.dtype), 1.2345 / norm.isf(1 / 2.25)),
+    # two roots: 16 E z**2 exp(-z**2) = 16 g**2 / (1 + 2 g**2)**1.5, here by bisection
+    (lambda z: 4 * z * torch.exp(-(z**2) / 2), 0.278569398854934),
+]
+
+
+def check_in_front(gain):
+    for function, expected in FRONT:
+        assert gain(function) == pytest.approx(expected, rel=1e-7)
+
+
+def test_gains_in_front_against_closed_forms():
+    check_in_front(mean_field.gain_in_front)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [lambda f: mean_field.gain_in_front(f) * (1 + 1e-6), mean_field.gain_behind],
+    ids=["inaccurate", "behind"],
+)
+def test_a_wrong_gain_in_front_is_caught(fault):
+    with pytest.raises((AssertionError, ValueError)):
+        check_in_front(fault)
+
+
+@pytest.mark.parametrize(
+    ("function", "gain"),
+    [
+        (gelu, 1.468),
+        (silu, 1.559),
+        (F.mish, 1.451),
+        (F.elu, 1.278),
+        (lambda z: F.softplus(z) - math.log(2), 1.762),
+    ],
+    ids=["gelu", "silu", "mish", "elu", "softplus"],
+)
+def test_gains_in_front_of_what_has_no_closed_form(function, gain):
+    found = mean_field.gain_in_front(function)
+    assert round(found, 3) == gain
+    assert quadrature.gaussian_expectation(lambda z: function(z) ** 2, found) == pytest.approx(1, abs=1e-8)
+
+
+def test_a_gain_in_front_where_the_kink_shifts_the_scan():
+    found = mean_field.gain_in_front(lambda z: torch.relu(z - 0.7))
+    assert shifted_square(found) == pytest.approx(1, abs=1e-8)
+    for log_gain in np.linspace(-1, 1, 9):  # jumps at each place between two points of the scan, and on one
+        jump = norm.isf(1 / 2.25) * math.exp(log_gain)
+        found = mean_field.gain_in_front(lambda z, jump=jump: 1.5 * (z > jump).to(z.dtype))
+        assert found == pytest.approx(math.exp(log_gain), rel=1e-7)
+
+
+@pytest.mark.parametrize(
+    "function", [tanh, sigmoid, erf, softsign, hard_tanh, torch.sign, torch.cos, torch.exp, torch.zeros_like]
+)
+def test_functions_without_a_gain_in_front(function):
+    with pytest.raises(ValueError, match=r"has no gain in front: E phi\(g Z\)\*\*2 crosses 1 at no g"):
+        mean_field.gain_in_front(function)
 
 
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (torch.zeros_like, "zeros_like is 0 on the whole line"),
-        (lambda z: torch.exp(z**2 / 3), "grows too fast"),
-        (lambda z: torch.sin(1e6 * z), "oscillates too fast"),
+        (lambda z: torch.exp(z**2 / 3) / 2, "grows too fast"),
         (lambda z: torch.softmax(z, -1), "each element its own value"),
         (lambda z: z.sum(), "must keep shape"),
         (torch.sqrt, "sqrt must be finite"),
         (lambda z: torch.where(z > 5, math.nan, z), "must be finite on the whole line"),
     ],
 )
-def test_functions_without_a_gain(function, message):
+@pytest.mark.parametrize("gain", [mean_field.gain_behind, mean_field.gain_in_front], ids=["behind", "front"])
+def test_functions_without_a_gain(gain, function, message):
     with pytest.raises(ValueError, match=message):
-        mean_field.gain_behind(function)
+        gain(function)
 
 
-def test_the_gain_of_a_module():
-    assert mean_field.gain_behind(torch.nn.LeakyReLU(0.25)) == pytest.approx(math.sqrt(2 / (1 + 0.25**2)))
+def test_nothing_makes_up_for_a_function_that_is_0():
+    with pytest.raises(ValueError, match="zeros_like is 0 on the whole line"):
+        mean_field.gain_behind(torch.zeros_like)

@@ -85,12 +85,12 @@ def test_seeds_decide(activation):
     assert (run(torch.Generator().manual_seed(2)).second_moment != same[0]).all()
 
 
-def test_the_chain_draws_every_network_in_chunks_too(monkeypatch):
-    monkeypatch.setattr(propagation, "_CHUNK", 3)
+def test_the_chain_draws_every_one_of_many_networks():
     profile = propagation.norm_chain(
-        activations.tanh, 1.0, 3, 8, count=7, generator=torch.Generator().manual_seed(0)
+        activations.tanh, 1.0, 3, 8, count=1203, generator=torch.Generator().manual_seed(0)
     )
-    assert len(np.unique(profile.second_moment)) == 7 * 4
+    assert profile.mean.shape == profile.second_moment.shape == (1203, 4)
+    assert len(np.unique(profile.second_moment)) == 1203 * 4
 
 
 def test_width_one_and_depth_zero():
@@ -151,6 +151,7 @@ def test_a_second_moment_rounded_below_the_squared_mean_has_std_0():
         {"depth": 1.5},
         {"gain": math.nan},
         {"gain": math.inf},
+        {"gain": -1.0},
     ],
     ids=str,
 )
@@ -188,6 +189,8 @@ def test_inputs_of_another_shape_are_refused(profile, shape):
 
 def test_only_the_linear_activation_itself_takes_the_shortcut():
     namesake = Activation("linear", torch.relu, torch.ones_like)
-    run = partial(propagation.norm_chain, 3, 8, 4, gain=1.0)
-    named, relu = (run(activation=a, rng=np.random.default_rng(0)) for a in (namesake, activations.relu))
+    named, relu = (
+        propagation.norm_chain(a, 1.0, 4, 8, count=3, generator=torch.Generator().manual_seed(0))
+        for a in (namesake, activations.relu)
+    )
     np.testing.assert_array_equal(named.second_moment, relu.second_moment)
