@@ -64,81 +64,65 @@ def relu_gradient_chain(
 
 
 def pair_chain(
-    activation: Activation,
-    gain: float,
-    depth: int,
-    width: int,
-    cosines: ArrayLike,
-    *,
-    bias_std: float = 0.0,
-    count: int,
-    generator: torch.Generator,
+    activation: Activation, gain: float, cosines: ArrayLike, normals: Tensor, *, bias_std: float = 0.0
 ) -> NDArray:
-    """Return correlations of two inputs' pre-activations in layers 1..depth, (pairs, count, depth).
+    """Return correlations of two inputs' pre-activations in layers 1..depth, (pairs, networks, depth).
 
     `cosines` (pairs,) are those of the inputs, of second moment 1 each. Given the layer below, a unit's two
     pre-activations are jointly normal, so that two numbers stand for a row of weights and its bias, at any
-    width. The pairs share these numbers, each has the exact law of a pair. `gain` and `bias_std` are
-    standard deviations.
+    width: the N(0, 1) `normals` (depth, 2, networks, width), which all pairs share. Each pair has its exact
+    law. `gain` and `bias_std` are standard deviations.
     """
-    first, second = torch.ones(count, 1), torch.ones(len(cosines), count, 1)
-    product = torch.as_tensor(cosines, dtype=torch.float32)[:, None, None] * first
-    correlations = torch.empty(len(cosines), count, depth, dtype=torch.float64)
-    for layer in range(depth):
-        # In float32, which is twice as fast, with sums in float64.
-        u, v = torch.randn(2, count, width, generator=generator)
-        q1, q2, q12 = (gain**2 * moment.double() + bias_std**2 for moment in (first, second, product))
+    pairs, (depth, _, count, width) = len(cosines), normals.shape
+    # Mean squares of the first inputs' outputs and of the second ones', and their mean products.
+    moments = torch.cat([torch.ones(1 + pairs), torch.as_tensor(cosines)]).double()
+    moments = moments[:, None, None].expand(-1, count, 1)
+    correlations = torch.empty(pairs, count, depth, dtype=torch.float64)
+    for layer, (u, v) in enumerate(normals):
+        q1, q2, q12 = (gain**2 * moments + bias_std**2).split([1, pairs, pairs])
         c = (q12 / (q1 * q2).sqrt()).clamp(max=1)
         correlations[..., layer] = c[..., 0]
-        along, across = (q2.sqrt() * c).float(), (q2 * (1 - c**2)).sqrt().float()
-        h = activation(torch.cat([(q1.sqrt().float() * u)[None], along * u + across * v]))
-        first, second, product = (
-            x.sum(dim=-1, keepdim=True, dtype=torch.float64) / width
-            for x in (h[0].square(), h[1:].square(), h[0] * h[1:])
+        scales = torch.cat([q1.sqrt(), q2.sqrt() * c, (q2 * (1 - c**2)).sqrt()]).to(normals)
+        first, along, across = scales.split([1, pairs, pairs])
+        h = activation(torch.cat([first * u, along * u + across * v]))
+        moments = (
+            torch.cat([h.square(), h[:1] * h[1:]]).sum(dim=-1, keepdim=True, dtype=torch.float64) / width
         )
     return correlations.numpy()
 
 
-def chain_with_gradients(
-    activation: Activation,
-    gains: tuple[float, float],
-    depth: int,
-    width: int,
-    *,
-    count: int,
-    generator: torch.Generator,
+def gradient_chain(
+    activation: Activation, gains: tuple[float, float], normals: NDArray
 ) -> tuple[NDArray, NDArray]:
-    """Return second moments of z_l, and of dL/dz_l over that of the last layer, l = 1..depth, (count, depth).
+    """Return second moments of z_l, and of dL/dz_l over that of the last layer, l = 1..depth.
 
-    `gains` are the standard deviations of the first layer's weights and of all others', times sqrt(width);
-    inputs have second moment 1. The exact law, without matrices: forward, W h is normal with variance
-    gain² mean(h²). Backward, what is known of W is W h = z, so that W^T u is a fresh normal vector but for
-    its part along h, which is h (z u) / h².
+    Both are (networks, depth), from N(0, 1) `normals` (depth, 2, networks, width): the exact law, without
+    matrices. `gains` are the standard deviations of the first layer's weights and of all others', times
+    sqrt(width); inputs have second moment 1. Forward, W h is normal with variance gain² mean(h²). Backward,
+    what is known of W is W h = z, so that W^T u is a fresh normal vector but for its part along h, which is
+    h (z u) / h².
     """
-    first, gain = gains
-    # In float32, which is twice as fast; squares in float64, in which those of vanishing signals are numbers.
-    z, fresh = torch.randn(2, depth, count, width, generator=generator)
-    h, squares = torch.empty_like(z), torch.empty(depth, count, 1, dtype=torch.float64)
-    z *= first
+    (first, gain), (depth, _, count, width) = gains, normals.shape
+    z, fresh = normals.swapaxes(0, 1)
+    z = np.float32(first) * z
+    h, squares = np.empty_like(z), np.empty((depth, count))
     for layer in range(depth - 1):
-        h[layer] = activation(z[layer])
+        h[layer] = activation(torch.from_numpy(z[layer])).numpy()
         squares[layer] = _dot(h[layer], h[layer])
-        z[layer + 1] *= gain / first * (squares[layer] / width).sqrt()
-    slopes = activation.derivative(z)
-    g = fresh[-1]
-    gradients = [_dot(g, g)]
+        z[layer + 1] *= gain / first * np.sqrt(squares[layer] / width)[:, None]
+    slopes = activation.derivative(torch.from_numpy(z)).numpy()
+    g, gradients = fresh[-1], [_dot(fresh[-1], fresh[-1])]
     for layer in range(depth - 2, -1, -1):
-        back = (gain * (gradients[-1] / width).sqrt()).float() * fresh[layer]
+        back = np.float32(gain * np.sqrt(gradients[-1] / width))[:, None] * fresh[layer]
         known = (_dot(z[layer + 1], g) - _dot(back, h[layer])) / squares[layer]
-        g = slopes[layer] * (back + h[layer] * known.float())
+        g = slopes[layer] * (back + h[layer] * np.float32(known)[:, None])
         gradients.append(_dot(g, g))
-    moments, errors = _dot(z, z) / width, torch.stack(gradients[::-1]) / gradients[0]
-    return moments[..., 0].T.numpy(), errors[..., 0].T.numpy()
+    return _dot(z, z).T / width, (np.array(gradients[::-1]) / gradients[0]).T
 
 
-def _dot(x: Tensor, y: Tensor) -> Tensor:
-    """Return the sum of x y over the units, kept as a dimension, in float64."""
-    return (x.double() * y.double()).sum(dim=-1, keepdim=True)
+def _dot(x: NDArray, y: NDArray) -> NDArray:
+    """Return x · y of each network in float64, in which squares of vanishing signals remain numbers."""
+    return np.einsum("...bi,...bi->...b", x, y, dtype=float)
 
 
 def log_lengths(weights: str, width: int, depth: int, *, count: int, generator: torch.Generator) -> NDArray:

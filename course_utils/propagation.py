@@ -196,15 +196,15 @@ def matrix_products(
     return products
 
 
-def relu_signals(inputs: Tensor, matrices: Iterable[Tensor]) -> NDArray:
+def relu_signals(inputs: NDArray, matrices: Iterable[NDArray]) -> NDArray:
     """Return second moments of h_0 = `inputs` and of h_l = relu(W_l h_(l-1)), (networks, depth + 1).
 
     `inputs` is (networks, width, batch), each of the `matrices` (networks, fan_out, fan_in).
     """
     h = [inputs]
-    for matrix in matrices:
-        h.append(torch.relu(matrix @ h[-1]))
-    return torch.stack([x.double().square().mean(dim=(1, 2)) for x in h], dim=1).numpy()
+    for matrix in matrices:  # in NumPy, which is ten times faster than torch for a batch of one
+        h.append(np.maximum(matrix @ h[-1], 0))
+    return np.stack([np.square(x, dtype=float).mean(axis=(1, 2)) for x in h], axis=1)
 
 
 def unit_logits(network: Ensemble, inputs: Tensor) -> Tensor:

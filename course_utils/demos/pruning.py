@@ -1,14 +1,13 @@
 """Notebook 14: how few links a unit needs, and what must happen to those that remain."""
 
 import math
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from torch import Tensor
 
 from course_utils import comparison, finite_width, plotting, propagation
 from course_utils.demos import canvas
@@ -33,15 +32,13 @@ def pruning_demo() -> Demo:
     )
 
 
-@lru_cache(maxsize=1)
-def _weights() -> Tensor:
-    return torch.randn(LAYERS, NETWORKS, WIDTH, WIDTH, generator=luck()) * math.sqrt(2 / WIDTH)
-
-
-@lru_cache(maxsize=1)
-def _dice() -> Tensor:
-    """Return a number in (0, 1) for each weight: it is among a share kept at random if that is below it."""
-    return torch.rand(LAYERS, NETWORKS, WIDTH, WIDTH, generator=luck(1))
+@cache
+def _draws() -> tuple[NDArray, NDArray, NDArray]:
+    """Return inputs, He's weights, and a number in (0, 1) for each: at random, those below `kept` stay."""
+    generator, shape = luck(), (LAYERS, NETWORKS, WIDTH, WIDTH)
+    inputs = torch.randn(NETWORKS, WIDTH, 1, generator=generator)
+    weights = torch.randn(shape, generator=generator) * math.sqrt(2 / WIDTH)
+    return inputs.numpy(), weights.numpy(), torch.rand(shape, generator=generator).numpy()
 
 
 def pruned_signals(removed: str, kept: float) -> NDArray:
@@ -49,13 +46,10 @@ def pruned_signals(removed: str, kept: float) -> NDArray:
 
     Shape (networks, layers + 1), from matrices.
     """
-    cut, *_ = finite_width.pruned_normal(removed, kept)
-    weights, level = _weights(), cut * math.sqrt(2 / WIDTH)
-    pruned = (
-        W * ((_dice()[layer] < kept) if removed == "at random" else (W.abs() > level))
-        for layer, W in enumerate(weights)
-    )
-    return propagation.relu_signals(torch.randn(NETWORKS, WIDTH, 1, generator=luck(2)), pruned)
+    inputs, weights, dice = _draws()
+    cut = finite_width.pruned_normal(removed, kept)[0] * math.sqrt(2 / WIDTH)
+    masks = (dice[i] < kept if removed == "at random" else np.abs(weights[i]) > cut for i in range(LAYERS))
+    return propagation.relu_signals(inputs, map(np.multiply, weights, masks))
 
 
 def pruning_figure(
