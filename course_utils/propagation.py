@@ -4,7 +4,7 @@ Two ways to the same law. `simulate` draws every weight matrix; `norm_chain` dra
 to one input, which for Gaussian weights is exact at any width and hundreds of times faster.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from course_utils.activations import Activation, linear
-from course_utils.networks import Initializer, PlainNetwork
+from course_utils.networks import Ensemble, Initializer, PlainNetwork
 
 _CHUNK = 500  # networks per batch of the norm chain: their layer stays within a CPU cache
 
@@ -153,11 +153,99 @@ def _linear_chain(gain: float, depth: int, width: int, count: int, generator: to
     The mean is N(0, 1/width); the squared deviations from it sum to an independent chi2 with width - 1
     degrees of freedom (Cochran 1934), here a gamma variate, which exists for width 1 too.
     """
-    # NumPy has the gamma law; its seed comes from the generator.
-    rng = np.random.default_rng(torch.randint(2**63 - 1, (), generator=generator).item())
+    rng = numpy_generator(generator)
     unit_mean = rng.standard_normal((count, depth + 1)) / np.sqrt(width)
     unit_moment = unit_mean**2 + rng.gamma((width - 1) / 2, 2 / width, unit_mean.shape)
     gains = np.where(np.arange(depth + 1) > 0, gain, 1.0)
     second_moment = np.cumprod(gains**2 * unit_moment, axis=1)
     # The layer's scale is its RMS over that of the unit numbers it was made from.
     return Profile(unit_mean * np.sqrt(second_moment / unit_moment), second_moment)
+
+
+def numpy_generator(generator: torch.Generator) -> np.random.Generator:
+    """Return a generator of NumPy, which has laws that torch lacks; its seed comes from `generator`."""
+    return np.random.default_rng(torch.randint(2**63 - 1, (), generator=generator).item())
+
+
+def layer_gradients(
+    layer: Callable[[Tensor, Tensor], Tensor], inputs: Tensor, matrices: Iterable[Tensor], errors: Tensor
+) -> list[Tensor]:
+    """Return dL/dz_l, l = 0..depth, where z_0 = `inputs`, z_l = layer(z_(l-1), W_l), dL/dz_depth = `errors`.
+
+    `inputs` and `errors` have one shape, such as (networks, batch, width), and so has each gradient.
+    """
+    z = [inputs.detach().requires_grad_()]
+    for matrix in matrices:
+        z.append(layer(z[-1], matrix))
+    return list(torch.autograd.grad(z[-1], z, errors))
+
+
+def matrix_products(
+    weight_init_: Initializer, width: int, depth: int, *, count: int, generator: torch.Generator
+) -> Tensor:
+    """Return the products of the first 1..depth of random matrices, (depth, count, width, width), in float64.
+
+    Each matrix is filled by `weight_init_(tensor, generator=generator)`; there are `count` series of them.
+    """
+    products = torch.empty(depth, count, width, width, dtype=torch.float64)
+    for layer in range(depth):
+        for matrix in products[layer]:
+            weight_init_(matrix, generator=generator)
+        if layer:
+            products[layer] = products[layer] @ products[layer - 1]
+    return products
+
+
+def relu_signals(inputs: NDArray, matrices: Iterable[NDArray]) -> NDArray:
+    """Return second moments of h_0 = `inputs` and of h_l = relu(W_l h_(l-1)), (networks, depth + 1).
+
+    `inputs` is (networks, width, batch), each of the `matrices` (networks, fan_out, fan_in).
+    """
+    h = [inputs]
+    for matrix in matrices:  # in NumPy, which is ten times faster than torch for a batch of one
+        h.append(np.maximum(matrix @ h[-1], 0))
+    return np.stack([np.square(x, dtype=float).mean(axis=(1, 2)) for x in h], axis=1)
+
+
+def unit_logits(network: Ensemble, inputs: Tensor) -> Tensor:
+    """Return logits (networks, batch, classes) for images that reach the last layer with mean square 1.
+
+    The last hidden layer of each of the `inputs` (batch, fan_in) is scaled to that, so that for a last layer
+    of gain 1 the logits of one image are independent N(0, 1) over networks, whatever the layers before.
+    """
+    with torch.no_grad():
+        *_, hidden, _ = network.layers(inputs)
+        hidden = hidden / hidden.square().mean(dim=-1, keepdim=True).sqrt()
+        return hidden @ network.weights[-1].mT
+
+
+def class_losses(logits: Tensor, biases: Tensor) -> Tensor:
+    """Return the mean cross-entropy of each class's images, (settings, networks, classes), in nats.
+
+    `logits` is (networks, classes, images, classes), images sorted by class; each row of the `biases`
+    (settings, classes) is one setting of the output biases.
+    """
+    own = logits.diagonal(dim1=1, dim2=3).mean(dim=1) + biases[:, None]
+    sums = (logits.exp() @ biases.exp().mT).log().mean(dim=2)  # (networks, classes, settings)
+    return sums.movedim(2, 0) - own
+
+
+def ensemble_losses(
+    network: Ensemble, inputs: Tensor, labels: Tensor, weights: Sequence[Tensor] | None = None
+) -> Tensor:
+    """Return each network's mean cross-entropy (networks,) in nats, if given with `weights` for its own."""
+    named = {f"weights.{i}": weight for i, weight in enumerate(weights or network.weights)}
+    logits = torch.func.functional_call(network, named, (inputs,))
+    target = labels.expand(logits.shape[:-1])
+    return torch.nn.functional.cross_entropy(logits.mT, target, reduction="none").mean(dim=1)
+
+
+def guess_gradients(network: Ensemble, inputs: Tensor, labels: Tensor) -> list[Tensor]:
+    """Return the loss's gradient for each weight if every guess were uniform, which it is for tiny logits.
+
+    One tensor (networks, fan_out, fan_in) a layer; the loss is the mean cross-entropy over the images.
+    """
+    logits = network(inputs)
+    classes = logits.shape[-1]
+    error = 1 / classes - torch.nn.functional.one_hot(labels, classes).to(logits)
+    return list(torch.autograd.grad(logits, list(network.weights), error.expand_as(logits) / len(labels)))

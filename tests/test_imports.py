@@ -13,7 +13,7 @@ import course_utils
 PACKAGE, TESTS = Path(course_utils.__file__).parent, Path(__file__).parent
 
 # What each module of the core may import from the package. Theory (mean_field, finite_width) and experiment
-# (propagation) meet only in rooms, tests and notebooks.
+# (propagation, chains) meet only in rooms, tests and notebooks.
 ARROWS = {
     "__init__": set(),
     "activations": set(),
@@ -27,8 +27,9 @@ ARROWS = {
     "lsuv": {"initializers"},
     "networks": {"initializers", "activations"},
     "mean_field": {"activations", "quadrature"},
-    "finite_width": {"activations", "quadrature"},
+    "finite_width": {"activations", "quadrature", "mean_field"},
     "propagation": {"networks", "activations"},
+    "chains": {"activations", "propagation"},
 }
 CORE = set(ARROWS) - {"__init__"}
 # What each room may import: the core, itself, and for the exercises the doctor.

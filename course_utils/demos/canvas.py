@@ -4,7 +4,7 @@ Axes are emptied and used again, ticks and labels are kept as pixels while they 
 steps that seldom change.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -18,7 +18,7 @@ from matplotlib.spines import Spine
 from matplotlib.text import Text
 from PIL import Image
 
-from course_utils.plotting import use_log_axis
+from course_utils.plotting import GREY, use_log_axis
 
 Figures = dict[int, tuple[Figure, Sequence[Axes]]]
 _reused: ContextVar[Figures | None] = ContextVar("reused", default=None)
@@ -46,6 +46,47 @@ def set_layers(ax: Axes, depth: int) -> None:
 def _next_power_of_two(x: float) -> float:
     """Return the least of 0, 1, 2, 4, 8, ... that is not below x."""
     return 2.0 ** np.ceil(np.log2(max(1, x))) if x > 0 else 0.0
+
+
+_KEYS = {
+    ("o", "full"): "●",
+    ("o", "none"): "○",
+    ("s", "full"): "■",
+    ("^", "full"): "▲",
+    ("x", "full"): "✖",
+    "--": "dashed:",
+    ":": "dotted:",
+}
+
+
+def name_lines(ax: Axes, *places: tuple[float, float]) -> None:
+    """Write each labelled line's label at its place, in shares of the axes, with its marker and in its color.
+
+    The places are those of the labelled lines in the order in which they were drawn.
+    """
+    named = [line for line in ax.lines if not str(line.get_label()).startswith("_")]
+    for line, (x, y) in zip(named, places, strict=True):
+        style = line.get_linestyle()
+        key = _KEYS[(line.get_marker(), line.get_fillstyle()) if style == "None" else style]
+        ax.text(x, y, f"{key} {line.get_label()}", color=line.get_color(), transform=ax.transAxes)
+
+
+def shade(
+    ax: Axes,
+    factor: float,
+    *,
+    end: float = 0.99,
+    color: str = GREY,
+    alpha: float = 0.12,
+    scale: Callable[[float], float] = float,
+) -> None:
+    """Shade 1 / factor to factor and name it: the name ends at the share `end` of the axis.
+
+    `scale` is np.log10 where the axis shows logarithms.
+    """
+    ax.axhspan(scale(1 / factor), scale(factor), color=color, alpha=alpha, linewidth=0)
+    text, place = f"within a factor of {factor:g}", ax.get_yaxis_transform()
+    ax.text(end, scale(factor), text, ha="right", va="bottom", color=color, transform=place)
 
 
 class _Canvas(FigureCanvasAgg):

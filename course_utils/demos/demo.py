@@ -1,0 +1,165 @@
+"""What every demo is made of: the widget, its controls, and the words of its sentence."""
+
+import html
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import ClassVar, TypeVar
+
+import ipywidgets as widgets
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from course_utils import comparison, data, plotting
+from course_utils.demos import canvas
+from course_utils.style import style_sheet
+
+WIDTHS = (16, 64, 256, 512, 1024)
+
+Drawing = Callable[..., tuple[Figure, str]]
+T = TypeVar("T")
+
+
+class Demo(widgets.VBox):
+    """A question, labelled controls, a figure that follows them, and what it shows in a sentence.
+
+    `controls` maps the names of `draw`'s arguments to widgets. An exception while drawing is shown in the
+    demo and raised.
+    """
+
+    # JupyterLab delivers the moves of a slider in one thread and clicks on a button in another.
+    _lock: ClassVar[threading.RLock] = threading.RLock()
+
+    def __init__(self, question: str, controls: dict[str, widgets.Widget], draw: Drawing) -> None:
+        self.question, self.controls, self._draw = question, controls, draw
+        self._resetting, self._figures = False, {}
+        self._defaults = {name: control.value for name, control in controls.items()}
+        self.image = widgets.Image(format="jpeg")
+        self.sentence = widgets.HTML()
+        self.reset_button = widgets.Button(description="Reset", tooltip="Back to the first setting")
+        self.reset_button.on_click(lambda _: self.reset())
+        for control in controls.values():
+            control.observe(lambda _: self.redraw(), names="value")
+        panel = widgets.Box([*controls.values(), self.reset_button]).add_class("course-controls")
+        self.sentence.add_class("course-sentence")
+        super().__init__(
+            [style_sheet(), widgets.HTML(f"<b>{question}</b>"), panel, self.image, self.sentence]
+        )
+        self.add_class("course-demo")
+        self.redraw()
+
+    def __repr__(self) -> str:
+        return f"Demo: {self.question}"
+
+    def redraw(self) -> None:
+        """Draw the figure and the sentence for the controls' present values."""
+        with self._lock:
+            if self._resetting:
+                return
+            try:
+                values = {name: control.value for name, control in self.controls.items()}
+                with canvas.reusing(self._figures):
+                    figure, text = self._draw(**values)
+                self.image.value, self.sentence.value = plotting.to_jpeg(canvas.to_image(figure)), text
+            except Exception as error:
+                message = html.escape(f"{type(error).__name__}: {error}")
+                self.sentence.value = f"<b>This setting could not be drawn.</b> {message}"
+                raise
+
+    def reset(self) -> None:
+        """Put every control back to the value it started with, and draw once."""
+        with self._lock:
+            self._resetting = True
+            for name, value in self._defaults.items():
+                self.controls[name].value = value
+            self._resetting = False
+            self.redraw()
+
+
+def load_root_finder() -> None:
+    """Load SciPy's: it takes half a second, for which a slider should not wait when it first needs it."""
+    import scipy.optimize.elementwise  # noqa: F401
+
+
+def slider(
+    label: str, value: float, low: float, high: float, step: float, readout: str = ".2f"
+) -> widgets.FloatSlider:
+    """Return a slider from `low` to `high` in steps of `step`."""
+    return widgets.FloatSlider(value, min=low, max=high, step=step, description=label, readout_format=readout)
+
+
+def log_slider(
+    label: str, value: float, low: float, high: float, step: float, readout: str, base: int = 10
+) -> widgets.FloatLogSlider:
+    """Return a slider whose logarithm goes from `low` to `high` in steps of `step`."""
+    return widgets.FloatLogSlider(
+        value, base=base, min=low, max=high, step=step, description=label, readout_format=readout
+    )
+
+
+def integers(label: str, value: int, low: int, high: int, step: int = 1) -> widgets.IntSlider:
+    """Return a slider of integers."""
+    return widgets.IntSlider(value, min=low, max=high, step=step, description=label)
+
+
+def choice(label: str, options: Sequence[str], value: str) -> widgets.Dropdown:
+    """Return a menu of names."""
+    return widgets.Dropdown(options=options, value=value, description=label)
+
+
+def one_of(label: str, options: Sequence[int], value: int) -> widgets.SelectionSlider:
+    """Return a slider that stops at the `options` only."""
+    control = widgets.SelectionSlider(options=options, value=value, description=label)
+    return control.add_class("course-no-typing")
+
+
+def width_slider() -> widgets.SelectionSlider:
+    """Return the slider of a network's width."""
+    return one_of("width (n)", WIDTHS, 512)
+
+
+def pick(kind: str, known: Mapping[str, T], name: str) -> T:
+    """Return known[name]. Raises: ValueError with the known names for another one."""
+    if name not in known:
+        raise ValueError(f"{kind} must be one of {', '.join(map(repr, known))}; got {name!r}")
+    return known[name]
+
+
+def luck(seed: int = 0) -> torch.Generator:
+    """Return a generator, the same at every setting: a slider changes that, and not the luck."""
+    return torch.Generator().manual_seed(seed)
+
+
+def versus(predicted: float, samples: NDArray) -> str:
+    """Return prediction and measured mean as text, to the digits that the standard error supports."""
+    row = comparison.Row("", float(predicted), comparison.mean_of(samples))
+    return "predicted {}, measured {} ± {}".format(*comparison.format_estimate(row))
+
+
+def median_and_range(values: NDArray, spec: str = "{:.3g}", rough: str = "{:.2g}") -> str:
+    """Return median and central 95 % of one number per network as text."""
+    low, median, high = np.percentile(values, [2.5, 50, 97.5])
+    return (
+        f"over {len(values)} networks: median {spec.format(median)}, "
+        f"95 % between {rough.format(low)} and {rough.format(high)}"
+    )
+
+
+def power_of_ten(log10: float) -> str:
+    """Return 10**log10 as text: three digits, or a power of ten where that is easier to read."""
+    return f"{10**log10:.3g}" if abs(log10) < 3 else f"10^{log10:.1f}"
+
+
+def plural(count: int, noun: str) -> str:
+    """Return "1 layer" or "2 layers"."""
+    return f"{count} {noun}{'s' * (count > 1)}"
+
+
+@cache
+def balanced_digits(per_class: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return inputs (float64) and labels of the first `per_class` training digits of each class, by class."""
+    images = data.digits()
+    index = torch.cat([torch.nonzero(images.train_labels == k)[:per_class, 0] for k in range(10)])
+    return images.train_inputs[index].double(), images.train_labels[index]

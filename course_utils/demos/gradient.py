@@ -1,0 +1,121 @@
+"""Notebook 10: how small residual branches must be for the gradient to stay smooth."""
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+from course_utils import comparison, finite_width, plotting, propagation
+from course_utils.demos import canvas
+from course_utils.demos.demo import Demo, choice, integers, luck, pick, plural, slider
+
+POINTS = 32
+NETWORKS, WIDTH, DEEPEST = 10, 64, 50
+NEIGHBOURS = 360 / POINTS  # degrees
+
+
+def normalize(z: Tensor) -> Tensor:
+    """Centre each unit over the circle and give the layer RMS 1; both are constants for the gradient."""
+    fixed = z.detach()
+    mean = fixed.mean(dim=1, keepdim=True)
+    return (z - mean) / (fixed - mean).square().mean(dim=(1, 2), keepdim=True).sqrt()
+
+
+# Each takes pre-activations (networks, points, units), a matrix (networks, units, units) and β.
+LAYERS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
+    "plain": lambda z, W, branch: z.relu() @ W,
+    "normalized": lambda z, W, branch: normalize(z).relu() @ W,
+    # The mirrored half of the units has the weights with the other sign.
+    "looks-linear": lambda z, W, branch: z.relu() @ W - (-z).relu() @ W,
+    "residual": lambda z, W, branch: z + branch * (normalize(z).relu() @ W),
+}
+
+
+def gradient_demo() -> Demo:
+    """Find the residual branch that roughens the gradient no more than one plain layer does."""
+    return Demo(
+        "How small must residual branches be to roughen the gradient less than one plain layer does?",
+        {
+            "architecture": choice("architecture", tuple(LAYERS), "residual"),
+            "branch": slider("residual branch × (β)", 1.0, 0.02, 2.0, 0.02),
+            "depth": integers("depth (L)", 24, 1, DEEPEST),
+        },
+        gradient_figure,
+    )
+
+
+@cache
+def circle_draws() -> tuple[Tensor, Tensor, Tensor]:
+    """Return inputs of the first layer on a circle, errors of one random output, and He's matrices.
+
+    Inputs and errors are (networks, points, units), the matrices (layers, networks, units, units).
+    """
+    generator, shape = luck(), (DEEPEST, NETWORKS, WIDTH, WIDTH)
+    u, v, readout = torch.randn(3, NETWORKS, 1, WIDTH, generator=generator, dtype=torch.float64)
+    matrices = torch.randn(*shape, generator=generator).double() * np.sqrt(2 / WIDTH)
+    t = 2 * np.pi * torch.arange(POINTS, dtype=torch.float64)[:, None] / POINTS
+    return t.cos() * u + t.sin() * v, readout.expand(NETWORKS, POINTS, WIDTH), matrices
+
+
+def measured_correlations(architecture: str, branch: float, depth: int) -> NDArray:
+    """Return the correlation of gradients at two points of the circle by lag, (networks, POINTS).
+
+    Gradients of one random output with respect to the first pre-activations, true ones of true networks.
+    """
+    inputs, errors, matrices = circle_draws()
+    layer = pick("architecture", LAYERS, architecture)
+    g, *_ = propagation.layer_gradients(lambda z, W: layer(z, W, branch), inputs, matrices[:depth], errors)
+    power = np.square(np.abs(np.fft.rfft(g.numpy(), axis=1))).sum(axis=2)
+    overlap = np.fft.irfft(power, n=POINTS, axis=1)
+    return overlap / overlap[:, :1]
+
+
+def predicted_correlations(architecture: str, branch: float, depth: int) -> NDArray:
+    """Return the same at infinite width, (POINTS,)."""
+    if architecture == "looks-linear":  # a linear network: one gradient for all
+        return np.ones(POINTS)
+    settings = {"normalized": architecture != "plain"}
+    if architecture == "residual":
+        settings |= {"skip": 1.0, "branch": branch}
+    return finite_width.gradient_correlations(POINTS, depth, **settings)
+
+
+def gradient_figure(
+    architecture: str = "residual", branch: float = 1.0, depth: int = 24
+) -> tuple[Figure, str]:
+    """Draw how the gradients of two inputs correlate, by the angle between the inputs, in ReLU networks.
+
+    `architecture` is "plain", "normalized", "residual" or "looks-linear"; `branch` scales the normalized
+    branches of the residual one, `depth` is at most 50.
+    """
+    measured = measured_correlations(architecture, branch, depth)
+    theory = predicted_correlations(architecture, branch, depth)
+    angles = NEIGHBOURS * np.arange(POINTS // 2 + 1)
+    figure, (ax,) = canvas.new_figure()
+    plotting.plot_samples(angles, measured[:, : len(angles)], ax=ax)
+    ax.plot(angles, theory[: len(angles)], "k--")
+    ax.plot([0, 180], [1, 0], color=plotting.ORANGE, linewidth=1)
+    ax.text(0.55, 0.54, "Brownian motion:\none plain layer", color=plotting.ORANGE, transform=ax.transAxes)
+    kind = f"residual, branches × {branch:g}" if architecture == "residual" else architecture
+    ax.set(
+        xlabel="angle between two inputs (δ, degrees)",
+        ylabel="correlation of gradients (ρ)",
+        xticks=range(0, 181, 45),
+        ylim=(-0.15, 1.1),
+        title=f"{plural(depth, 'layer')}, {kind}: ρ = {theory[1]:.2f} for neighbours",
+    )
+    return figure, _sentence(theory, measured)
+
+
+def _sentence(theory: NDArray, measured: NDArray) -> str:
+    quarter = POINTS // 4
+    near, right = (comparison.mean_of(measured[:, lag]) for lag in (1, quarter))
+    return (
+        f"Gradients of inputs {NEIGHBOURS} degrees apart: predicted ρ = {theory[1]:.4f}, measured over "
+        f"{NETWORKS} networks of width {WIDTH} {near} (one plain layer: {1 - 2 / POINTS:.3f}). At a right "
+        f"angle: predicted {theory[quarter]:.4f}, measured {right} (0.500)."
+    )
