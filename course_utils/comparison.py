@@ -1,12 +1,20 @@
 """Predicted against measured: estimates with standard errors, the table, the assertion, the verdict."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from numbers import Real
+from reprlib import repr as shortened
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+# How many standard errors part agreement from refutation: chance alone goes beyond once in 16,000 rows.
+Z_LIMIT = 4.0
+
+# What Markdown would take for markup, so that a cell shows its text and nothing else.
+_ESCAPES = str.maketrans({c: f"\\{c}" for c in "\\|*_`$"} | {"&": "&amp;", "<": "&lt;", "\n": " "})
 
 
 class Estimate(NamedTuple):
@@ -16,26 +24,51 @@ class Estimate(NamedTuple):
     standard_error: float
 
     def __format__(self, spec: str) -> str:
-        """Return "value ± standard error", both in this format; without one, with two digits of the error."""
-        if not spec:
-            digits = 1 - math.floor(math.log10(self.standard_error)) if self.standard_error else 6
-            spec = f".{max(0, digits)}f"
-        return f"{self.value:{spec}} ± {self.standard_error:{spec}}"
+        """Return "value ± standard error", both in this format; without one, as tables round them."""
+        if spec:
+            return f"{self.value:{spec}} ± {self.standard_error:{spec}}"
+        value, error = _rounded([self.value], self.standard_error)
+        return f"{value} (exact)" if error == "exact" else f"{value} ± {error}"
+
+
+def _rounded(values: Sequence[float], error: float) -> tuple[str, ...]:
+    """Return the values and their standard error as text.
+
+    The standard error gets two significant digits and decides where the others end: further digits would be
+    noise, and might differ between machines.
+    """
+    if not (np.isfinite(values).all() and 0 <= error < math.inf):
+        return tuple(f"{x:g}" for x in (*values, error))
+    if error == 0:
+        return *(repr(float(x)) for x in values), "exact"
+    size = math.floor(math.log10(max(*np.abs(values), error)))
+    power = size if size < -3 or size > 5 else 0
+    # 1 - log10 leaves two digits; rounding first keeps 0.0996 from becoming 0.100
+    decimals = max(0, power + 1 - math.floor(math.log10(float(f"{error:.1e}"))))
+    suffix = f"e{power:+03d}" if power else ""
+    return tuple(f"{x / 10.0**power:.{decimals}f}{suffix}" for x in (*values, error))
 
 
 def _samples(samples: ArrayLike) -> np.ndarray:
-    flat = np.asarray(samples, dtype=float).ravel()
-    if flat.size < 2:
-        raise ValueError(f"a standard error needs at least 2 independent samples; got {flat.size}")
-    if not np.isfinite(flat).all():
-        raise ValueError(f"samples must be finite; {(~np.isfinite(flat)).sum()} of {flat.size} are not")
-    return flat
+    if isinstance(samples, Estimate) or (
+        isinstance(samples, list | tuple) and any(isinstance(x, Estimate) for x in samples)
+    ):
+        raise TypeError(f"expected samples, one number for each network; got an Estimate: {samples}")
+    x = np.asarray(samples).ravel()
+    if x.dtype.kind not in "biuf" and x.size:
+        raise TypeError(f"samples must be real numbers; got {x.dtype} in {type(samples).__name__}")
+    if x.size < 2:
+        raise ValueError(f"a standard error needs at least 2 independent samples; got {x.size}")
+    if not np.isfinite(x).all():
+        raise ValueError(f"samples must be finite; {(~np.isfinite(x)).sum()} of {x.size} are not")
+    return x.astype(float)
 
 
 def mean_of(samples: ArrayLike) -> Estimate:
-    """Estimate a mean from independent samples: standard error s / sqrt(N).
+    """Estimate a mean from independent samples: standard error s / sqrt(N), where s**2 divides by N - 1.
 
-    Like its siblings it raises ValueError for fewer than two samples, or one that is not finite.
+    Like its siblings it takes an array of any shape, and raises TypeError for what is no real number,
+    ValueError for fewer than two samples or one that is not finite.
     """
     x = _samples(samples)
     return Estimate(float(x.mean()), float(x.std(ddof=1) / math.sqrt(x.size)))
@@ -103,22 +136,24 @@ class Row(NamedTuple):
 
 
 def format_estimate(row: Row) -> tuple[str, str, str]:
-    """Return predicted, measured and standard error as text.
+    """Return predicted, measured and standard error as text, rounded to two digits of the standard error."""
+    return _rounded((row.predicted, row.measured.value), row.measured.standard_error)
 
-    The standard error gets two significant digits and decides where the others end: further digits would be
-    noise, and might differ between machines.
+
+def markdown_table(cells: Iterable[Sequence[str]], align: str) -> str:
+    """Return a table in Markdown whose cells show exactly their text, markup and HTML included.
+
+    cells: rows of text, the header first. align: "l" or "r" for each column, such as "lrr".
+    Raises: ValueError for a row of another length than `align`.
     """
-    value, error = row.measured
-    if not row.is_sound:
-        return f"{row.predicted:g}", f"{value:g}", f"{error:g}"
-    if error == 0:
-        return repr(float(row.predicted)), repr(float(value)), "exact"
-    size = math.floor(math.log10(max(abs(value), abs(row.predicted), error)))
-    power = size if size < -3 or size > 5 else 0
-    # 1 - log10 leaves two digits; rounding first keeps 0.0996 from becoming 0.100
-    decimals = max(0, power + 1 - math.floor(math.log10(float(f"{error:.1e}"))))
-    suffix = f"e{power:+03d}" if power else ""
-    return tuple(f"{x / 10.0**power:.{decimals}f}{suffix}" for x in (row.predicted, value, error))
+    header, *body = (_markdown_row([text.translate(_ESCAPES) for text in row], align) for row in cells)
+    return "\n".join([header, "|" + "|".join({"l": ":--", "r": "--:"}[side] for side in align) + "|", *body])
+
+
+def _markdown_row(texts: Sequence[str], align: str) -> str:
+    if len(texts) != len(align):
+        raise ValueError(f"expected {len(align)} cells in each row, as in {align!r}; got {texts}")
+    return f"| {' | '.join(texts)} |"
 
 
 @dataclass(frozen=True)
@@ -147,38 +182,67 @@ class Comparison:
     __repr__ = __str__
 
     def _repr_markdown_(self) -> str:
-        lines = ([text.replace("|", "\\|") for text in line] for line in self.cells())
-        header, *body = ("| " + " | ".join(line) + " |" for line in lines)
-        return "\n".join([header, "|:--|--:|--:|--:|--:|", *body])
+        return markdown_table(self.cells(), "lrrrr")
+
+
+def _real(number: Any, what: str) -> float:
+    """Return a number of Python, NumPy or torch as a float."""
+    if np.ndim(number) == 0 and hasattr(number, "item"):
+        number = number.item()
+    if isinstance(number, Estimate) or not isinstance(number, Real):
+        raise TypeError(f"{what} must be one real number; got {number!r}")
+    return float(number)
+
+
+def _row(row: Any) -> Row:
+    """Return a checked row; what a learner may have written instead is named."""
+    if not isinstance(row, tuple) or len(row) != 3 or not isinstance(row[0], str):
+        raise TypeError(
+            "each row is one tuple (quantity, predicted, measured), such as "
+            f'compare(("RMS", 22.6, mean_of(samples))); got {shortened(row)}'
+        )
+    quantity, predicted, measured = row
+    if isinstance(measured, Estimate):
+        error = _real(measured.standard_error, f"{quantity}: the standard error")
+        measured = Estimate(_real(measured.value, f"{quantity}: measured"), error)
+        return Row(quantity, _real(predicted, f"{quantity}: predicted"), measured)
+    hint = "wrap it in mean_of(samples), or an exact number in Estimate(number, 0.0)"
+    if isinstance(predicted, Estimate):
+        hint = "the predicted number comes first, the measured Estimate last"
+    elif isinstance(measured, list | tuple) or getattr(measured, "ndim", 0):
+        hint = "wrap these samples in mean_of(...)"
+    raise TypeError(f"{quantity}: measured must have a standard error; got {shortened(measured)}: {hint}")
 
 
 def _table(rows: Sequence[tuple[str, float, Estimate]], z_limit: float) -> Comparison:
-    if not rows or not z_limit > 0:
+    if not rows or not 0 < z_limit < math.inf:
         raise ValueError(f"expected at least one row and z_limit > 0; got {len(rows)} rows, {z_limit}")
-    return Comparison([Row(*row) for row in rows])
+    return Comparison([_row(row) for row in rows])
 
 
-def compare(*rows: tuple[str, float, Estimate], z_limit: float = 4.0) -> Comparison:
+def compare(*rows: tuple[str, float, Estimate], z_limit: float = Z_LIMIT) -> Comparison:
     """Return the table of (quantity, predicted, measured) rows, having asserted |z| <= `z_limit` in each.
 
-    Raises: AssertionError with the whole table when a prediction is refuted or a number is not sound;
-    ValueError without rows.
+    Raises: AssertionError with the whole table when a prediction is refuted or a number is not sound, under
+    `python -O` too; ValueError without rows; TypeError for what is no such row.
     """
     table = _table(rows, z_limit)
     failed = [row.quantity for row in table.rows if not (row.is_sound and abs(row.z) <= z_limit)]
-    assert not failed, f"|z| > {z_limit:g} for: {', '.join(failed)}\n{table}"
+    if failed:
+        raise AssertionError(f"|z| > {z_limit:g} for: {', '.join(failed)}\n{table}")
     return table
 
 
-def refute(*rows: tuple[str, float, Estimate], z_limit: float = 4.0) -> Comparison:
+def refute(*rows: tuple[str, float, Estimate], z_limit: float = Z_LIMIT) -> Comparison:
     """Return the table of rows whose predictions are wrong, having asserted |z| > `z_limit` in each.
 
-    Raises: AssertionError with the whole table when a prediction survives or a number is not sound;
-    ValueError without rows.
+    Raises: AssertionError with the whole table when a prediction survives or a number is not sound; else as
+    `compare`.
     """
     table = _table(rows, z_limit)
     survived = [row.quantity for row in table.rows if not (row.is_sound and abs(row.z) > z_limit)]
-    assert not survived, f"|z| <= {z_limit:g}, not refuted: {', '.join(survived)}\n{table}"
+    if survived:
+        raise AssertionError(f"|z| <= {z_limit:g}, not refuted: {', '.join(survived)}\n{table}")
     return table
 
 
@@ -194,4 +258,5 @@ def verdict(claim: str, holds: ArrayLike) -> None:
         raise ValueError(f"expected at least one truth value; got {holds.size} of type {holds.dtype}")
     line = f"{claim}: {holds.sum()} of {holds.size}"
     print(line)
-    assert holds.all(), line
+    if not holds.all():
+        raise AssertionError(line)

@@ -73,7 +73,7 @@ def signal_profile(network: PlainNetwork, inputs: Tensor) -> Profile:
     """
     _check_batch(network, inputs)
     with torch.no_grad():
-        layers = [h.double() for h in network.layers(inputs)]
+        layers = [h.double() for h in (inputs, *network.layers(inputs))]
     return Profile(
         torch.stack([h.mean(dim=1) for h in layers], dim=1).cpu().numpy(),
         torch.stack([h.square().mean(dim=1) for h in layers], dim=1).cpu().numpy(),
@@ -88,7 +88,8 @@ def gradient_second_moments(network: PlainNetwork, inputs: Tensor, output_gradie
     Raises: ValueError for inputs of another shape.
     """
     _check_batch(network, inputs)
-    layers = list(network.layers(inputs.detach().requires_grad_()))
+    inputs = inputs.detach().requires_grad_()
+    layers = [inputs, *network.layers(inputs)]
     gradients = torch.autograd.grad(layers[-1], layers, output_gradient)
     return torch.stack([g.double().square().mean(dim=1) for g in gradients], dim=1).cpu().numpy()
 

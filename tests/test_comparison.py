@@ -2,17 +2,22 @@
 
 import math
 import re
+import subprocess
+import sys
 from functools import cache
 
 import numpy as np
 import pytest
+import torch
 
 from course_utils.comparison import (
+    Z_LIMIT,
     Comparison,
     Estimate,
     Row,
     compare,
     format_estimate,
+    markdown_table,
     mean_of,
     median_of,
     refute,
@@ -32,16 +37,41 @@ ESTIMATORS = {
 
 
 @pytest.mark.parametrize(
-    ("estimate", "spec", "text"),
+    ("estimate", "text"),
     [
-        (Estimate(0.12345, 0.00678), "", "0.1235 ± 0.0068"),
-        (Estimate(1234.5, 21.4), "", "1234 ± 21"),
-        (Estimate(0.5, 0.0), "", "0.500000 ± 0.000000"),
-        (Estimate(-0.12345, 0.00678), ".2f", "-0.12 ± 0.01"),
+        (Estimate(0.12345, 0.00678), "0.1235 ± 0.0068"),
+        (Estimate(1234.5, 21.4), "1234 ± 21"),
+        (Estimate(1.234, 0.0996), "1.23 ± 0.10"),
+        (Estimate(-0.9031e-24, 0.0123e-24), "-9.03e-25 ± 0.12e-25"),
+        (Estimate(0.5, 0.0), "0.5 (exact)"),
+        (Estimate(math.nan, math.nan), "nan ± nan"),
     ],
 )
-def test_an_estimate_in_a_sentence_has_the_digits_of_its_error_or_those_asked_for(estimate, spec, text):
-    assert format(estimate, spec) == text
+def test_an_estimate_in_a_sentence_is_rounded_as_in_a_table(estimate, text):
+    assert f"{estimate}" == text
+    _, value, error = format_estimate(Row("", estimate.value, estimate))
+    assert text in (f"{value} ± {error}", f"{value} ({error})")
+
+
+def test_an_estimate_has_the_digits_that_were_asked_for():
+    assert f"{Estimate(-0.12345, 0.00678):.2f}" == "-0.12 ± 0.01"
+
+
+@pytest.mark.parametrize(
+    ("estimator", "samples", "value", "error"),
+    [
+        # the two deviations are 1; their squares over N - 1 = 1 give s = sqrt(2), and s / sqrt(2) = 1
+        (mean_of, [3.0, 5.0], 4.0, 1.0),
+        (mean_of, [1.0, 2.0, 6.0], 3.0, math.sqrt(7 / 3)),
+        (root_mean_of, [3.0, 5.0], 2.0, 1 / 4),
+        # deviations -2, 0, 2: s**2 = 4, m2 = 8 / 3, m4 = 32 / 3
+        (std_of, [1.0, 3.0, 5.0], 2.0, math.sqrt((32 / 3 - 64 / 9) / 3) / (2 * math.sqrt(8 / 3))),
+        (median_of, [1.0, 2.0, 4.0, 8.0], 3.0, 1.0),
+        (median_of, [8.0, 0.0, 1.0, 2.0, 4.0], 2.0, 1.5),
+    ],
+)
+def test_small_samples_by_hand(estimator, samples, value, error):
+    assert tuple(estimator(samples)) == pytest.approx((value, error), rel=1e-12)
 
 
 @cache
@@ -195,20 +225,91 @@ def test_tables_name_what_they_show():
     assert table._repr_markdown_().splitlines()[2] == "| growth | 2.000 | 2.020 | 0.010 | +2.0 |"
 
 
-def test_compare_passes_and_fails():
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(("z", "agrees"), [(3.99, True), (4.0, True), (4.01, False)])
+def test_compare_and_refute_part_at_the_limit_on_both_sides(sign, z, agrees):
+    row = ("x", 0.0, Estimate(sign * z, 1.0))
+    assert (Z_LIMIT, Row(*row).z) == (4.0, sign * z)
+    passes, fails = (compare, refute) if agrees else (refute, compare)
+    assert passes(row).rows == [Row(*row)]
+    with pytest.raises(
+        AssertionError, match=r"\|z\| <= 4, not refuted: x\n" if agrees else r"\|z\| > 4 for: x\n"
+    ):
+        fails(row)
+
+
+def test_one_row_that_fails_is_enough_and_is_named():
     near, far = ("near", 1.0, Estimate(1.1, 0.1)), ("far", 1.0, Estimate(2.0, 0.1))
-    assert len(compare(near).rows) == 1
     with pytest.raises(AssertionError, match=r"\|z\| > 4 for: far\n"):
         compare(near, far)
+    with pytest.raises(AssertionError, match="not refuted: near\n"):
+        refute(near, far)
     with pytest.raises(AssertionError, match=r"\|z\| > 0\.5 for: near"):
         compare(near, z_limit=0.5)
 
 
-def test_refute_passes_and_fails():
-    near, far = ("near", 1.0, Estimate(1.1, 0.1)), ("far", 1.0, Estimate(2.0, 0.1))
-    assert len(refute(far).rows) == 1
-    with pytest.raises(AssertionError, match="not refuted: near"):
-        refute(near, far)
+@pytest.mark.parametrize(
+    "call",
+    ["compare(('x', 0, Estimate(5, 1)))", "refute(('x', 0, Estimate(3, 1)))", "verdict('x', [False])"],
+)
+def test_an_assertion_outlives_the_switch_that_removes_assertions(call):
+    code = f"from course_utils.comparison import *; {call}"
+    run = subprocess.run([sys.executable, "-O", "-c", code], capture_output=True, text=True, check=False)
+    assert "AssertionError" in run.stderr
+
+
+ONE = Estimate(1.0, 0.1)
+
+
+@pytest.mark.parametrize("check", [compare, refute])
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (("RMS", 22, 22.6), r"each row is one tuple \(quantity, predicted, measured\), .* got 'RMS'"),
+        ((["RMS", 22, ONE],), "each row is one tuple .* got \\['RMS', 22, "),
+        ((("RMS", 22),), "each row is one tuple .* got \\('RMS', 22\\)"),
+        (((22, "RMS", ONE),), "each row is one tuple .* got \\(22, 'RMS', "),
+        ((("RMS", 22, 22.6),), r"RMS: measured .* got 22\.6: wrap it in mean_of\(samples\)"),
+        ((("RMS", 22, None),), "RMS: measured .* got None"),
+        ((("RMS", 22, [1.0, 2.0]),), r"RMS: measured .* got \[1\.0, 2\.0\]: wrap these samples in mean_of"),
+        ((("RMS", 22, np.ones(3)),), "wrap these samples in mean_of"),
+        ((("RMS", 22, torch.ones(3)),), "wrap these samples in mean_of"),
+        ((("RMS", ONE, 22),), "the predicted number comes first, the measured Estimate last"),
+        ((("RMS", ONE, ONE),), "RMS: predicted must be one real number; got Estimate"),
+        ((("RMS", "22", ONE),), "RMS: predicted must be one real number; got '22'"),
+        ((("RMS", 22j, ONE),), "RMS: predicted must be one real number; got 22j"),
+        ((("RMS", np.ones(2), ONE),), "RMS: predicted must be one real number; got array"),
+        ((("RMS", None, ONE),), "RMS: predicted must be one real number; got None"),
+        ((("RMS", 22, Estimate(1j, 0.1)),), "RMS: measured must be one real number; got 1j"),
+        ((("RMS", 22, Estimate(1.0, "0.1")),), "RMS: the standard error must be one real number; got '0.1'"),
+    ],
+)
+def test_a_first_mistake_is_answered_in_a_sentence(check, rows, message):
+    with pytest.raises(TypeError, match=message):
+        check(*rows)
+
+
+@pytest.mark.parametrize("number", [1, 1.0, np.float32(1), np.int64(1), np.array(1.0), torch.tensor(1.0)])
+def test_any_one_number_may_be_predicted(number):
+    (row,) = compare(("x", number, ONE)).rows
+    assert (row.predicted, type(row.predicted)) == (1.0, float)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        (np.array([1 + 1j, 2]), "samples must be real numbers; got complex128 in ndarray"),
+        (torch.tensor([1 + 1j, 2]), "samples must be real numbers; got complex64 in Tensor"),
+        (["1", "2"], "samples must be real numbers; got <U1 in list"),
+        ([1.0, None], "samples must be real numbers; got object"),
+        (ONE, "expected samples, .* got an Estimate"),
+        ([ONE, ONE], "expected samples, .* got an Estimate"),
+    ],
+)
+def test_samples_that_are_no_real_numbers(estimator, samples, message):
+    with pytest.raises(TypeError, match=message):
+        estimator(samples)
 
 
 @pytest.mark.parametrize("check", [compare, refute])
@@ -239,7 +340,7 @@ def test_a_comparison_of_nothing_is_refused(check):
 
 
 @pytest.mark.parametrize("check", [compare, refute])
-@pytest.mark.parametrize("z_limit", [0.0, -4.0, math.nan])
+@pytest.mark.parametrize("z_limit", [0.0, -4.0, math.nan, math.inf])
 def test_a_limit_that_decides_nothing_is_refused(check, z_limit):
     with pytest.raises(ValueError, match=f"z_limit > 0; got 1 rows, {z_limit}"):
         check(("x", 1.0, Estimate(1.2, 0.1)), z_limit=z_limit)
@@ -256,18 +357,27 @@ def test_an_exact_number_that_misses_shows_it():
     assert format_estimate(row) == ("0.3", "0.30000000000000004", "exact")
 
 
-def check_markdown(text):
-    """A pipe that is not escaped ends a cell: every line has one more than its five cells."""
-    assert {len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines()} == {6}
+def test_cells_show_their_text_in_markdown():
+    table = markdown_table([["a", "b"], ["|x|", "a\\|b"], ["__init__ * `y`", "<b>&\n$z$"]], "lr")
+    assert table.splitlines() == [
+        "| a | b |",
+        "|:--|--:|",
+        r"| \|x\| | a\\\|b |",
+        r"| \_\_init\_\_ \* \`y\` | &lt;b>&amp; \$z\$ |",
+    ]
 
 
-def test_pipes_in_a_quantity_are_escaped_in_markdown():
-    table = compare(("|h| of E[x|y]", 2.0, Estimate(2.02, 0.01)), ("plain", 1.0, Estimate(1.0, 0.0)))
-    check_markdown(table._repr_markdown_())
-    assert r"\|h\| of E[x\|y]" in table._repr_markdown_()
+def test_a_comparison_in_jupyter_is_that_table():
+    table = compare(("|h| of E[x|y]", 2.0, Estimate(2.02, 0.01)))
+    assert table._repr_markdown_() == markdown_table(table.cells(), "lrrrr")
+    assert len(re.findall(r"(?<!\\)\|", table._repr_markdown_().splitlines()[2])) == 6
     assert "|h| of E[x|y]" in str(table)
-    with pytest.raises(AssertionError):
-        check_markdown(table._repr_markdown_().replace("\\", ""))
+
+
+@pytest.mark.parametrize("row", [["a"], ["a", "b", "c"]])
+def test_a_ragged_table_is_refused(row):
+    with pytest.raises(ValueError, match="expected 2 cells in each row, as in 'lr'; got"):
+        markdown_table([["x", "y"], row], "lr")
 
 
 def test_one_percent_is_caught():

@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from course_utils import activations
-from course_utils.initializers import constant_, delta_orthogonal_, lecun_normal_, normal_, orthogonal_
+from course_utils.initializers import (
+    constant_,
+    delta_orthogonal_,
+    lecun_normal_,
+    normal_,
+    orthogonal_,
+    zeros_,
+)
 from course_utils.networks import DeepChain, Ensemble, PlainNetwork
 
 
@@ -31,12 +38,11 @@ def test_forward_is_the_composition_of_linear_layers():
     torch.testing.assert_close(network(x), torch.tanh(h @ network.weights[1].T + 0.5))
 
 
-def test_layers_start_with_the_input_and_end_with_the_output():
+def test_layers_are_the_outputs_of_each():
     network, x = make(), inputs(4)
     layers = list(network.layers(x))
-    assert layers[0] is x
-    assert [tuple(h.shape) for h in layers] == [(4, 5), (4, 7), (4, 3)]
-    torch.testing.assert_close(layers[-1], network(x))
+    assert [tuple(h.shape) for h in layers] == [(4, 7), (4, 3)]
+    assert torch.equal(layers[-1], network(x))
 
 
 def test_biases_are_zero_unless_asked_otherwise():
@@ -59,35 +65,82 @@ def test_parameters_are_trainable_and_registered():
     assert all(p.grad is not None for p in network.parameters())
 
 
-def test_the_initializer_gets_the_generator():
-    widths, seen = [4, 4], []
+ACTIVATION = activations.tanh
+BUILD = {  # from a weight and a bias initializer
+    "plain": lambda w, b, **options: PlainNetwork([4, 4, 4], ACTIVATION, w, bias_init_=b, **options),
+    "ensemble": lambda w, b, **options: Ensemble(2, [4, 4, 4], ACTIVATION, w, bias_init_=b, **options),
+    "chain": lambda w, b, **options: DeepChain(
+        2, (4, 4), ACTIVATION, w, bias_init_=b, readout=torch.eye(4), **options
+    ),
+}
+half_ = partial(constant_, val=0.5)
 
-    def spy_(weight, generator):
+
+@pytest.fixture(params=BUILD, name="build")
+def _build(request):
+    return BUILD[request.param]
+
+
+def parameters(network):
+    return [p.detach() for p in network.parameters()]
+
+
+def test_one_generator_decides_weights_and_biases(build):
+    first, again, other = (
+        parameters(build(normal_, normal_, generator=torch.Generator().manual_seed(seed)))
+        for seed in (1, 1, 2)
+    )
+    assert all(map(torch.equal, first, again))
+    assert not any(map(torch.equal, first, other))
+
+
+@pytest.mark.parametrize("side", [0, 1], ids=["weights", "biases"])
+def test_initializers_with_and_without_a_generator_or_with_their_own(build, side):
+    seen, own = [], torch.Generator()
+
+    def spy_(tensor, generator):
         seen.append(generator)
-        return normal_(weight, generator=generator)
+        tensor.fill_(1.0)  # and returns nothing
+
+    def keywords_(tensor, **options):
+        spy_(tensor, **options)
 
     generator = torch.Generator()
-    PlainNetwork(widths, activations.relu, spy_, generator=generator)
-    assert seen == [generator]
+    for init_, found in ((spy_, generator), (keywords_, generator), (partial(spy_, generator=own), own)):
+        seen.clear()
+        build(*(init_ if i == side else half_ for i in (0, 1)), generator=generator)
+        assert set(seen) == {found}
+    build(torch.Tensor.normal_, zeros_)  # written in C: it has no signature to look at
+    assert not any(b.any() for b in build(half_, zeros_).biases)
 
 
-@pytest.mark.parametrize("widths", [[], [8], [8, 0], [0, 8], [8, -1, 8]], ids=str)
-def test_too_few_widths_or_none_positive(widths):
+@pytest.mark.parametrize("side", [0, 1], ids=["weights", "biases"])
+@pytest.mark.parametrize("change", ["returns another", "leaves one", "multiplies"])
+def test_an_initializer_that_does_not_fill_is_named(build, side, change):
+    def faulty_(tensor):
+        if change == "returns another":
+            return torch.zeros_like(tensor)
+        return tensor.mul_(2) if change == "multiplies" else tensor.view(-1)[1:].zero_()
+
+    for init_ in (faulty_, partial(faulty_)):
+        with pytest.raises(
+            ValueError, match=r"faulty_ must fill its tensor in place.* entries unfilled, or nan"
+        ):
+            build(*(init_ if i == side else zeros_ for i in (0, 1)))
+
+
+@pytest.mark.parametrize(
+    "widths",
+    [[], [8], [8, 0], [0, 8], [8, -1, 8], [8.0, 8], [8, 4.5], [True, 8], ["8", 8], [8, None]],
+    ids=str,
+)
+@pytest.mark.parametrize("build", [PlainNetwork, partial(Ensemble, 2)], ids=["plain", "ensemble"])
+def test_impossible_widths(build, widths):
     with pytest.raises(
-        ValueError, match=r"at least fan-in and fan-out, all positive; got " + re.escape(str(widths))
+        ValueError,
+        match=r"integers, at least fan-in and fan-out, all positive; got " + re.escape(str(widths)),
     ):
-        PlainNetwork(widths, activations.relu, lecun_normal_)
-
-
-def test_initializers_that_fill_in_place_and_return_nothing():
-    def twos_(weight, generator):
-        weight.fill_(2.0)
-
-    def halves_(bias):
-        bias.fill_(0.5)
-
-    network = PlainNetwork([3, 2], activations.linear, twos_, bias_init_=halves_)
-    assert network(torch.ones(1, 3)).tolist() == [[6.5, 6.5]]
+        build(widths, activations.relu, lecun_normal_)
 
 
 def ensemble(networks=3, widths=(5, 7, 6, 4), **options):
@@ -130,18 +183,21 @@ def test_the_output_layer_of_an_ensemble_may_start_otherwise():
     assert not (together.weights[-2] == 2).any()
 
 
-@pytest.mark.parametrize(
-    ("networks", "widths", "found"), [(0, (5, 3), "0"), (2, (5,), "[5]"), (2, (5, 0), "[5, 0]")]
-)
-def test_an_impossible_ensemble_is_refused(networks, widths, found):
-    with pytest.raises(ValueError, match=re.escape(f"got {found}")):
-        ensemble(networks, widths)
+def test_the_output_initializer_must_fill_too():
+    with pytest.raises(ValueError, match="<lambda> must fill"):
+        ensemble(output_init_=lambda weight: weight + 1)
+
+
+@pytest.mark.parametrize("networks", [0, -1, 2.0, None])
+def test_an_impossible_number_of_networks(networks):
+    with pytest.raises(ValueError, match=re.escape(f"integer of at least 1; got {networks}")):
+        ensemble(networks)
 
 
 def chain(depth=3, shape=(4, 4), features=4, init_=lecun_normal_, **options):
     generator = torch.Generator().manual_seed(0)
     readout = torch.randn(2, features, generator=generator)
-    options = {"bias_init_": partial(normal_, std=0.5, generator=generator), "generator": generator} | options
+    options = {"bias_init_": partial(normal_, std=0.5), "generator": generator} | options
     return DeepChain(depth, shape, activations.tanh, init_, readout=readout, **options)
 
 
@@ -228,6 +284,9 @@ def test_a_chain_of_thousands_of_layers_keeps_the_norm_and_the_gradient():
     ("depth", "shape", "found"),
     [
         (0, (4, 4), "depth 0"),
+        (2.0, (4, 4), "depth 2.0"),
+        (3, (4.0, 4.0), "(4.0, 4.0)"),
+        (3, (-4, -4), "(-4, -4)"),
         (3, (4,), "(4,)"),
         (3, (4, 5), "(4, 5)"),
         (3, (0, 0), "(0, 0)"),

@@ -193,13 +193,12 @@ def test_a_law_with_a_wrong_share_of_the_curvature_is_caught(share):
 def pair_statistics(activation, gain, bias_std, depth, width=512, networks=40):
     """Return the mean square and the overlap of two inputs' outputs at the last layer, one row a network."""
     g, rows = generator(), []
-    biases_ = partial(normal_, std=bias_std, generator=g)
     for _ in range(networks):
         network = PlainNetwork(
             [width] * (depth + 1),
             activation,
             partial(lecun_normal_, gain=gain),
-            bias_init_=biases_,
+            bias_init_=partial(normal_, std=bias_std),
             generator=g,
         )
         h = network(torch.randn(2, width, generator=g)).double()
