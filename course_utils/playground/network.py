@@ -64,7 +64,9 @@ def _lsuv(network: nn.Sequential, inputs: Tensor, streams: list[Generator]) -> N
 
 
 def _sparse(weight: Tensor, generator: Generator) -> Tensor:
-    std = 1 / math.sqrt((1 - SPARSITY) * weight.shape[1])  # a mean square of 1 / fan_in, zeros included
+    fan_out, fan_in = weight.shape
+    kept = max(1, fan_out - math.ceil(SPARSITY * fan_out))  # in each column
+    std = math.sqrt(fan_out / kept / fan_in)  # a mean square of 1 / fan_in, zeros included
     return init.sparse_(weight, SPARSITY, std=std, generator=generator)
 
 

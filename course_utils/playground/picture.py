@@ -115,7 +115,7 @@ class Picture:
         margin = 0.04 * (high - low)
         ax.set(xlim=(0.5, layers + 0.5), ylim=(low - margin, high + margin))
         every = -(-self._depth // 8)
-        ticks = [layer for layer in range(1, self._depth + 1, every) if layer + every <= self._depth + 1]
+        ticks = [layer for layer in range(1, self._depth + 1, every) if layer + every <= layers]
         ax.set_xticks([*ticks, layers], [*ticks, last])
         if name != "stuck":
             _label_decades(ax, low, high, every=3 if high - low > 6 else 2)
