@@ -16,98 +16,83 @@ from typing import ClassVar
 
 import ipywidgets as widgets
 
-from course_utils.playground.engine import (
-    ACTIVATIONS,
-    DATA,
-    EXPERIMENTS,
-    NORMS,
-    OPTIMIZERS,
-    SCHEMES,
-    Experiment,
-    Pair,
-    Settings,
-    Side,
-)
-from course_utils.playground.picture import Look, Picture, look_at
+from course_utils.playground.engine import DATA_SETS, Pair, Trainer
+from course_utils.playground.experiments import EXPERIMENTS, Experiment
+from course_utils.playground.network import MENUS, Settings
+from course_utils.playground.picture import Picture, Snapshot, take_snapshot
 from course_utils.plotting import to_jpeg
 from course_utils.style import style_sheet
 
-DEPTHS, WIDTHS, SPEEDS = (1, 2, 3, 4, 6, 8, 12, 16, 20), (2, 4, 8, 16, 32, 64), (1, 5, 20, 100)
+SPEEDS = (1, 5, 20, 100)
 # Not a FloatLogSlider: the browser would round 0.3 to a step of that, and send it back as a change.
 RATES = [(f"{rate:g}", rate) for rate in (float(f"{x}e{k}") for k in range(-4, 1) for x in (1, 2, 3, 5))]
 MOST_STEPS = 10_000  # after which it pauses by itself, lest a forgotten playground keep a core busy
 FRAME, TRAINING, REST = 0.07, 0.02, 0.01  # seconds: a frame at least, training in it at most, sleep at least
 FREE = "free choice"
-_SWITCH = (("off", False), ("on", True))
-_TIPS = {
-    "scheme": "the law of all weights; n is the fan-in",
-    "gain": "a factor on every weight drawn: LeCun normal × g has std g/√n",
-    "depth": "hidden layers",
-    "width": "units in each hidden layer (n)",
-    "activation": "the function of each hidden unit",
-    "norm": "normalization of the pre-activations",
-    "residual": "adds a hidden layer's input to its output, from layer 2 on",
-    "optimizer": "the update rule",
-    "learning_rate": "per step; a change holds from the next step on, without a new start",
+_OPTIONS = {field: [*menu] for field, menu in MENUS.items()} | {
+    "depth": (1, 2, 3, 4, 6, 8, 12, 16, 20),
+    "width": (2, 4, 8, 16, 32, 64),
+    "residual": (("off", False), ("on", True)),
+}
+# Label and tooltip of each field of `Settings`, in the order in which they are shown.
+_TEXTS = {
+    "scheme": ("initialization", "the law of all weights; n is the fan-in"),
+    "gain": ("× gain", "a factor on every weight drawn: LeCun normal × g has std g/√n"),
+    "depth": ("depth", "hidden layers"),
+    "width": ("width", "units in each hidden layer (n)"),
+    "activation": ("activation", "the function of each hidden unit"),
+    "norm": ("norm", "normalization of the pre-activations"),
+    "residual": ("residual", "adds a hidden layer's input to its output, from layer 2 on"),
+    "optimizer": ("optimizer", "the update rule"),
+    "learning_rate": ("learning rate", "per step; a change holds from the next step on, without a new start"),
 }
 
 
-def _dropdown(label: str, options: Sequence, value: object, tooltip: str = "") -> widgets.Dropdown:
+def _control(side: str, field: str, value: object) -> widgets.Widget:
+    """Return the widget for one field of the settings of side "A" or "B"."""
+    if field == "gain":
+        control = widgets.FloatLogSlider(value, min=-2, max=1, step=0.05, readout_format=".3g")
+    elif field == "learning_rate":
+        control = widgets.SelectionSlider(options=RATES, value=value).add_class("course-no-typing")
+    else:
+        control = widgets.Dropdown(options=_OPTIONS[field], value=value)
+    label, tooltip = _TEXTS[field]
+    control.description, control.tooltip = label, f"{side}: {tooltip}"
+    return control.add_class(f"playground-{field.replace('_', '-')}")
+
+
+def _dropdown(label: str, options: Sequence, value: object, tooltip: str) -> widgets.Dropdown:
     return widgets.Dropdown(options=options, value=value, description=label, tooltip=tooltip)
 
 
-def _controls(side: str, settings: Settings) -> dict[str, widgets.Widget]:
-    """Return a widget for each field of `Settings`, in the order in which they are shown."""
-    controls = {
-        "scheme": _dropdown("initialization", [*SCHEMES], settings.scheme),
-        "gain": widgets.FloatLogSlider(
-            settings.gain, min=-2, max=1, step=0.05, description="× gain", readout_format=".3g"
-        ),
-        "depth": _dropdown("depth", DEPTHS, settings.depth),
-        "width": _dropdown("width", WIDTHS, settings.width),
-        "activation": _dropdown("activation", [*ACTIVATIONS], settings.activation),
-        "norm": _dropdown("norm", NORMS, settings.norm),
-        "residual": _dropdown("residual", _SWITCH, settings.residual),
-        "optimizer": _dropdown("optimizer", [*OPTIMIZERS], settings.optimizer),
-        "learning_rate": widgets.SelectionSlider(
-            options=RATES, value=settings.learning_rate, description="learning rate"
-        ),
-    }
-    for field, control in controls.items():
-        control.tooltip = f"{side}: {_TIPS[field]}"
-        control.add_class(f"playground-{field.replace('_', '-')}")
-    controls["learning_rate"].add_class("course-no-typing")
-    return controls
-
-
-def _button(label: str, icon: str, tooltip: str) -> widgets.Button:
-    return widgets.Button(description=label, icon=icon, tooltip=tooltip)
+def _button(label: str, icon: str, tooltip: str, action: Callable[[], None]) -> widgets.Button:
+    button = widgets.Button(description=label, icon=icon, tooltip=tooltip)
+    button.on_click(lambda _: action())
+    return button
 
 
 class Playground(widgets.VBox):
     """Settings of A and B, buttons, and a picture that follows the two networks while they train.
 
-    `pair` is what trains; `run()`, `pause()`, `step()` and `reset()` do what the buttons do.
+    `pair` is what trains, `snapshots` what is shown of it; `run()`, `pause()`, `step()` and `reset()` do what
+    the buttons do. `active` is the playground that trains, None if none does.
     """
 
     # JupyterLab delivers changed settings in a thread of their own; buttons, cells and training share
     # the main thread. One lock for all playgrounds keeps a setting and a frame from running into each other.
     _lock: ClassVar[threading.RLock] = threading.RLock()
-    _training: ClassVar["Playground | None"] = None
+    active: ClassVar["Playground | None"] = None
 
     def __init__(self) -> None:
         self._loop = _event_loop()
         self._run: object | None = None  # stands for the present run; a frame of any other run does nothing
         self._task: asyncio.Task | None = None
         self._picture: Picture | None = None
+        self.snapshots: list[Snapshot | None] = [None, None]
         self._quiet, self._turn = False, 0
         self._make_controls(EXPERIMENTS[0])
         self._make_buttons()
-        rows = [self._row(side, controls) for side, controls in zip("AB", self.controls, strict=True)]
-        top = widgets.Box([self.experiment, self.data, self.seed, self.speed]).add_class("playground-shared")
-        buttons = [self.run_button, self.pause_button, self.step_button, self.reset_button]
-        bar = widgets.Box([*buttons, self.status]).add_class("playground-buttons")
-        super().__init__([style_sheet(), top, self.text, *rows, bar, self.image])
+        super().__init__([style_sheet(), *self._rows()])
         self.add_class("course-playground")
         self._observe()
         self._explain(EXPERIMENTS[0])
@@ -119,11 +104,11 @@ class Playground(widgets.VBox):
         return "Playground: two networks, A and B, from the same seed"
 
     def _make_controls(self, first: Experiment) -> None:
-        self.controls = [_controls("A", first.a), _controls("B", first.b)]
-        names = [experiment.name for experiment in EXPERIMENTS]
-        tooltip = "Sets both networks and the data"
-        self.experiment = _dropdown("experiment", [*names, FREE], first.name, tooltip)
-        self.data = _dropdown("data", DATA, first.data, "What both networks learn")
+        both = zip("AB", (first.a, first.b), strict=True)
+        self.controls = [{f: _control(side, f, getattr(values, f)) for f in _TEXTS} for side, values in both]
+        names = [*(experiment.name for experiment in EXPERIMENTS), FREE]
+        self.experiment = _dropdown("experiment", names, first.name, "Sets both networks and the data")
+        self.data = _dropdown("data", [*DATA_SETS], first.data, "What both networks learn")
         self.seed = widgets.BoundedIntText(0, min=0, max=999, description="seed")
         self.seed.tooltip = "Draws weights, data and batches; the same for A and B"
         self.speed = _dropdown("steps per frame", SPEEDS, 5, "Fewer, if the computer cannot keep up")
@@ -131,32 +116,33 @@ class Playground(widgets.VBox):
         self.speed.add_class("playground-speed")
 
     def _make_buttons(self) -> None:
-        self.run_button = _button("Run", "play", "Train both networks until Pause")
-        self.pause_button = _button("Pause", "pause", "Stop here; Run goes on")
-        self.step_button = _button("Step", "step-forward", "Pause and make one step")
-        self.reset_button = _button("Reset", "undo", "Pause and go back to step 0, with these settings")
+        self.run_button = _button("Run", "play", "Train both networks until Pause", self.run)
+        self.pause_button = _button("Pause", "pause", "Stop here; Run goes on", self.pause)
+        self.step_button = _button("Step", "step-forward", "Pause and make one step", self.step)
+        tooltip = "Pause and go back to step 0, with these settings"
+        self.reset_button = _button("Reset", "undo", tooltip, self.reset)
         self.text = widgets.HTML().add_class("playground-text")
         self.status = widgets.HTML().add_class("playground-status")
         self.image = widgets.Image(format="jpeg")
 
-    def _row(self, side: str, controls: dict[str, widgets.Widget]) -> widgets.Box:
-        name = widgets.HTML(f"<b>{side}</b>").add_class("playground-name")
-        return widgets.Box([name, *controls.values()]).add_class("playground-side")
+    def _rows(self) -> list[widgets.Widget]:
+        shared = widgets.Box([self.experiment, self.data, self.seed, self.speed])
+        buttons = [self.run_button, self.pause_button, self.step_button, self.reset_button]
+        bar = widgets.Box([*buttons, self.status]).add_class("playground-buttons")
+        sides = []
+        for side, controls in zip("AB", self.controls, strict=True):
+            name = widgets.HTML(f"<b>{side}</b>").add_class("playground-name")
+            sides.append(widgets.Box([name, *controls.values()]).add_class("playground-side"))
+        return [shared.add_class("playground-shared"), self.text, *sides, bar, self.image]
 
     def _observe(self) -> None:
-        self.run_button.on_click(lambda _: self.run())
-        self.pause_button.on_click(lambda _: self.pause())
-        self.step_button.on_click(lambda _: self.step())
-        self.reset_button.on_click(lambda _: self.reset())
         self.experiment.observe(lambda change: self._choose(change.new), names="value")
         for control in (self.data, self.seed):
-            control.observe(lambda _: self._changed(), names="value")
+            control.observe(self._changed, names="value")
         for i, controls in enumerate(self.controls):
             for field, control in controls.items():
-                if field != "learning_rate":
-                    control.observe(lambda _: self._changed(), names="value")
-            rate = partial(self._new_rate, i)
-            controls["learning_rate"].observe(lambda change, rate=rate: rate(change.new), names="value")
+                changed = partial(self._new_rate, i) if field == "learning_rate" else self._changed
+                control.observe(changed, names="value")
 
     # ---- What the buttons do
 
@@ -173,10 +159,10 @@ class Playground(widgets.VBox):
             if self._loop is None or self._loop.is_closed():
                 self._loop = _event_loop()
             if self._loop is None:
-                self._say("<b>Run needs an event loop</b>, which every notebook has: run this in a notebook.")
+                self.status.value = "<b>Run needs an event loop</b>: run this in a notebook, which has one."
                 return
             self._pause_whatever_trains()
-            Playground._training, self._run = self, object()
+            Playground.active, self._run, self._left = self, object(), MOST_STEPS
             self._loop.call_soon_threadsafe(self._spawn, self._run)
             self._show_state()
 
@@ -194,7 +180,7 @@ class Playground(widgets.VBox):
         """Pause, and make one step."""
         with self._lock:
             self.pause()
-            self._guarded(lambda: self.pair.step())
+            self._guarded(self.pair.step)
 
     def reset(self) -> None:
         """Pause, and go back to step 0 with the present settings."""
@@ -209,13 +195,13 @@ class Playground(widgets.VBox):
 
     @classmethod
     def _pause_whatever_trains(cls) -> None:
-        if cls._training is not None:
-            cls._training.pause()
+        if cls.active is not None:
+            cls.active.pause()
 
     def _ended(self) -> None:
         self._run = self._task = None
-        if Playground._training is self:
-            Playground._training = None
+        if Playground.active is self:
+            Playground.active = None
         self._show_state()
 
     # ---- Training
@@ -226,16 +212,13 @@ class Playground(widgets.VBox):
                 self._task = asyncio.ensure_future(self._train(run))
 
     async def _train(self, run: object) -> None:
-        steps = 0
         try:
             while True:
                 start = time.perf_counter()
                 with self._lock:
-                    before = self.pair.steps
                     if self._run is not run or not self._guarded(self._train_a_little):
                         return
-                    steps += self.pair.steps - before  # fewer than asked for, where time was short
-                    if self.pair.finished or steps >= MOST_STEPS:
+                    if self.pair.finished or self._left <= 0:
                         self.pause()
                         return
                 await asyncio.sleep(max(REST, start + FRAME - time.perf_counter()))
@@ -245,7 +228,9 @@ class Playground(widgets.VBox):
                     self._ended()
 
     def _train_a_little(self) -> None:
+        before = self.pair.steps
         self.pair.train(self.speed.value, TRAINING)
+        self._left -= self.pair.steps - before  # fewer than asked for, where time was short
 
     def _guarded(self, action: Callable[[], None]) -> bool:
         """Do something and draw; after an exception pause, say it in the panel, and return False."""
@@ -254,7 +239,7 @@ class Playground(widgets.VBox):
             self._draw()
         except Exception as error:
             self.pause()
-            self._say(f"<b>This did not work.</b> {html.escape(f'{type(error).__name__}: {error}')}")
+            self.status.value = f"<b>This did not work.</b> {html.escape(f'{type(error).__name__}: {error}')}"
             return False
         return True
 
@@ -266,18 +251,17 @@ class Playground(widgets.VBox):
 
     def _start(self) -> None:
         self.pair = Pair(self.settings(0), self.settings(1), self.data.value, self.seed.value)
-        self._looks = [look_at(side) for side in self.pair.sides]
 
-    def _changed(self) -> None:
+    def _changed(self, change: object) -> None:
         with self._lock:
             if not self._quiet:
                 self._guarded(self._start)
                 self._choose_freely()
 
-    def _new_rate(self, side: int, learning_rate: float) -> None:
+    def _new_rate(self, side: int, change: object) -> None:
         with self._lock:
             if not self._quiet:
-                self.pair.sides[side].set_learning_rate(learning_rate)
+                self.pair.trainers[side].set_learning_rate(change.new)
                 self._choose_freely()
 
     def _choose(self, name: str) -> None:
@@ -314,18 +298,15 @@ class Playground(widgets.VBox):
 
     def _draw(self) -> None:
         """Show the present state; while training, look at A and B in turn, which halves the work."""
-        sides = self.pair.sides
-        for i in [self._turn] if self.running else [0, 1]:
-            self._looks[i] = look_at(sides[i])
+        trainers = self.pair.trainers
+        for i in [self._turn] if self.running and self.pair.steps else [0, 1]:
+            self.snapshots[i] = take_snapshot(trainers[i])
         self._turn = 1 - self._turn
         if self._picture is None or not self._picture.fits(self.pair):
             self._picture = Picture(self.pair)
-        self.image.value = to_jpeg(self._picture.draw(self.pair, self._looks))
-        both = zip("AB", sides, self._looks, strict=True)
-        self._say("".join(f"<div>{_sentence(*side)}</div>" for side in both))
-
-    def _say(self, text: str) -> None:
-        self.status.value = text
+        self.image.value = to_jpeg(self._picture.draw(self.pair, self.snapshots))
+        both = zip("AB", trainers, self.snapshots, strict=True)
+        self.status.value = "".join(f"<div>{_sentence(*shown)}</div>" for shown in both)
 
     def _show_state(self) -> None:
         self.run_button.disabled, self.pause_button.disabled = self.running, not self.running
@@ -349,17 +330,12 @@ def _event_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-def _sentence(name: str, side: Side, look: Look) -> str:
-    """Return a side's state in words."""
-    if side.problem:
-        return f"<b>{name}</b> {html.escape(side.problem)}."
-    accuracy = f"test accuracy {look.measures.accuracy:.0%}"
-    if not side.losses:
-        return f"<b>{name}</b> step 0: {accuracy}."
-    recent = side.losses[-20:]
-    loss = sum(recent) / len(recent)
-    return f"<b>{name}</b> step {len(side.losses)}: loss {loss:.3g} ({_last(len(recent))}), {accuracy}."
-
-
-def _last(steps: int) -> str:
-    return "last step" if steps == 1 else f"last {steps} steps"
+def _sentence(name: str, trainer: Trainer, snapshot: Snapshot) -> str:
+    """Return in words how far network "A" or "B" has come."""
+    if trainer.problem:
+        return f"<b>{name}</b> {html.escape(trainer.problem)}."
+    words = f"<b>{name}</b> step {len(trainer.losses)}: "
+    if recent := trainer.losses[-20:]:
+        span = "last step" if len(recent) == 1 else f"last {len(recent)} steps"
+        words += f"loss {sum(recent) / len(recent):.3g} ({span}), "
+    return f"{words}test accuracy {snapshot.measures.accuracy:.0%}."

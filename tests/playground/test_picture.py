@@ -5,11 +5,25 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from course_utils.playground import picture as drawing
-from course_utils.playground.engine import EXPERIMENTS, Measures, Pair, Settings
-from course_utils.playground.picture import Look, Picture, look_at
+from course_utils.playground.engine import Measures, Pair, Settings, make_task
+from course_utils.playground.picture import (
+    CLASS_COLOURS,
+    DENSITY,
+    GRID,
+    MAP_LEFTS,
+    MAP_SIDE,
+    MAP_TOP,
+    STYLES,
+    Picture,
+    Snapshot,
+    averaged,
+    class_map,
+    data_points,
+    room_for,
+    take_snapshot,
+)
+from course_utils.plotting import GREEN, PINK
 
 MEASURES = Measures(
     np.array([1.0, 10.0, 1e9]),
@@ -19,25 +33,32 @@ MEASURES = Measures(
     0.5,
 )
 PAIR = Pair(Settings(depth=2), Settings(depth=2))
-SIZE = drawing._MAP_SIDE * drawing._DENSITY
+SIZE = MAP_SIDE * DENSITY
+RIGHT = np.zeros((GRID, GRID, 2), np.float32)  # class 1 in the right half, class 0 in the left
+RIGHT[:, GRID // 2 :, 1] = RIGHT[:, : GRID // 2, 0] = 1
 
 
-def looks(first=None):
-    right = np.zeros((drawing.GRID, drawing.GRID, 2))  # class 1 in the right half, class 0 in the left
-    right[:, drawing.GRID // 2 :, 1] = 1
-    right[..., 0] = 1 - right[..., 1]
-    return [Look(first or MEASURES, right.astype(np.float32)), Look(MEASURES, None)]
+@pytest.fixture(scope="module")
+def picture():
+    return Picture(PAIR)
 
 
-def map_pixels(picture, i=0):
-    left, top = (drawing._DENSITY * x for x in (drawing._MAP_LEFT[i], drawing._MAP_TOP))
-    return np.asarray(picture)[top : top + SIZE, left : left + SIZE].astype(int)
+def snapshots(first=MEASURES, probabilities=RIGHT):
+    return [Snapshot(first, class_map(probabilities)), Snapshot(MEASURES, None)]
 
 
-def test_charts_show_the_measures_and_clip_at_the_edges():
-    picture = Picture(PAIR)
-    picture.draw(PAIR, looks())
-    lines = {name: chart[0].get_xydata() for name, chart in picture._charts.items()}
+def map_pixels(image, i=0):
+    left, top = (DENSITY * x for x in (MAP_LEFTS[i], MAP_TOP))
+    return np.asarray(image)[top : top + SIZE, left : left + SIZE].astype(int)
+
+
+def rgb(colour):
+    return np.array([*bytes.fromhex(colour[1:])])
+
+
+def test_charts_show_the_measures_and_clip_at_the_edges(picture):
+    picture.draw(PAIR, snapshots())
+    lines = {name: lines[0].get_xydata() for name, lines in picture.lines.items()}
     assert lines["activation_rms"].tolist() == [[1, 0], [2, 1], [3, 6]]
     assert lines["gradient_rms"][:2].tolist() == [[1, pytest.approx(-3)], [2, -10]]
     assert math.isnan(lines["gradient_rms"][2, 1])
@@ -45,83 +66,101 @@ def test_charts_show_the_measures_and_clip_at_the_edges():
     assert lines["stuck"].tolist() == [[1, 0], [2, 50]]
 
 
-def test_the_edges_are_labelled_as_edges():
-    picture = Picture(PAIR)
-    labels = [label.get_text() for label in picture._charts["activation_rms"][0].axes.get_yticklabels()]
+def test_the_charts_say_what_they_show_and_the_edges_that_they_are_edges(picture):
+    axes = {name: lines[0].axes for name, lines in picture.lines.items()}
+    titles = {name: ax.get_title(loc="left").split(" (")[0] for name, ax in axes.items()}
+    assert titles == {
+        "loss": "training loss",
+        "activation_rms": "RMS of outputs",
+        "gradient_rms": "RMS of gradients",
+        "update_ratio": "update ratio",
+        "stuck": "dead or stuck units",
+    }
+    labels = [label.get_text() for label in axes["activation_rms"].get_yticklabels()]
     assert labels == ["≤1e-6", "1e-3", "1", "1e3", "≥1e6"]
+    assert [label.get_text() for label in axes["stuck"].get_xticklabels()] == ["1", "2"]
+    assert [label.get_text() for label in axes["update_ratio"].get_xticklabels()] == ["1", "2", "out"]
+
+
+def test_a_and_b_look_as_the_legend_says(picture):
+    legend = picture.lines["loss"][0].axes.get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["A", "B"]
+    for i, handle in enumerate(legend.get_lines()):
+        for line in [lines[i] for lines in picture.lines.values()]:
+            assert line.get_color() == handle.get_color() == STYLES[i]["color"]
+            assert line.get_marker() == handle.get_marker()
+            assert line.get_linestyle() == handle.get_linestyle()
 
 
 def test_the_loss_is_averaged_over_windows():
     pair = Pair(Settings(depth=1), Settings(depth=1))
     pair.steps = 500
-    pair.sides[0].losses = [1.0, 3.0, 0.1, 0.1] * 50 + [1e9]
+    pair.trainers[0].losses = [1.0, 3.0, 0.1, 0.1] * 50 + [1e9]
     picture = Picture(pair)
-    picture.draw(pair, [look_at(side) for side in pair.sides])
-    x, y = picture._losses[0].get_data()
+    picture.draw(pair, snapshots())
+    x, y = picture.lines["loss"][0].get_data()
     assert x[:2].tolist() == [1.5, 5.5]  # windows of 500 / 125 = 4 steps: 0 to 3, 4 to 7
     assert y[0] == pytest.approx(math.log10(1.05))
     assert (x[-1], y[-1]) == (200, 1)  # the last window holds one step, on the upper edge
+    assert averaged([2.0], 2)[1].tolist() == [2.0]
 
 
-def test_maps_have_class_1_where_it_is_probable_and_a_line_between():
-    pixels = map_pixels(Picture(PAIR).draw(PAIR, looks()))
-    row = pixels[5]  # above the points
-    assert abs(row[20] - drawing._SHADES[0]).max() < 3
-    assert abs(row[-20] - drawing._SHADES[255]).max() < 3
+def test_maps_have_class_1_where_it_is_probable_and_a_line_between(picture):
+    row = map_pixels(picture.draw(PAIR, snapshots()))[5]  # above the points
+    for pixel, colour in [(row[20], GREEN), (row[-20], PINK)]:
+        assert abs(pixel - (255 - 0.45 * (255 - rgb(colour)))).max() < 3
     dark = np.flatnonzero((row == 60).all(axis=1))
     assert abs(dark.mean() - SIZE / 2) < 3
     assert 1 <= len(dark) <= 4
 
 
-def test_points_lie_where_the_map_says():
-    picture = Picture(PAIR)
-    alpha = np.asarray(picture._points)[..., 3]
+def test_points_lie_where_the_map_says_and_have_the_colours_of_their_classes(picture):
+    pixels = np.asarray(data_points(PAIR.task)).astype(int)
     x, y = PAIR.task.coordinates(PAIR.task.train_inputs[:200]).numpy().T / PAIR.task.extent
     columns, rows = ((1 + x) / 2 * SIZE).astype(int), ((1 - y) / 2 * SIZE).astype(int)
+    alpha = pixels[..., 3]
     assert (alpha[rows, columns] > 200).all()
     assert (alpha[::-1][rows, columns] > 200).mean() < 0.9  # not so upside down
+    for label, colour in enumerate((GREEN, PINK)):
+        own = PAIR.task.train_labels[:200].numpy() == label
+        shown = pixels[rows[own], columns[own], :3]
+        assert (abs(shown - rgb(colour)).max(axis=1) < 3).mean() > 0.5  # some lie under a neighbour
+    drawn = map_pixels(picture.draw(PAIR, snapshots()))
+    bare = np.asarray(class_map(RIGHT)).astype(int)
+    changed = (drawn != bare).any(axis=2)[3:-3, 3:-3]  # but for the frame
+    assert (changed <= (alpha > 0)[3:-3, 3:-3]).all()
+    assert changed.any()
 
 
-def test_a_tile_is_drawn_anew_for_a_new_map():
-    picture, first = Picture(PAIR), looks()
-    before = map_pixels(picture.draw(PAIR, first))
-    assert np.array_equal(before, map_pixels(picture.draw(PAIR, first)))
-    turned = [replace(first[0], map=np.ascontiguousarray(first[0].map[:, ::-1])), first[1]]
-    assert not np.array_equal(before, map_pixels(picture.draw(PAIR, turned)))
-
-
-def test_a_frame_keeps_nothing_of_the_frame_before():
-    picture = Picture(PAIR)
-    first = picture.draw(PAIR, looks())
-    picture.draw(PAIR, looks(replace(MEASURES, activation_rms=np.array([1e-3, 1e-2, 1e-1]))))
-    assert np.array_equal(np.asarray(first), np.asarray(picture.draw(PAIR, looks())))
+def test_a_frame_keeps_nothing_of_the_frame_before(picture):
+    first = picture.draw(PAIR, snapshots())
+    other = replace(MEASURES, activation_rms=np.array([1e-3, 1e-2, 1e-1]))
+    second = picture.draw(PAIR, snapshots(other, RIGHT[:, ::-1].copy()))
+    assert not np.array_equal(map_pixels(first), map_pixels(second))
+    assert np.array_equal(np.asarray(first), np.asarray(picture.draw(PAIR, snapshots())))
 
 
 def test_ten_classes_are_named_on_the_map():
-    pair = Pair(Settings(depth=1), Settings(depth=1), "digits")
-    probabilities = np.zeros((drawing.GRID, drawing.GRID, 10), np.float32)
+    probabilities = np.zeros((GRID, GRID, 10), np.float32)
     probabilities[:, :20, 3] = probabilities[:, 20:, 7] = 1
-    picture = Picture(pair)
-    tile = drawing._tile(probabilities, SIZE)
-    assert (tile[5, 20] == drawing._PALETTE[3]).all()
-    assert (tile[5, -20] == drawing._PALETTE[7]).all()
-    named = Image.fromarray(tile)
-    drawing._name_regions(named, probabilities, picture._fonts[14])
-    changed = np.argwhere((np.asarray(named) != tile).any(axis=2))
-    columns = changed[:, 1]
-    assert {int(4 * c / SIZE) for c in columns} <= {0, 1, 2, 3}
-    assert abs(np.median(columns[columns < SIZE / 2]) - SIZE / 4) < 0.05 * SIZE
-    assert abs(np.median(columns[columns > SIZE / 2]) - 3 * SIZE / 4) < 0.05 * SIZE
+    tile = np.asarray(class_map(probabilities))
+    assert (tile[5, 20] == CLASS_COLOURS[3]).all()
+    assert (tile[5, -20] == CLASS_COLOURS[7]).all()
+    black = np.argwhere((tile == 0).all(axis=2))[:, 1]  # columns of what is written
+    assert abs(np.median(black[black < SIZE / 2]) - SIZE / 4) < 0.05 * SIZE
+    assert abs(np.median(black[black > SIZE / 2]) - 3 * SIZE / 4) < 0.05 * SIZE
 
 
-def test_a_problem_is_written_on_the_map():
+def test_digits_lie_on_their_map_as_digits():
+    assert (np.asarray(data_points(make_task("digits", 0)))[..., 3] > 0).mean() > 0.02
+
+
+def test_a_problem_is_written_on_the_map(picture):
     diverged = Pair(Settings(depth=2), Settings(depth=2))
-    plain = map_pixels(Picture(PAIR).draw(PAIR, looks()), 1)
-    diverged.sides[1].problem = "diverged at step 5: the loss is no longer a finite number"
-    words = map_pixels(Picture(diverged).draw(diverged, looks()), 1)
     middle = slice(SIZE // 2 - 20, SIZE // 2 + 20)
-    assert (words[middle] < 50).any()
-    assert not (plain[middle, 10:-10] < 50).any()
+    assert not (map_pixels(picture.draw(diverged, snapshots()), 1)[middle, 10:-10] < 50).any()
+    diverged.trainers[1].problem = "diverged at step 5: the loss is no longer a finite number"
+    assert (map_pixels(picture.draw(diverged, snapshots()), 1)[middle] < 50).any()
 
 
 @pytest.mark.parametrize(
@@ -134,21 +173,18 @@ def test_a_problem_is_written_on_the_map():
         ({"b": Settings(depth=1, scheme="LSUV")}, True),
     ],
 )
-def test_axes_fit_the_same_task_depth_and_horizon(change, fits):
+def test_axes_fit_the_same_task_depth_and_horizon(change, fits, picture):
     arguments = {"a": Settings(depth=2), "b": Settings(depth=2), "data_name": "moons", "seed": 0}
-    assert Picture(PAIR).fits(Pair(**{**arguments, **change})) == fits
+    assert picture.fits(Pair(**{**arguments, **change})) == fits
 
 
-@pytest.mark.parametrize(("steps", "horizon"), [(0, 250), (250, 250), (251, 500), (9000, 16000)])
-def test_the_loss_chart_doubles(steps, horizon):
-    assert drawing._horizon(steps) == horizon
+@pytest.mark.parametrize(("steps", "room"), [(0, 250), (250, 250), (251, 500), (9000, 16000)])
+def test_the_loss_chart_doubles(steps, room):
+    assert room_for(steps) == room
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.name)
-def test_every_experiment_draws_at_every_stage(experiment):
-    pair = experiment.pair()
-    for _ in range(3):
-        picture = Picture(pair).draw(pair, [look_at(side) for side in pair.sides])
-        assert picture.size == (2 * drawing.WIDTH, 2 * drawing.HEIGHT)
-        pair.train(3)
-    assert drawing.to_jpeg(picture).startswith(b"\xff\xd8")
+def test_a_snapshot_has_no_map_where_outputs_are_not_finite():
+    pair = Pair(Settings(scheme="N(0, 1)", depth=20), Settings(scheme="looks-linear", width=5))
+    assert take_snapshot(pair.trainers[0]).map is not None
+    pair.train(12)
+    assert [take_snapshot(trainer).map for trainer in pair.trainers] == [None, None]

@@ -1,0 +1,175 @@
+"""The clinic's networks as they are when healthy, and the tasks that they learn."""
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from torch import Generator, Tensor, nn
+
+from course_utils.initializers import kaiming_normal_, kaiming_uniform_, lecun_normal_
+
+CLASSES, BATCH = 10, 64
+
+
+class Residual(nn.Module):
+    """x -> x + branch(x)."""
+
+    def __init__(self, *branch: nn.Module) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(*branch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the output for a batch."""
+        return x + self.branch(x)
+
+
+class TextNetwork(nn.Module):
+    """Tokens (batch, time) through an embedding, a GRU and two linear layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.recurrent = nn.Embedding(50, 32), nn.GRU(32, 64, batch_first=True)
+        self.hidden, self.head = nn.Linear(64, 64), nn.Linear(64, CLASSES)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Return the output for a batch."""
+        return self.head(torch.relu(self.hidden(self.recurrent(self.embedding(ids))[0][:, -1])))
+
+
+class Encoder(nn.Module):
+    """A transformer of two blocks, averaged over time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        options = {"dropout": 0.0, "batch_first": True, "norm_first": True}
+        self.embedding = nn.Embedding(50, 32)
+        self.blocks = nn.Sequential(*(nn.TransformerEncoderLayer(32, 4, 64, **options) for _ in range(2)))
+        self.norm, self.head = nn.LayerNorm(32), nn.Linear(32, CLASSES)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Return the output for a batch."""
+        return self.head(self.norm(self.blocks(self.embedding(ids)).mean(1)))
+
+
+class Product(nn.Module):
+    """Weights are kept (in, out), for h @ W."""
+
+    def __init__(self, *widths: int) -> None:
+        super().__init__()
+        self.matrices = nn.ParameterList(torch.zeros(pair) for pair in pairwise(widths))
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Return the output for a batch."""
+        for matrix in self.matrices[:-1]:
+            h = torch.relu(h @ matrix)
+        return h @ self.matrices[-1]
+
+
+def mlp(*widths: int, act: type[nn.Module] = nn.ReLU) -> nn.Sequential:
+    """Return a plain network with an activation after each layer but the last."""
+    layers = [layer for pair in pairwise(widths) for layer in (nn.Linear(*pair), act())]
+    return nn.Sequential(*layers[:-1])
+
+
+def cnn() -> nn.Sequential:
+    """Return three convolutions and a linear layer, for images (3, 8, 8)."""
+    convs = [layer for c in (3, 24, 24) for layer in (nn.Conv2d(c, 24, 3, padding=1), nn.ReLU())]
+    return nn.Sequential(*convs, nn.Flatten(), nn.Linear(24 * 64, CLASSES))
+
+
+def residual(*, norm: bool) -> nn.Sequential:
+    """Return a linear layer, six branches of two layers, with or without layer norms, and a linear layer."""
+
+    def branch() -> list[nn.Module]:
+        return [nn.LayerNorm(64)] * norm + [nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64)]
+
+    end = [nn.LayerNorm(64)] * norm + [nn.Linear(64, CLASSES)]
+    return nn.Sequential(nn.Linear(64, 64), *(Residual(*branch()) for _ in range(6)), *end)
+
+
+def batch_norms() -> nn.Sequential:
+    """Return thirty residual branches of linear layer, batch norm and ReLU, and a linear layer."""
+
+    def branch() -> list[nn.Module]:
+        return [nn.Linear(64, 64, bias=False), nn.BatchNorm1d(64), nn.ReLU()]
+
+    blocks = [Residual(*branch()) for _ in range(30)]
+    return nn.Sequential(*blocks, nn.BatchNorm1d(64), nn.Linear(64, CLASSES))
+
+
+def draw(model: nn.Module, generator: Generator, law_: Callable = kaiming_normal_) -> nn.Module:
+    """Fill every parameter: weights by `law_`, the last layer's by LeCun's; biases with 0, norms with 1."""
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    for name, parameter in model.named_parameters():
+        last = bool(layers) and parameter is layers[-1].weight
+        if "embedding" in name:
+            parameter.normal_(generator=generator)
+        elif "recurrent" in name:
+            parameter.uniform_(-0.125, 0.125, generator=generator)  # torch's default for 64 units
+        elif parameter.ndim > 1:
+            weight = parameter.T if isinstance(model, Product) else parameter
+            (lecun_normal_ if last or name == "matrices.3" else law_)(weight, generator=generator)
+        else:
+            parameter.fill_(float(name.endswith("weight")))
+    return model
+
+
+def deep(depth: int, law_: Callable = kaiming_normal_, **options) -> Callable[[Generator], nn.Module]:
+    """Return what draws a plain network of `depth` hidden layers of 128 units by the law."""
+    return lambda generator: draw(mlp(64, *[128] * depth, CLASSES, **options), generator, law_)
+
+
+def fixup(generator: Generator) -> nn.Module:
+    """Return a residual network whose branches and head end in zeros."""
+    model = draw(residual(norm=False), generator)
+    model[0].weight.div_(math.sqrt(2))
+    for block in model[1:-1]:
+        block.branch[2].weight.zero_()
+    model[-1].weight.zero_()
+    return model
+
+
+def torch_defaults(generator: Generator) -> nn.Module:
+    """Return a network of two hidden layers with torch's default weights and biases."""
+    model = mlp(64, 128, 128, CLASSES)
+    for layer in model[::2]:
+        kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
+        bound = layer.in_features**-0.5
+        layer.bias.uniform_(-bound, bound, generator=generator)
+    return model
+
+
+def bottleneck(generator: Generator) -> nn.Module:
+    """Return a plain network whose layer 6 is followed by no activation."""
+    narrow = nn.Linear(128, 128)  # no activation follows
+    layers = *mlp(64, 128, 128, 128), nn.ReLU(), narrow, *mlp(128, 128, CLASSES)
+    model = draw(nn.Sequential(*layers), generator)
+    model[6].weight.div_(math.sqrt(2))
+    return model
+
+
+def clusters(generator: Generator, *shape: int) -> tuple[Tensor, Tensor]:
+    """Return (inputs, targets): an example is the centre of its class plus noise, both N(0, 1 / 2)."""
+    targets = torch.arange(BATCH) % CLASSES
+    centres = torch.randn(CLASSES, *shape, generator=generator)
+    noise = torch.randn(BATCH, *shape, generator=generator)
+    return (centres[targets] + noise) / math.sqrt(2), targets
+
+
+def sentences(generator: Generator) -> tuple[Tensor, Tensor]:
+    """Return ids (batch, 12) and targets: two tokens in three are of the five that belong to the class."""
+    targets = torch.arange(BATCH) % CLASSES
+    own = 5 * targets[:, None] + torch.randint(5, (BATCH, 12), generator=generator)
+    other = torch.randint(50, (BATCH, 12), generator=generator)
+    return torch.where(torch.rand(BATCH, 12, generator=generator) < 2 / 3, own, other), targets
+
+
+def vectors(generator: Generator) -> tuple[Tensor, Tensor]:
+    """Return clusters (batch, 64) and targets."""
+    return clusters(generator, 64)
+
+
+def images(generator: Generator) -> tuple[Tensor, Tensor]:
+    """Return clusters (batch, 3, 8, 8) and targets."""
+    return clusters(generator, 3, 8, 8)

@@ -1,0 +1,169 @@
+"""What a repair does to a patient, held against the patient's healthy twin."""
+
+import copy
+import math
+from collections.abc import Iterator
+from functools import cache
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from course_utils.exercises import signs
+from course_utils.exercises.cases import Repair
+from course_utils.exercises.patients import case_of, healthy_twin, own_stream
+from course_utils.exercises.signs import SPREAD, Patient, examine, weighted
+
+STEPS, LEARNING_RATE = 50, 2e-3  # Adam on the whole batch
+TRAINED = 0.7  # the loss after training; healthy twins get there in half of the steps
+EXACT, ROUGH = 1.25, 2.0  # the factor on the twin's weight_std: where it is all that is wrong, and elsewhere
+
+
+def repaired_by(repair: Repair, patient: Patient) -> Patient:
+    """Return the patient after the learner's repair of a copy of it. What the repair raises gets a note."""
+    model, inputs = copy.deepcopy(patient.model), patient.inputs.clone()
+    try:
+        with torch.no_grad(), own_stream(7):
+            returned = repair(model, inputs)
+    except Exception as error:
+        error.add_note(
+            f"This was raised by repair(model, inputs) on patient {patient.number}, under no_grad."
+        )
+        raise
+    model = (returned if isinstance(returned, nn.Module) else model).train()  # batch norm is part of a fault
+    return Patient(patient.number, patient.complaint, model, inputs, patient.targets)
+
+
+def changed(before: nn.Module, after: nn.Module) -> set[str]:
+    """Return the names of the parameters and buffers of `before` that are not the same in `after`."""
+    old, new = before.state_dict(), after.state_dict()
+    return {name for name in old if name not in new or not torch.equal(old[name], new[name])}
+
+
+def rebuilt(patient: Patient, repaired: Patient) -> bool:
+    """Whether the inputs are others, or the model has other layers."""
+    same_inputs = torch.equal(patient.inputs, repaired.inputs)
+    return repr(patient.model) != repr(repaired.model) or not same_inputs
+
+
+def faults_after(patient: Patient, repaired: Patient, seed: int) -> Iterator[str]:
+    """Yield what is forbidden or still wrong after the repair, causes before consequences.
+
+    Where only parameters may change, they are put into a fresh model with the patient's own inputs: whatever
+    else a repair does to the model is without effect. Elsewhere all parameters must still be there.
+    """
+    case, found = case_of(patient.number), list(_forbidden(patient, repaired))
+    yield from found
+    if found:
+        return
+    if not case.rewires:
+        model = copy.deepcopy(patient.model)
+        model.load_state_dict(repaired.model.state_dict())
+        repaired = Patient(patient.number, patient.complaint, model, patient.inputs, patient.targets)
+    table, twin = examine(repaired), _twin_rows(patient.number, seed)
+    rows = weighted(table)
+    yield from _seen(repaired, table, signs.not_finite, signs.identical)
+    if not (case.rewires or case.fault == "healthy"):
+        yield from _wrong_weights(EXACT if case.exact else ROUGH, rows, twin)
+    for words in () if _standardized(rows, twin) else _seen(repaired, table, signs.input_scale):
+        yield f"{words[:-1]}, and the first layer does not make up for it."
+    yield from _seen(repaired, table, signs.dead, signs.saturated)
+    yield from _spread_too_far(rows, twin)
+    yield from _seen(repaired, table, signs.initial_loss)
+    yield from _untrained(repaired)
+
+
+def _forbidden(patient: Patient, repaired: Patient) -> Iterator[str]:
+    """Yield what may not be done to this patient, and forbids to measure it."""
+    case, (before, after) = case_of(patient.number), (patient.model, repaired.model)
+    if case.fault != "input scale" and not torch.equal(patient.inputs, repaired.inputs):
+        yield "You changed the inputs. Here they are sound: repair the model."
+    elif not _same_up_to_scale(patient.inputs, repaired.inputs):
+        yield "Inputs may be shifted and scaled, all examples alike; yours lost what they tell apart."
+    elif case.rewires:
+        old, new = ([tuple(p.shape) for p in model.parameters() if p.ndim > 1] for model in (before, after))
+        for shape in [shape for shape in old if new.count(shape) < old.count(shape)]:
+            yield f"The repaired network must keep all weights; one of shape {shape} is gone."
+    elif repr(before) != repr(after) or _shapes(before) != _shapes(after):
+        yield "Only the values of parameters may change here: keep the layers and activations as they are."
+
+
+def _shapes(model: nn.Module) -> dict[str, torch.Size]:
+    return {name: x.shape for name, x in model.state_dict().items()}
+
+
+def _same_up_to_scale(x: Tensor, y: Tensor) -> bool:
+    if x.shape != y.shape or not x.is_floating_point():
+        return torch.equal(x, y)
+    standard = [(z - z.mean(0)) / z.std(0) for z in (x.double(), y.double())]
+    return torch.allclose(*standard, atol=0.01)
+
+
+@cache
+def _twin_rows(number: int, seed: int) -> pd.DataFrame:
+    return weighted(examine(healthy_twin(number, seed)))
+
+
+def _seen(repaired: Patient, table: pd.DataFrame, *looked_for: signs.Sign) -> Iterator[str]:
+    for sign in looked_for:
+        present, words = sign(repaired, table)
+        if present:
+            yield f"After your repair {words}"
+
+
+def _wrong_weights(limit: float, rows: pd.DataFrame, twin: pd.DataFrame) -> Iterator[str]:
+    """Compare weight_std with the twin's, but where a norm follows; the last layer's may be smaller."""
+    for (i, row), (_, wanted) in zip(rows.iterrows(), twin.iterrows(), strict=True):
+        std, target = row["weight_std"], wanted["weight_std"]
+        low, high = (0, ROUGH * target) if i == len(rows) - 1 else (target / limit, target * limit)
+        if row["activation"] != "norm" and not low <= std <= high:
+            words = f"weight_std is {std:.2g} in layer {row['layer']}; a healthy twin has {target:.2g}"
+            yield f"After your repair {words}, {math.sqrt(row['fan_in']) * target:.2g} / sqrt(fan_in)."
+
+
+def _standardized(rows: pd.DataFrame, twin: pd.DataFrame) -> bool:
+    """Return whether the first layer makes up for its inputs, as one with folded-in mean and scale does."""
+    first, wanted = rows.iloc[0], twin.iloc[0]
+    steady = 0.25 < first["second_moment"] / wanted["second_moment"] < 4
+    return steady and first["varies"] > wanted["varies"] / 2
+
+
+def _spread(values: pd.Series) -> float:
+    if not values.max() > 0:
+        return 1.0  # behind a last layer of zeros no gradient is yet to be seen
+    return values.max() / values.min() if values.min() > 0 else math.inf
+
+
+def _spread_too_far(rows: pd.DataFrame, twin: pd.DataFrame) -> Iterator[str]:
+    """Compare the second moments of signal and gradient in the hidden layers from end to end."""
+    for column in ("second_moment", "gradient_second_moment"):
+        values, healthy = rows[column].iloc[:-1], twin[column].iloc[:-1]
+        spread, allowed = _spread(values), max(SPREAD, 10 * _spread(healthy))
+        if spread > allowed:
+            ends = f"between {rows['layer'][values.idxmax()]} and {rows['layer'][values.idxmin()]}"
+            words = f"{column} differs by a factor of {spread:.2g} {ends}"
+            yield f"After your repair {words}; at most {allowed:.2g} is healthy here."
+
+
+def trained(patient: Patient, steps: int = STEPS) -> tuple[float, nn.Module]:
+    """Train a copy until its loss is below TRAINED, `steps` at most; return the last loss and the copy."""
+    model = copy.deepcopy(patient.model).requires_grad_()
+    optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
+    for _ in range(steps):
+        loss = nn.functional.cross_entropy(model(patient.inputs), patient.targets)
+        if loss < TRAINED:
+            break
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return loss.item(), model
+
+
+def _untrained(repaired: Patient) -> Iterator[str]:
+    loss, after = trained(repaired)
+    weights = {name: p for name, p in repaired.model.named_parameters() if p.ndim > 1}
+    idle = [name for name, p in weights.items() if torch.equal(p, after.get_parameter(name))]
+    if case_of(repaired.number).rewires and idle:
+        yield f"All weights must take part; training left {idle[0]} as it was."
+    if not loss < TRAINED:
+        yield f"After {STEPS} steps of training the loss is {loss:.2f}; a healthy twin's is below {TRAINED}."

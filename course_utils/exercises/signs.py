@@ -1,0 +1,133 @@
+"""A patient, and its signs: each tells whether it is there, and the numbers in words."""
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import groupby
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from course_utils.doctor.diagnosis import DEAD, EXCESS_LOSS, SATURATED, diagnose
+
+SPREAD = (
+    100.0  # the largest second moment over the smallest, of signal or gradient, from one end to the other
+)
+SHARED = 0.5  # the largest part of a layer's weights that its units may have in common
+
+
+@dataclass(frozen=True, eq=False)
+class Patient:
+    """A network with a task: `inputs` (batch, ...), `targets` (batch,); its owner's complaint."""
+
+    number: int
+    complaint: str
+    model: nn.Module
+    inputs: Tensor
+    targets: Tensor
+
+
+Sign = Callable[[Patient, pd.DataFrame], tuple[bool, str]]
+
+
+def examine(patient: Patient) -> pd.DataFrame:
+    """Return `diagnose`'s table without wanted_std and weight_ratio; the column fault is left to you.
+
+    `plotting.plot_diagnosis` draws it.
+    """
+    table = diagnose(patient.model, patient.inputs, patient.targets).table
+    return table.drop(columns=["wanted_std", "weight_ratio"]).assign(fault="")
+
+
+def weighted(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of linear and convolutional layers, in order."""
+    return table[table["fan_in"].notna()].reset_index(drop=True)
+
+
+def drift(column: str, *, grows: bool) -> Sign:
+    """Follow the second moment of the signal, or of the gradient on its way back, from layer to layer."""
+
+    def sign(patient: Patient, table: pd.DataFrame) -> tuple[bool, str]:
+        back = column == "gradient_second_moment"
+        hidden = weighted(table).iloc[:-1].iloc[:: -1 if back else 1]
+        names, values = hidden["layer"].tolist(), hidden[column].tolist()
+        if values[0] == 0:
+            return not grows, f"{column} is 0 at {names[0]}."
+        words = f"{column} goes from {values[0]:.2g} at {names[0]} to {values[-1]:.2g} at {names[-1]}"
+        if not math.isnan(factor := values[-1] / values[0]):
+            words += f", a factor of {factor ** (1 / max(len(values) - 1, 1)):.2g} per layer"
+        return factor > SPREAD if grows else factor < 1 / SPREAD, f"{words}{' on its way back' * back}."
+
+    return sign
+
+
+def _share(column: str, limit: float) -> Sign:
+    def sign(patient: Patient, table: pd.DataFrame) -> tuple[bool, str]:
+        if table[column].isna().all():
+            return False, f"the column {column} is empty."
+        row = table.loc[table[column].idxmax()]
+        return row[column] > limit, f"the largest value of {column} is {row[column]:.2g}, at {row['layer']}."
+
+    return sign
+
+
+dead, saturated = _share("dead", DEAD), _share("saturated", SATURATED)
+
+
+def law(patient: Patient, table: pd.DataFrame) -> tuple[bool, str]:
+    """Compare the weights of all layers with 1 / sqrt(fan_in); which of them is wrong, the case must say."""
+    rows, words = weighted(table), []
+    scaled = [f"{x:.1f}" for x in rows["weight_std"] * rows["fan_in"] ** 0.5]
+    runs = groupby(zip(scaled, rows["activation"], rows["layer"], strict=True), key=lambda row: row[:2])
+    for (value, activation), run in runs:
+        first, *_, last = [layer for _, _, layer in run] * 2
+        where = first if first == last else f"{first} to {last}"
+        words.append(f"{value} at {where}" + f" (before {activation})" * bool(activation))
+    return False, f"weight_std * sqrt(fan_in) is {', '.join(words)}."
+
+
+def not_finite(patient: Patient, table: pd.DataFrame) -> tuple[bool, str]:
+    """Count the entries of parameters that are NaN or infinite."""
+    counts = {name: int((~p.isfinite()).sum()) for name, p in patient.model.named_parameters()}
+    words = ", ".join(f"{count} in {name}" for name, count in counts.items() if count)
+    return bool(words), f"the entries that are NaN or infinite: {words or 'none in any parameter'}."
+
+
+def input_scale(patient: Patient, table: pd.DataFrame) -> tuple[bool, str]:
+    """Compare the inputs with mean 0 and second moment 1."""
+    if not patient.inputs.is_floating_point():
+        return False, "the inputs are indices of tokens and have no scale."
+    mean, moment = patient.inputs.mean().item(), patient.inputs.square().mean().item()
+    words = f"the inputs have mean {mean:.2f} and second moment {moment:.2g}."
+    return not 1e-3 < moment < 10 or mean**2 > moment / 2, words
+
+
+def _in_common(weight: Tensor) -> float:
+    """Return which part of the weights' second moment lies in their mean over the units, in either layout."""
+    matrix = weight.detach().double().flatten(1).nan_to_num()
+    means = max(matrix.mean(dim).square().mean().item() for dim in (0, 1))
+    return means / max(matrix.square().mean().item(), 1e-300)
+
+
+def identical(patient: Patient, table: pd.DataFrame) -> tuple[bool, str]:
+    """Measure how much the units of a layer have in common."""
+    weights = {name: p for name, p in patient.model.named_parameters() if p.ndim > 1}
+    share, name = max((_in_common(p), name) for name, p in weights.items())
+    what = f"{share:.0%} of the weights' second moment in {name}"
+    return share > SHARED, f"{what} is common to all units, the most of any layer."
+
+
+def zero(patient: Patient, table: pd.DataFrame) -> tuple[bool, str]:
+    """Look for a layer whose weights are all 0."""
+    row = table.loc[table["weight_std"].idxmin()]
+    return row["weight_std"] == 0, f"the smallest weight_std is {row['weight_std']:.2g}, at {row['layer']}."
+
+
+def initial_loss(patient: Patient, table: pd.DataFrame) -> tuple[bool, str]:
+    """Compare the loss before training with that of equal probabilities, ln 10."""
+    model = copy.deepcopy(patient.model)  # whose running means a pass may change
+    with torch.no_grad():
+        loss = nn.functional.cross_entropy(model(patient.inputs), patient.targets).item()
+    return loss > math.log(10) + EXCESS_LOSS, f"the loss before training is {loss:.3g}; ln 10 is 2.3."

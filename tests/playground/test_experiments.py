@@ -1,0 +1,108 @@
+"""The prepared experiments come out as their texts say, with the margins that the texts name."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from course_utils.playground.engine import Trainer
+from course_utils.playground.experiments import EXPERIMENTS
+from course_utils.playground.network import linear_maps
+
+# Each promise takes the trained networks A and B, their measures now, and those at step 0.
+
+
+def loss(trainer):
+    return np.mean(trainer.losses[-20:])
+
+
+def guesses(trainer, margin=0.01):
+    return abs(loss(trainer) - math.log(trainer.task.classes)) < margin
+
+
+def first_ratios(trainer, seed):
+    """Return the update ratios of the network's first step."""
+    fresh = Trainer(trainer.settings, trainer.task, seed)
+    fresh.step()
+    return fresh.measures().update_ratio
+
+
+def all_weights_zero(pair, a, b, a0, b0):
+    one, _ = pair.trainers
+    still = not any(layer.weight.any() for layer in linear_maps(one.network))
+    return (
+        still and guesses(one) and a.stuck.min() == 1 and not a.gradient_rms[:-1].any() and b.accuracy >= 0.9
+    )
+
+
+def all_weights_equal(pair, a, b, a0, b0):
+    rows = [layer.weight for layer in linear_maps(pair.trainers[0].network)[:-1]]
+    equal = all(torch.allclose(w, w[:1].expand_as(w), rtol=1e-3, atol=1e-4) for w in rows)
+    return equal and a.accuracy < 0.8 and b.accuracy > 0.9
+
+
+def too_small(pair, a, b, a0, b0):
+    factors = a0.activation_rms[1:4] / a0.activation_rms[:3]
+    shrinks = (factors > 0.02).all() and (factors < 0.08).all()
+    tiny = (first_ratios(pair.trainers[0], pair.seed)[:-1] < 5e-6).all()
+    return shrinks and tiny and guesses(pair.trainers[0]) and a.stuck[3] > 0.9 and b.accuracy > 0.9
+
+
+def too_small_with_adam(pair, a, b, a0, b0):
+    return guesses(pair.trainers[0]) and b.accuracy > 0.75
+
+
+def too_large(pair, a, b, a0, b0):
+    one, _ = pair.trainers
+    early = len(one.losses) < 10 and "diverged" in one.problem
+    return early and a0.activation_rms[7] > 3000 and a0.gradient_rms[0] > 1000 and b.accuracy > 0.9
+
+
+def too_large_with_batch_norm(pair, a, b, a0, b0):
+    return too_large(pair, a, b, a0, b0) and (abs(b0.activation_rms[:-1] - 0.7) < 0.1).all()
+
+
+def default_of_eight_layers(pair, a, b, a0, b0):
+    return guesses(pair.trainers[0], 0.05) and a.accuracy < 0.2 and b.accuracy > 0.7
+
+
+def default_with_branches(pair, a, b, a0, b0):
+    flows = a0.gradient_rms[0] < 1e-6 and 0.1 < b0.gradient_rms[0] < 10
+    return flows and guesses(pair.trainers[0]) and b.accuracy > 0.9
+
+
+def sigmoid_or_tanh(pair, a, b, a0, b0):
+    one, other = pair.trainers
+    return a0.gradient_rms[0] < 0.1 * b0.gradient_rms[0] and guesses(one) and loss(other) < 0.2
+
+
+def rate_too_large(pair, a, b, a0, b0):
+    large = (abs(np.log2(first_ratios(pair.trainers[1], pair.seed)[1:])) < 1).all()
+    return large and b.stuck.mean() > 0.4 and a.stuck.mean() < 0.25 and a.accuracy > 0.9
+
+
+PROMISES = (
+    all_weights_zero,
+    all_weights_equal,
+    too_small,
+    too_small_with_adam,
+    too_large,
+    too_large_with_batch_norm,
+    default_of_eight_layers,
+    default_with_branches,
+    sigmoid_or_tanh,
+    rate_too_large,
+)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("number", range(1, len(EXPERIMENTS) + 1))
+def test_experiments_come_out_as_they_say(number, seed):
+    experiment = EXPERIMENTS[number - 1]
+    assert experiment.name.startswith(f"{number} ")
+    pair = experiment.pair(seed)
+    assert pair.seed == seed
+    start = [trainer.measures() for trainer in pair.trainers]
+    pair.train(experiment.steps)
+    assert PROMISES[number - 1](pair, *(trainer.measures() for trainer in pair.trainers), *start)
