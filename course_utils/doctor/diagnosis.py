@@ -12,13 +12,13 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, mse_loss
 
 from course_utils.doctor.faults import FAULTS
 from course_utils.doctor.findings import Case, Finding, verdict_on
 from course_utils.doctor.graph import Node, analyse
 from course_utils.doctor.measuring import NAN, second_moment
-from course_utils.doctor.objective import objective
-from course_utils.doctor.recording import Recorder
+from course_utils.doctor.recording import Call, Recorder
 from course_utils.doctor.running import check_model_and_inputs, cloned, propagate_back, restored, tensors_in
 from course_utils.doctor.tables import Report
 from course_utils.doctor.vocabulary import kind
@@ -83,8 +83,8 @@ def diagnose(
     and floating targets the mean squared error. Without targets a fixed N(0, 1) error is propagated back.
 
     The model is left as it was: parameters, buffers, gradients, hooks, modes, attributes; so are the inputs
-    and torch's random state. What comes after a fault may be its consequence, so only the first kind of effect
-    is reported: repair it, and diagnose again.
+    and torch's random state. What comes after a fault may be its consequence, so only the first kind of
+    effect is reported: repair it, and diagnose again.
     Raises: TypeError or ValueError for arguments that do not fit together; whatever the model raises.
     """
     _check(model, inputs, loss)
@@ -110,7 +110,7 @@ def _examine(recorder: Recorder, model: nn.Module, inputs: Any, targets: Any, lo
     leaves = [p for p in model.parameters() if p.requires_grad]
     given, copies = cloned(inputs, not leaves)
     outputs = recorder.run(given)
-    root, error, classes = objective(outputs, cloned(targets, False)[0], loss)
+    root, error, classes = _objective(outputs, cloned(targets, False)[0], loss)
     gradients = propagate_back(root, error, leaves or copies)
     for weight in recorder.weights.values():
         weight.gradient = gradients.get(id(weight.tensor), NAN)
@@ -129,9 +129,56 @@ def _all_moments(recorder: Recorder, model: nn.Module, inputs: Any) -> Iterator[
             yield name, second_moment(x).item()
 
 
+def _objective(outputs: Any, targets: Any, loss: Callable | None) -> tuple[Tensor, Tensor | None, int]:
+    """Return what to differentiate, the error to start from (None: a loss), and the number of classes."""
+    output = next((y for y in tensors_in(outputs) if y.is_floating_point()), None)
+    logits, labels = _labelled(output, targets)
+    classes = 0 if logits is None else logits.shape[1]
+    if loss is not None:
+        value = loss(outputs, targets)
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"loss(outputs, targets) must return a tensor with one entry; got {got}")
+        return value.reshape(()), None, classes
+    if output is None:
+        expected = "the model must return a floating-point tensor, alone or in a tuple, list or dict; got"
+        raise TypeError(f"{expected} {type(outputs).__name__}: return one, or pass loss=...")
+    if targets is None:
+        error = torch.randn(output.shape, generator=torch.Generator().manual_seed(0))
+        return output, error.to(output), 0
+    if not isinstance(targets, Tensor):
+        raise TypeError(f"targets must be a tensor unless you pass loss=...; got {type(targets).__name__}")
+    if logits is not None:
+        return cross_entropy(_wide(logits), labels), None, classes
+    shapes = f"got targets {tuple(targets.shape)} for an output {tuple(output.shape)}"
+    if not targets.is_floating_point():
+        raise ValueError(
+            f"integer targets need its shape without the dimension of classes, 1 or last; {shapes}"
+        )
+    if targets.shape != output.shape:
+        raise ValueError(f"floating-point targets must have the output's shape; {shapes}")
+    return mse_loss(_wide(output), _wide(targets)), None, 0
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _labelled(output: Tensor | None, targets: Any) -> tuple[Tensor | None, Tensor | None]:
+    """Return the logits, with classes in dimension 1, and the labels, if the targets are labels that fit."""
+    if output is None or not isinstance(targets, Tensor) or targets.is_floating_point():
+        return None, None
+    if output.ndim > 2 and output.shape[:-1] == targets.shape:
+        output, targets = output.flatten(0, -2), targets.flatten()
+    if output.ndim > 1 and output.shape[:1] + output.shape[2:] == targets.shape:
+        return output, targets.long()
+    return None, None
+
+
 def _table(case: Case, findings: tuple[Finding, ...]) -> pd.DataFrame:
     """Return the rows with their columns, and the faults that were found in them."""
-    table = pd.DataFrame({name: [get(n) for n in case.rows] for name, get in _COLUMNS.items()})
+    blank = _row(Node(Call("input"), 0))  # names the columns if there are no rows
+    table = pd.DataFrame([_row(node) for node in case.rows], columns=list(blank))
     faulty = [finding for finding in findings if finding.is_fault]
     faults = {layer: finding.fault for finding in faulty for layer in (finding.layer, *finding.others)}
     faults |= {name.rpartition(".")[0]: "not finite" for name in case.broken[:1]}  # the layer of a parameter
@@ -139,37 +186,18 @@ def _table(case: Case, findings: tuple[Finding, ...]) -> pd.DataFrame:
     return table
 
 
-def _response(node: Node, share: str) -> float:
-    return getattr(node.activated.call.response, share, NAN)
-
-
-def _std(node: Node) -> float:
-    mean, moment = node.call.left.mean, node.call.left.second
-    return math.sqrt(max(moment - mean**2, 0.0)) if math.isfinite(moment) else NAN
-
-
-def _varies(node: Node) -> float:
-    left = node.call.left
-    return left.varying / left.second if node.call.examples > 1 and left.second > 0 else NAN
-
-
-_COLUMNS: dict[str, Callable[[Node], Any]] = {
-    "layer": lambda n: n.layer,
-    "kind": lambda n: kind(n.call.function),
-    "activation": lambda n: n.activation,
-    "mean": lambda n: n.call.left.mean,
-    "std": _std,
-    "second_moment": lambda n: n.call.left.second,
-    "input_second_moment": lambda n: n.call.entered.second,
-    "growth": lambda n: n.growth,
-    "varies": _varies,
-    "gradient_second_moment": lambda n: n.call.gradient,
-    "dead": lambda n: _response(n, "dead"),
-    "saturated": lambda n: _response(n, "saturated"),
-    "fan_in": lambda n: n.call.fan_in,
-    "fan_out": lambda n: n.call.fan_out,
-    "weight_std": lambda n: n.weight_std,
-    "wanted_std": lambda n: n.wanted_std,
-    "weight_ratio": lambda n: n.weight_ratio,
-    "weight_gradient_second_moment": lambda n: n.call.weight.gradient if n.call.weight else NAN,
-}
+def _row(n: Node) -> dict[str, Any]:
+    call, left = n.call, n.call.left
+    response, finite = n.activated.call.response, math.isfinite(left.second)
+    return {
+        **{"layer": n.layer, "kind": kind(call.function), "activation": n.activation, "mean": left.mean},
+        "std": math.sqrt(max(left.second - left.mean**2, 0.0)) if finite else NAN,
+        **{"second_moment": left.second, "input_second_moment": call.entered.second, "growth": n.growth},
+        "varies": left.varying / left.second if call.examples > 1 and left.second > 0 else NAN,
+        "gradient_second_moment": call.gradient,
+        "dead": response.dead if response else NAN,
+        "saturated": response.saturated if response else NAN,
+        **{"fan_in": call.fan_in, "fan_out": call.fan_out},
+        **{"weight_std": n.weight_std, "wanted_std": n.wanted_std, "weight_ratio": n.weight_ratio},
+        "weight_gradient_second_moment": call.weight.gradient if call.weight else NAN,
+    }

@@ -100,9 +100,6 @@ def initialize_(model: nn.Module, inputs: Any, *, generator: Generator | None = 
     return _report(parameters, plan, reasons)
 
 
-# ---- Reading the model -------------------------------------------------------------------------------------
-
-
 def _has_no_values(parameter: Tensor) -> bool:
     return nn.parameter.is_lazy(parameter) or parameter.is_meta
 
@@ -220,10 +217,7 @@ def _constant(make: Make, value: float, ending: str = "") -> Wish:
 
 def _normal(make: Make, fan_in: float, gain: float = 1.0, ending: str = "", follows: str = "") -> Wish:
     std = gain / math.sqrt(fan_in)
-
-    def fill_(tensor: Tensor, generator: Generator | None) -> None:
-        normal_(tensor, 0.0, std, generator)
-
+    fill_ = lambda tensor, generator: normal_(tensor, 0.0, std, generator)  # noqa: E731
     return make("N(0, gain² / fan_in)" + ending, std, fill_, follows, fan_in, gain)
 
 
@@ -277,31 +271,28 @@ def _gated(node: Node, gain: float, other: float, ending: str, make: Make) -> Wi
     return make(law + ending, std, fill_, node.activation, fan_in, gain)
 
 
+def _orthogonal_blocks_(tensor: Tensor, generator: Generator | None) -> None:
+    for block in tensor.split(tensor.shape[1]):
+        orthogonal_(block, generator=generator)
+
+
+def _forget_(tensor: Tensor, _: Generator | None) -> None:
+    tensor.zero_().chunk(4)[1].fill_(1.0)  # gates in the order input, forget, cell, output
+
+
 def _recurrent(module: nn.Module, make: Make) -> Wishes:
     """Yield the laws of an RNN, LSTM or GRU, or of one of their cells, whose gates are blocks of rows."""
     width, lstm = module.hidden_size, isinstance(module, nn.LSTM | nn.LSTMCell)
-
-    def orthogonal_blocks_(tensor: Tensor, generator: Generator | None) -> None:
-        for block in tensor.split(width):
-            orthogonal_(block, generator=generator)
-
-    def forget_(
-        tensor: Tensor, _: Generator | None
-    ) -> None:  # gates in the order input, forget, cell, output
-        tensor.zero_()[width : 2 * width] = 1.0
-
     for name, parameter in module.named_parameters(recurse=False):
         if not re.fullmatch(r"(weight|bias)_(ih|hh|hr)(_l\d+(_reverse)?)?", name):
             continue  # a subclass's own, or half of a weight norm
         if name.startswith("weight_hh") and parameter.shape[1] == width:
-            yield (
-                parameter,
-                make("an orthogonal block for each gate", 1 / math.sqrt(width), orthogonal_blocks_),
-            )
+            std = 1 / math.sqrt(width)
+            yield parameter, make("an orthogonal block for each gate", std, _orthogonal_blocks_)
         elif name.startswith("weight"):
             yield parameter, _normal(make, parameter.shape[1])
         elif name.startswith("bias_ih") and lstm:
-            yield parameter, make("0, but 1 for the forget gates", 0.0, forget_)
+            yield parameter, make("0, but 1 for the forget gates", 0.0, _forget_)
         else:
             yield parameter, _constant(make, 0.0)
 
@@ -314,9 +305,6 @@ def _attention(module: nn.MultiheadAttention, share: float, ending: str, make: M
             yield parameter, _normal(make, parameter.shape[1])
         elif name in ("in_proj_bias", "out_proj.bias"):
             yield parameter, _constant(make, 0.0)
-
-
-# ---- Writing, and saying so --------------------------------------------------------------------------------
 
 
 @torch.no_grad()

@@ -48,7 +48,7 @@ def standard_error(node: Node) -> float:
 
 
 def laws_of(node: Node) -> list[str]:
-    """Return the laws whose std the weights have, within SAME_STD or four standard errors of a sample's std."""
+    """Return the laws whose std the weights have, within SAME_STD or four standard errors of their std."""
     weight, error = node.call.weight, standard_error(node)
     stds = {name: law.std(node) for name, law in LAWS.items()}
     default = stds.pop("torch default")

@@ -16,18 +16,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from course_utils import activations
+from course_utils.doctor import measuring as measure
 from course_utils.doctor import vocabulary as words
 from course_utils.doctor.fans import fans
-from course_utils.doctor.measuring import (
-    NAN,
-    UNKNOWN,
-    Moments,
-    has_identical_units,
-    is_orthogonal,
-    moments,
-    quick_second_moment,
-    sample,
-)
+from course_utils.doctor.measuring import NAN, UNKNOWN, Moments
 from course_utils.doctor.running import tensors_in
 from course_utils.doctor.thresholds import AT_A_BOUND
 
@@ -156,8 +148,6 @@ class Recorder(TorchFunctionMode):
                 self._hand_on(call, result)
         return result
 
-    # ---- Calls that make rows of the table -----------------------------------------------------------------
-
     def _note_layer(self, call: Invocation) -> bool:
         weight = call.argument("weight", 2 if call.name == "bilinear" else 1)
         return weight.numel() > 0 and self._add_layer(call, call.argument("input", 0), weight)
@@ -174,33 +164,25 @@ class Recorder(TorchFunctionMode):
             return False
         return self._add_layer(call, *(pair if owned[1] else pair[::-1]))
 
-    def _note_norm(self, call: Invocation) -> bool:
-        x = call.argument("input", 0)
+    def _note_known(self, call: Invocation) -> bool:
+        """Note a norm, a recurrent or attention module, or an activation of what came in."""
+        name, x = call.name, call.argument("input", 0)
         if x not in self._origin:
             return False
-        node = self._add_row("norm", call.name, self._place(call.name), x, call.output)
-        node.unit_dim, node.added = words.NORMS[call.name], self._owned([call.keywords.get("bias")])
-        node.parameters = (*self._owned([call.keywords.get("weight")]), *node.added)
-        return True
-
-    def _note_composite(self, call: Invocation) -> bool:
-        x, output = call.argument("input", 0), call.output
-        if x not in self._origin:
-            return False
-        lengths = call.args[1] if len(call.args) > 1 else None  # a packed sequence's, else a tensor of floats
-        packed = isinstance(lengths, Tensor) and not lengths.is_floating_point()
-        batch_first = output.ndim < 3 or packed or call.args[-1] is True  # else time is in front of the batch
-        self._add_row("composite", call.name, self._place(call.name), x, output, int(not batch_first))
-        for y in tensors_in(call.result):
-            self._origin[y] = len(self.calls) - 1
-        return True
-
-    def _note_activation(self, call: Invocation) -> bool:
-        x = call.argument("input", 0)
-        if x not in self._origin:
-            return False
-        name = "relu6" if call.keywords.get("min_val") == 0 else call.name  # nn.ReLU6 calls hardtanh
-        self._add_activation(name, _as_function(call), x, call.output)
+        if name in words.NORMS:
+            row = self._add_row("norm", name, self._place(name), x, call.output)
+            row.unit_dim, row.added = words.NORMS[name], self._owned([call.keywords.get("bias")])
+            row.parameters = (*self._owned([call.keywords.get("weight")]), *row.added)
+        elif name in words.COMPOSITES:
+            lengths = call.args[1] if len(call.args) > 1 else None  # of packed sequences; else it is floating
+            packed = isinstance(lengths, Tensor) and not lengths.is_floating_point()
+            time_first = not (call.output.ndim < 3 or packed or call.args[-1] is True)
+            self._add_row("composite", name, self._place(name), x, call.output, int(time_first))
+            for y in tensors_in(call.result):
+                self._origin[y] = len(self.calls) - 1
+        else:
+            name = "relu6" if call.keywords.get("min_val") == 0 else name  # nn.ReLU6 calls hardtanh
+            self._add_activation(name, _as_function(call), x, call.output)
         return True
 
     def _note_spelling(self, call: Invocation) -> bool:
@@ -228,8 +210,6 @@ class Recorder(TorchFunctionMode):
             used = {p: self._arithmetic.get(id(p)) for p in self._owned(module._parameters.values())}
             node.added = tuple(p for p, names in used.items() if names == {"add"})
             node.parameters = (*(p for p, names in used.items() if names == {"mul"}), *node.added)
-
-    # ---- What is written down ------------------------------------------------------------------------------
 
     def _add(self, call: Call, outputs: Iterable[Tensor]) -> Call:
         self.calls.append(call)
@@ -261,11 +241,15 @@ class Recorder(TorchFunctionMode):
             bias = call.argument("bias", words.BIAS_PLACE.get(name))
         if id(held) not in self.weights:
             fits = name not in words.EMBEDDINGS and out_dim < held.ndim  # not so where the call takes a view
-            identical = fits and has_identical_units(held, bias, out_dim)
+            identical = fits and measure.has_identical_units(held, bias, out_dim)
             area = math.prod(held.shape[2:]) if name in words.CONVOLUTIONS else 1
             trained = parameter is not None and held.requires_grad  # a weight norm's product has its own law
             low, high = torch.aminmax(held.detach())
-            measured = is_orthogonal(held), quick_second_moment(held), max(-low.item(), high.item())
+            measured = (
+                measure.is_orthogonal(held),
+                measure.quick_second_moment(held),
+                max(-low.item(), high.item()),
+            )
             self.weights[id(held)] = Weight(held, out_dim, area, trained, identical, *measured)
         row.weight, row.parameters = self.weights[id(held)], self._owned((held, bias))
         return True
@@ -283,7 +267,7 @@ class Recorder(TorchFunctionMode):
             largest = output.detach().amax([d for d in range(output.ndim) if d != dim])
             row.response.units, row.response.dead = len(largest), (largest <= 0).double().mean().item()
         if name in words.ODD | words.SIGMOIDS - {"logsigmoid"}:
-            lowest, some = -1 if name in words.ODD else 0, sample(output)
+            lowest, some = -1 if name in words.ODD else 0, measure.sample(output)
             at_a_bound = (some < lowest + AT_A_BOUND) | (some > 1 - AT_A_BOUND)
             row.response.saturated = at_a_bound.double().mean().item()
 
@@ -294,16 +278,14 @@ class Recorder(TorchFunctionMode):
         if (
             output.requires_grad and not in_a_row
         ):  # the hook belongs to this value, even if it changes in place
-            output.register_hook(lambda g: setattr(call, "gradient", quick_second_moment(g)))
+            output.register_hook(lambda g: setattr(call, "gradient", measure.quick_second_moment(g)))
 
     def _moments(self, x: Tensor, batch_dim: int) -> Moments:
         """Return the moments, computed once for a layer's output and the next one's input."""
         version = None if x.is_inference() else x._version, batch_dim
         if self._known.get(x, (None,))[0] != version:
-            self._known[x] = version, moments(x, batch_dim)
+            self._known[x] = version, measure.moments(x, batch_dim)
         return self._known[x][1]
-
-    # ---- Where things come from ----------------------------------------------------------------------------
 
     def _see(self, call: Invocation) -> None:
         """Note which parameters a call takes, unless it only asks for their shape or type."""
@@ -360,7 +342,7 @@ class Recorder(TorchFunctionMode):
         straight = z in self._origin and self.calls[self._origin[z]].role in ("layer", "norm", "sum")
         if not straight or z.shape != output.shape:
             return None
-        before, after = sample(z, 1000), sample(output, 1000)
+        before, after = measure.sample(z, 1000), measure.sample(output, 1000)
         negative = before < 0
         if not negative.any() or negative.all():
             return None
@@ -374,9 +356,7 @@ class Recorder(TorchFunctionMode):
 _NOTES = {  # how a function of torch is noted, by its name
     **dict.fromkeys(words.LAYERS, Recorder._note_layer),
     **dict.fromkeys(words.PRODUCTS, Recorder._note_product),
-    **dict.fromkeys(words.NORMS, Recorder._note_norm),
-    **dict.fromkeys(words.COMPOSITES, Recorder._note_composite),
-    **dict.fromkeys(words.ACTIVATIONS, Recorder._note_activation),
+    **dict.fromkeys({*words.NORMS} | words.COMPOSITES | words.ACTIVATIONS, Recorder._note_known),
     **dict.fromkeys(words.SPELLINGS, Recorder._note_spelling),
 }
 
@@ -384,7 +364,7 @@ _NOTES = {  # how a function of torch is noted, by its name
 def _as_function(call: Invocation) -> Callable[[Tensor], Tensor]:
     """Return an activation as a function of one tensor, with one slope where they differ or are random."""
     if call.name == "prelu":
-        return activations.leaky_relu(sample(call.argument("weight", 1)).mean().item())
+        return activations.leaky_relu(measure.sample(call.argument("weight", 1)).mean().item())
     if call.name == "rrelu" and call.keywords.get(
         "training"
     ):  # the RMS of a slope that is drawn anew each time

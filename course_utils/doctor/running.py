@@ -4,7 +4,6 @@ import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
@@ -97,10 +96,8 @@ def check_model_and_inputs(model: nn.Module, inputs: Any) -> None:
     if compiled or isinstance(model, torch.jit.ScriptModule):
         raise TypeError(f"pass the model before it is compiled or scripted; got {type(model).__name__}")
     if not isinstance(inputs, Tensor | tuple | list | Mapping):
-        raise TypeError(
-            "inputs must be a tensor, a tuple or list of positional arguments, or a dict of keyword ones; "
-            f"got {type(inputs).__name__}"
-        )
+        kinds = "a tensor, a tuple or list of positional arguments, or a dict of keyword ones"
+        raise TypeError(f"inputs must be {kinds}; got {type(inputs).__name__}")
     shapes = [tuple(x.shape) for x in tensors_in(inputs)]
     if shapes and not any(map(math.prod, shapes)):
         raise ValueError(f"inputs must hold at least one example; got shape {shapes[0]}")
@@ -108,21 +105,8 @@ def check_model_and_inputs(model: nn.Module, inputs: Any) -> None:
 
 def propagate_back(root: Tensor, error: Tensor | None, leaves: list[Tensor]) -> dict[int, float]:
     """Propagate back; return the second moments of the leaves' gradients by id, and keep no gradient."""
-    found: dict[int, float] = {}
     if not leaves or not root.requires_grad:
         return {}
-
-    def keep(leaf: Tensor, g: Tensor) -> Tensor | None:
-        found[id(leaf)] = quick_second_moment(g)
-        return None if g.is_sparse else g.new_zeros(()).expand_as(g)  # stands for g, but takes no memory
-
-    before = [leaf._backward_hooks for leaf in leaves]
-    hooks = [leaf.register_hook(partial(keep, leaf)) for leaf in leaves]
-    try:
-        torch.autograd.grad(root, leaves, error, allow_unused=True)
-    finally:
-        for leaf, registered, hook in zip(leaves, before, hooks, strict=True):
-            hook.remove()
-            if registered is None:
-                leaf._backward_hooks = None
-    return found
+    gradients = torch.autograd.grad(root, leaves, error, allow_unused=True)
+    pairs = zip(leaves, gradients, strict=True)
+    return {id(leaf): quick_second_moment(g) for leaf, g in pairs if g is not None}

@@ -1,7 +1,7 @@
 """The functions of torch that are understood, by name: whether in torch, in nn.functional or a method.
 
-To teach `diagnose` and `initialize_` a new norm or activation, add its name here, and nowhere else. A function
-that is not named here hands the signal on, and nothing is said about it.
+To teach `diagnose` and `initialize_` a new norm or activation, add its name here, and nowhere else. A
+function that is not named here hands the signal on, and nothing is said about it.
 """
 
 from torch import nn
@@ -9,20 +9,11 @@ from torch import nn
 CONVOLUTIONS = {f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3)}
 EMBEDDINGS = {"embedding", "embedding_bag"}
 LAYERS = CONVOLUTIONS | EMBEDDINGS | {"linear", "bilinear"}
-PRODUCTS = {
-    "matmul",
-    "rmatmul",
-    "mm",
-    "bmm",
-    "addmm",
-    "baddbmm",
-    "einsum",
-}  # layers if one factor is a parameter
+# Layers if just one factor is a parameter.
+PRODUCTS = {"matmul", "rmatmul", "mm", "bmm", "addmm", "baddbmm", "einsum"}
 BIAS_PLACE = {**dict.fromkeys(LAYERS, 2), "bilinear": 3, "addmm": 0, "baddbmm": 0}  # among the arguments
-NORMS = {  # and the dimension of their units
-    **{"batch_norm": 1, "group_norm": 1, "instance_norm": 1, "local_response_norm": 1, "normalize": 1},
-    **{"layer_norm": -1, "rms_norm": -1},
-}
+NORMS = {"batch_norm": 1, "group_norm": 1, "instance_norm": 1, "local_response_norm": 1, "normalize": 1}
+NORMS |= {"layer_norm": -1, "rms_norm": -1}  # the dimension of their units
 _CELLS = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
 COMPOSITES = _CELLS | {f"{cell}_cell" for cell in _CELLS} | {"multi_head_attention_forward"}
 SIGMOIDS, ODD = {"sigmoid", "hardsigmoid", "logsigmoid"}, {"tanh", "softsign", "hardtanh"}
