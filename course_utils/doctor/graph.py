@@ -1,138 +1,149 @@
 """What follows what in a network's graph: activations, norms, residual branches, and the gain they call for.
 
-It turns the calls that a `Recorder` saw into numbers; `diagnosis` judges them, `initialize` acts on them.
+It turns the calls that a `Recorder` saw into numbers; `faults` judges them, `initialize` acts on them.
 """
 
 import math
 from collections import Counter
-from collections.abc import Callable
-from functools import cache, reduce
+from dataclasses import dataclass, field
+from functools import reduce
 from operator import and_, or_
+from typing import Any
 
-import torch
-from torch import Tensor
+from course_utils.doctor.gain import gain_in_front
+from course_utils.doctor.measuring import NAN
+from course_utils.doctor.recording import ROWS, Call
+from course_utils.doctor.vocabulary import ODD, SIGMOIDS
 
-from course_utils.doctor.recording import NAN, ODD, ROWS, SIGMOIDS, Node
+_WEIGHTED = {"layer", "composite"}
 
 
-def analyse(nodes: list[Node]) -> list[Node]:
-    """Turn the records into numbers, and find out what follows each call and what leads around it."""
-    for i, node in enumerate(nodes):
-        node.index, node.end = i, node
-        for name in ("out", "entered", "off", "gradient"):
-            value = getattr(node, name)
-            setattr(node, name, value.tolist() if isinstance(value, Tensor) else value)
-        if node.weight:
-            node.weight.second_moment = float(node.weight.second_moment)
-            node.weight.largest = float(node.weight.largest)
-        node.moment, node.entered_moment = sum(node.out[1:]), sum(node.entered[1:])
-    _follow(nodes)
-    _bypass(nodes)
-    calls: Counter[str] = Counter()
-    for node in (node for node in nodes if node.role in ROWS):
-        calls[node.layer] += 1
-        node.layer += f" (call {calls[node.layer]})" if calls[node.layer] > 1 else ""
+@dataclass(eq=False)
+class Node:
+    """A call and what the others tell about it. "Total" is relative to what entered the first layer."""
+
+    call: Call
+    index: int
+    layer: str = ""  # with the number of the call, if there are several
+    activated: Any = None  # the activation that follows and shares the row of the table, else the node itself
+    activation: str = ""  # its name, or "norm"
+    gain: float = 1.0  # that it calls for
+    is_row: bool = True  # of the table
+    arriving: list[float] = field(default_factory=list)  # second moments, as the next layers receive it
+    norm_next: bool = False  # a norm comes before the next weights
+    bypassed: bool = False  # another path leads around, up to a sum or product
+    last: bool = True  # no weights come after
+    total: float = 1.0  # second moment
+    total_varying: float = 1.0  # its part that varies over the batch
+    growth: float = NAN  # second moment after the activation, over that of the input
+    weight_std: float = NAN
+    wanted_std: float = NAN
+    weight_ratio: float = NAN
+    laws: list[str] = field(default_factory=list)  # that the weights follow
+
+    def __post_init__(self) -> None:
+        self.layer, self.activated, self.is_row = self.call.layer, self, self.call.role in ROWS
+
+
+def analyse(calls: list[Call]) -> list[Node]:
+    """Return the calls as nodes that know what follows them, what leads around them, and what is wanted."""
+    nodes = [Node(call, index) for index, call in enumerate(calls)]
+    children: list[list[Node]] = [[] for _ in nodes]
     for node in nodes:
-        _accumulate(node, [nodes[p] for p in node.parents])
-        node.growth = node.end.moment / node.entered_moment if node.entered_moment > 0 else NAN
-        if node.weight:
-            node.weight_std = math.sqrt(node.weight.second_moment)
-        if node.fan_in > 0 and not node.normalized:
-            node.wanted_std = node.gain / math.sqrt(node.fan_in)
-            node.ratio = node.weight_std / node.wanted_std
+        for parent in node.call.parents:
+            children[parent].append(node)
+    for node, after in zip(reversed(nodes), reversed(children), strict=True):
+        _look_ahead(node, after)
+    _mark_bypassed(nodes)
+    counts: Counter[str] = Counter()
+    for node in nodes:
+        if node.is_row:
+            counts[node.layer] += 1
+            node.layer += f" (call {counts[node.layer]})" if counts[node.layer] > 1 else ""
+        _add_up(node, [nodes[parent] for parent in node.call.parents])
+        _compare_weights(node)
     return nodes
 
 
-@cache
-def _normal_grid() -> tuple[Tensor, Tensor]:
-    z = torch.linspace(-10, 10, 4001, dtype=torch.float64)
-    density = torch.exp(-z.square() / 2)
-    return z, density / density.sum()
+def _look_ahead(node: Node, after: list[Node]) -> None:
+    """Find what follows a node, all of which has been looked at; an activation joins the row before it."""
+    for child in after:
+        if child.call.role in _WEIGHTED:  # a norm that comes next makes up for a small signal
+            node.arriving.append(math.inf if child.norm_next else child.call.entered.second)
+        elif child.call.role == "activation":
+            node.arriving += child.arriving
+    weighted = any(child.call.role in _WEIGHTED for child in after)
+    node.last = not weighted and all(child.last for child in after)
+    normalized = all(child.call.role == "norm" or child.norm_next for child in after)
+    node.norm_next = bool(after) and normalized and not weighted
+    first = next((n for n in after if n.is_row and n.call.role in ("activation", "norm")), None)
+    if first and node.call.role in ROWS - {"activation"}:
+        node.activation = "norm" if first.call.role == "norm" else first.call.function
+        if first.call.role == "activation":
+            node.activated, node.gain, first.is_row = first, _gain(first.call), False
 
 
-def _gain(name: str, phi: Callable[[Tensor], Tensor]) -> float:
-    """Return the factor on the weights' std that keeps a second moment of 1: E phi(gain Z)**2 = 1.
-
-    Bounded odd functions get 1, critical at the origin; NaN for sigmoids and what else no gain helps.
-    """
-    if name in SIGMOIDS | ODD:
-        return NAN if name in SIGMOIDS else 1.0
-    z, density = _normal_grid()
-    log_gain, slope, last = 0.0, 2.0, None  # for a ReLU the slope of ln E phi(gain Z)**2 is 2: one step does
-    for _ in range(20):
-        log_moment = math.log((density @ phi(math.exp(log_gain) * z).square()).item() or NAN)
-        if abs(log_moment) < 1e-9:
-            return math.exp(log_gain)
-        if last:
-            slope = (log_moment - last[1]) / (log_gain - last[0])
-        last = log_gain, log_moment
-        if not slope > 0 or abs(log_moment / slope) > 20:
-            return NAN  # clamped to (0, 1), say: flat before it reaches 1
-        log_gain -= log_moment / slope
-    return NAN
+def _gain(activation: Call) -> float:
+    """Return the gain in front of an activation: 1 for bounded odd ones, critical at 0; NaN if none helps."""
+    if activation.function in SIGMOIDS | ODD:
+        return NAN if activation.function in SIGMOIDS else 1.0
+    try:
+        return gain_in_front(activation.response.function)
+    except ValueError:
+        return NAN
 
 
-def _follow(nodes: list[Node]) -> None:
-    """Find what follows each call, and fold activations into the rows of what they follow."""
-    children: list[list[Node]] = [[] for _ in nodes]
-    for node in nodes:
-        for parent in node.parents:
-            children[parent].append(node)
-    for node, after in zip(reversed(nodes), reversed(children), strict=True):
-        for child in after:
-            if child.role in ("layer", "composite"):  # a norm that comes next makes up for a small signal
-                node.received.append(math.inf if child.normalized else child.entered_moment)
-            elif child.role in ("activation", "folded"):
-                node.received += child.received
-        weighted = any(child.role in ("layer", "composite") for child in after)
-        node.last = not weighted and all(child.last for child in after)
-        node.normalized = bool(after) and all(child.role == "norm" or child.normalized for child in after)
-        node.normalized &= not weighted
-        first = next((child for child in after if child.role in ("activation", "norm")), None)
-        if node.role in ROWS - {"activation"} and first:
-            node.follows = "norm" if first.role == "norm" else first.name
-            if first.role == "activation":
-                node.end, node.gain, first.role = first, _gain(first.name, first.phi), "folded"
-
-
-def _bypass(nodes: list[Node]) -> None:
-    """Mark the calls that another path leads around, up to a sum or product; a join needs all parents."""
+def _mark_bypassed(nodes: list[Node]) -> None:
+    """Mark the nodes that another path leads around, up to a sum or product; a join needs all parents."""
     ancestors: list[int] = []  # as bits
     dominators: list[int] = []  # the calls on every path
     bypassed = 0
     for node in nodes:
-        above = reduce(or_, (ancestors[p] for p in node.parents), 0)
-        meet = or_ if node.role == "join" else and_
-        always = reduce(meet, (dominators[p] for p in node.parents)) if node.parents else 0
-        bypassed |= above & ~always if node.role in ("sum", "other") else 0
+        role, parents = node.call.role, node.call.parents
+        above = reduce(or_, (ancestors[p] for p in parents), 0)
+        meet = or_ if role == "join" else and_
+        always = reduce(meet, (dominators[p] for p in parents)) if parents else 0
+        bypassed |= above & ~always if role in ("sum", "other") else 0
         ancestors.append(above | 1 << node.index)
         dominators.append(always | 1 << node.index)
     for node in nodes:
         node.bypassed = bool(bypassed >> node.index & 1)
 
 
-def _accumulate(node: Node, parents: list[Node]) -> None:
+def _add_up(node: Node, parents: list[Node]) -> None:
     """Multiply the factors on the second moment, and on its varying part, of the calls up to this one.
 
     What lies between them (pooling averages noise away, NTK layers are divided by sqrt(fan_in)) counts only
     as far as it leads back towards 1. Norms and composites start anew.
     """
-    if not parents or node.role not in ("layer", "activation", "folded", "sum", "join"):
+    if not parents or node.call.role not in ("layer", "activation", "sum", "join"):
         return
-    source = max(parents, key=lambda parent: parent.signal)
-    node.signal, node.varying = source.signal, source.varying
-    before = source.out if node.role == "sum" else node.entered
-    if node.role in ("layer", "activation", "folded"):
-        node.signal = _towards_one(node.signal, source.moment, node.entered_moment)
-        node.varying = _towards_one(node.varying, source.out[2], node.entered[2])
-    if before[1] + before[2] > 0 and node.role != "join":
-        node.signal *= node.moment / (before[1] + before[2])
-        node.varying *= node.out[2] / before[2] if node.batch > 1 and before[2] > 0 else 1.0
+    source, left = max(parents, key=lambda parent: parent.total), node.call.left
+    node.total, node.total_varying = source.total, source.total_varying
+    before = source.call.left if node.call.role == "sum" else node.call.entered
+    if node.call.role in ("layer", "activation"):
+        node.total = _towards_one(node.total, source.call.left.second, before.second)
+        node.total_varying = _towards_one(node.total_varying, source.call.left.varying, before.varying)
+    if before.second > 0 and node.call.role != "join":
+        node.total *= left.second / before.second
+        varies = node.call.examples > 1 and before.varying > 0
+        node.total_varying *= left.varying / before.varying if varies else 1.0
 
 
-def _towards_one(signal: float, left: float, entered: float) -> float:
+def _towards_one(total: float, left: float, entered: float) -> float:
     factor = entered / left if entered > 0 and left > 0 else 1.0
-    return max(min(signal * factor, 1.0), signal) if signal < 1 else min(max(signal * factor, 1.0), signal)
+    return max(min(total * factor, 1.0), total) if total < 1 else min(max(total * factor, 1.0), total)
+
+
+def _compare_weights(node: Node) -> None:
+    """Compare a layer's growth with 1, and its weights with gain / sqrt(fan_in)."""
+    call, left = node.call, node.activated.call.left
+    node.growth = left.second / call.entered.second if call.entered.second > 0 else NAN
+    if call.weight:
+        node.weight_std = math.sqrt(call.weight.second_moment)
+    if call.fan_in > 0 and not node.norm_next:
+        node.wanted_std = node.gain / math.sqrt(call.fan_in)
+        node.weight_ratio = node.weight_std / node.wanted_std
 
 
 def branch_ends(nodes: list[Node]) -> list[Node]:
@@ -141,21 +152,18 @@ def branch_ends(nodes: list[Node]) -> list[Node]:
     A sum of two terms that come from one place and have the same shape; the branch is the term with more
     layers behind it. The other, the stream, may pass layers and norms (a projection), but no gate.
     """
+
+    def bits(*roles: str) -> int:
+        return sum(1 << n.index for n in nodes if n.call.role in roles)
+
+    layers, norms, gates = bits(*_WEIGHTED), bits("norm"), bits("other", "sum")
     above: list[int] = []  # the calls that lead to each, and itself, as bits
-    roles = {role: sum(1 << n.index for n in nodes if n.role == role) for role in {n.role for n in nodes}}
-    layers, gates = (
-        sum(roles.get(r, 0) for r in names) for names in (("layer", "composite"), ("other", "sum"))
-    )
     ends = []
     for node in nodes:
-        lead = [above[p] for p in node.parents]
+        lead = [above[p] for p in node.call.parents]
         above.append(reduce(or_, lead, 0) | 1 << node.index)
-        if not (node.alike and len(lead) == 2 and lead[0] & lead[1]):
-            continue
-        shared = lead[0] & lead[1]
-        stream, branch = sorted(
-            (bits & ~shared for bits in lead), key=lambda bits: (bits & layers).bit_count()
-        )
-        if not stream & gates and (branch & layers).bit_count() > (stream & layers).bit_count():
-            ends.append(nodes[(branch & (layers | roles.get("norm", 0))).bit_length() - 1])
+        if node.call.same_shape and len(lead) == 2 and (shared := lead[0] & lead[1]):
+            stream, branch = sorted((b & ~shared for b in lead), key=lambda b: (b & layers).bit_count())
+            if not stream & gates and (branch & layers).bit_count() > (stream & layers).bit_count():
+                ends.append(nodes[(branch & (layers | norms)).bit_length() - 1])
     return ends

@@ -8,34 +8,27 @@ import copy
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import Generator, Tensor, nn
 
-from course_utils.doctor.graph import analyse, branch_ends
-from course_utils.doctor.recording import (
-    KINDS,
-    NAN,
-    Node,
-    Recorder,
-    check_model_and_inputs,
-    cloned,
-    is_expanded,
-    restored,
-    tensors_in,
-)
-from course_utils.doctor.tables import markdown, rounded
+from course_utils.doctor.graph import Node, analyse, branch_ends
+from course_utils.doctor.measuring import NAN
+from course_utils.doctor.recording import Recorder
+from course_utils.doctor.running import check_model_and_inputs, cloned, is_expanded, restored, tensors_in
+from course_utils.doctor.tables import Report
+from course_utils.doctor.vocabulary import kind
 from course_utils.initializers import constant_, normal_, orthogonal_
 
 Fill = Callable[[Tensor, Generator | None], Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Law:
+class Wish:
     """What one use of a parameter asks for: a row of the report, and the function that draws it."""
 
     layer: str
@@ -47,13 +40,13 @@ class Law:
     fan_in: float = NAN
     gain: float = NAN
 
-    def agrees(self, other: "Law") -> bool:
+    def agrees(self, other: "Wish") -> bool:
         """Whether another use of the same parameter asks for the same."""
         return self.law == other.law and math.isclose(self.std, other.std, abs_tol=1e-300)
 
 
 @dataclass(frozen=True, eq=False)
-class Initialization:
+class Initialization(Report):
     """What `initialize_` did: the law of each parameter that it drew, and why it left others alone.
 
     table: parameter, shape, layer, kind, follows (the activation, or "norm"), fan_in, gain, std (of one
@@ -62,24 +55,19 @@ class Initialization:
 
     table: pd.DataFrame
     left_alone: pd.DataFrame
+    _digits = 4
 
-    def _parts(self) -> tuple[str, list[pd.DataFrame]]:
-        head = f"{len(self.table)} parameters initialized, {len(self.left_alone)} left alone."
-        return head, [rounded(table, 4) for table in (self.table, self.left_alone) if len(table)]
+    def _head(self) -> list[str]:
+        return [f"{len(self.table)} parameters initialized, {len(self.left_alone)} left alone."]
 
-    def __str__(self) -> str:
-        head, tables = self._parts()
-        return "\n\n".join([head, *(table.to_string(index=False) for table in tables)])
-
-    def _repr_markdown_(self) -> str:
-        head, tables = self._parts()
-        return "\n\n".join([head, *map(markdown, tables)])
+    def _tables(self) -> list[pd.DataFrame]:
+        return [self.table, self.left_alone]
 
 
 def initialize_(model: nn.Module, inputs: Any, *, generator: Generator | None = None) -> Initialization:
     """Initialize `model` in place, each layer by its fan-in and what follows it, and return what was done.
 
-    inputs: one batch, as for `diagnosis.diagnose`; only shapes and types matter, and who calls whom.
+    inputs: one batch, as for `diagnose`; only shapes and types matter, and who calls whom.
     Weights of layers: N(0, gain**2 / fan_in). The gain takes a second moment of 1 through the activation that
     follows: the root of E phi(gain Z)**2 = 1, by quadrature, is sqrt(2) for ReLU, 1.47 for GELU. It is 1
     before bounded odd functions (critical at the origin), sigmoids (no gain helps), norms, and nothing.
@@ -102,20 +90,14 @@ def initialize_(model: nn.Module, inputs: Any, *, generator: Generator | None = 
     """
     check_model_and_inputs(model, inputs)
     parameters = dict(model.named_parameters())
-    reasons = _overlapping(parameters)
-    reasons |= {name: reason for name, p in parameters.items() if (reason := _unreadable(name, p))}
+    reasons = _overlapping(parameters) | {n: why for n, p in parameters.items() if (why := _unreadable(n, p))}
     used, wishes = _wishes_by_name(model, inputs) if reasons.keys() != parameters.keys() else (set(), {})
-    plan = {}
     for name in parameters.keys() - reasons.keys():
-        if reason := _objection(wishes.get(name, []), name in used):
-            reasons[name] = reason
-        else:
-            plan[name] = wishes[name][0]
-    _write({parameters[name]: plan[name].fill_ for name in parameters if name in plan}, generator)
+        if why := _objection(wishes.get(name, []), name in used):
+            reasons[name] = why
+    plan = {name: wishes[name][0] for name in parameters if name not in reasons}
+    _write({parameters[name]: wish.fill_ for name, wish in plan.items()}, generator)
     return _report(parameters, plan, reasons)
-
-
-# ---- Reading the model -------------------------------------------------------------------------------------
 
 
 def _has_no_values(parameter: Tensor) -> bool:
@@ -134,8 +116,8 @@ def _overlapping(parameters: Mapping[str, Tensor]) -> dict[str, str]:
         for start, _, other in spans[i + 1 :]:
             if start >= end:
                 break
-            reasons[name] = f"in the same memory as {other}: what is written to one changes the other"
-            reasons[other] = f"in the same memory as {name}: what is written to one changes the other"
+            for one, two in ((name, other), (other, name)):
+                reasons[one] = f"in the same memory as {two}: what is written to one changes the other"
     return reasons
 
 
@@ -158,46 +140,35 @@ def _unreadable(name: str, parameter: Tensor) -> str:
     return ""
 
 
-def _objection(wishes: list[Law | None], used: bool) -> str:
+def _objection(wishes: list[Wish | None], used: bool) -> str:
     """Return why a parameter with these wishes is left alone, or ""."""
     if not wishes or None in wishes:
         return "no rule here reads what the model does with it" if used else "not seen in use on these inputs"
-    other = next((law for law in wishes if not law.agrees(wishes[0])), None)
+    other = next((wish for wish in wishes if not wish.agrees(wishes[0])), None)
     if other is None:
         return ""
-    first, second = (f"{law.law} (std {law.std:.3g}) in {law.layer}" for law in (wishes[0], other))
+    first, second = (f"{wish.law} (std {wish.std:.3g}) in {wish.layer}" for wish in (wishes[0], other))
     return f"tied: {first}, but {second}"
 
 
-def _wishes_by_name(model: nn.Module, inputs: Any) -> tuple[set[str], dict[str, list[Law | None]]]:
-    """Run the model, or a copy that can be run; return the parameters used, and the laws asked for."""
-    tensors = [*model.parameters(), *model.buffers()]
-    real = not any(map(_has_no_values, tensors))
+def _wishes_by_name(model: nn.Module, inputs: Any) -> tuple[set[str], dict[str, list[Wish | None]]]:
+    """Run the model, or a copy that can be run; return the parameters used, and what is asked of them."""
+    real = not any(map(_has_no_values, [*model.parameters(), *model.buffers()]))
     twin = model if real else _stand_in(model, inputs)
     names = {id(p): name for name, p in twin.named_parameters()}
-    wishes: dict[str, list[Law | None]] = {}
-    with restored(model if real else nn.Identity(), inputs) as altered, _gradients_kept(model):
+    wishes: dict[str, list[Wish | None]] = {}
+    with restored(model if real else nn.Identity(), inputs) as altered:  # a copy may change
         values = [p for p in twin.parameters() if not (nn.parameter.is_lazy(p) or p.is_inference())]
         altered += [(p, p.detach().clone()) for p in values]
         recorder = Recorder(twin, altered)
         recorder.run(cloned(inputs, False)[0])
-        for parameter, law in _all_wishes(recorder):
-            if id(parameter) in names:  # not so for a module that is not registered
-                wishes.setdefault(names[id(parameter)], []).append(law)
+        nodes = analyse(recorder.calls)
+        ends = branch_ends(nodes)
+        for node in nodes:
+            for parameter, wish in _wishes(node, node in ends, len(ends)):
+                if id(parameter) in names:  # not so for a module that is not registered
+                    wishes.setdefault(names[id(parameter)], []).append(wish)
     return {names[i] for i in recorder.seen & names.keys()}, wishes
-
-
-@contextmanager
-def _gradients_kept(model: nn.Module) -> Iterator[None]:
-    """Put the parameters' gradients back: a model may need gradients to run, so they are not switched off."""
-    kept = [(p, p.grad) for p in model.parameters()]
-    for p, _ in kept:
-        p.grad = None
-    try:
-        yield
-    finally:
-        for p, gradient in kept:
-            p.grad = gradient
 
 
 @torch.no_grad()
@@ -217,135 +188,123 @@ def _stand_in(model: nn.Module, inputs: Any) -> nn.Module:
     return copy.deepcopy(model, memo)
 
 
-def _all_wishes(recorder: Recorder) -> Iterator[tuple[Tensor, Law | None]]:
-    nodes = analyse(recorder.nodes)
-    ends = branch_ends(nodes)
-    shares = {end.index: 1 / math.sqrt(len(ends)) for end in ends}
-    for node in nodes:
-        yield from _wishes(node, shares.get(node.index, 1.0), len(ends))
-
-
 # ---- The laws ----------------------------------------------------------------------------------------------
 
+Make = Callable[..., Wish]  # a Wish whose layer and kind are known
+Wishes = Iterator[tuple[Tensor, Wish | None]]
 
-def _wishes(node: Node, share: float, branches: int) -> Iterator[tuple[Tensor, Law | None]]:
-    """Yield what a call asks of its parameters, None if no rule reads it; `share`: at the end of a branch."""
+
+def _wishes(node: Node, ends_branch: bool, branches: int) -> Wishes:
+    """Yield what a call asks of its parameters, None if no rule reads it."""
+    share = 1 / math.sqrt(branches) if ends_branch else 1.0
     ending = f", with 1/√{branches} for {branches} residual branches" if share != 1 else ""
-    row = {"layer": node.layer, "kind": KINDS.get(node.name.replace("_", "").lower(), node.name)}
-    if node.role == "layer":
-        yield from _layer(node, share, ending, row)
-    elif node.role == "norm":
-        for parameter in node.held:
-            bias = any(parameter is p for p in node.added)
-            yield parameter, _constant(0.0 if bias else share, ending * (not bias), row)
-    elif isinstance(node.module, nn.RNNBase | nn.RNNCellBase):
-        yield from _recurrent(node.module, row)
-    elif isinstance(node.module, nn.MultiheadAttention):
-        yield from _attention(node.module, share, ending, row)
+    call, make = node.call, partial(Wish, node.layer, kind(node.call.function))
+    if call.role == "layer":
+        yield from _layer(node, share, ending, make)
+    elif call.role == "norm":
+        for parameter in call.parameters:
+            shift = any(parameter is p for p in call.added)
+            yield parameter, _constant(make, 0.0) if shift else _constant(make, share, ending)
+    elif isinstance(call.module, nn.RNNBase | nn.RNNCellBase):
+        yield from _recurrent(call.module, make)
+    elif isinstance(call.module, nn.MultiheadAttention):
+        yield from _attention(call.module, share, ending, make)
 
 
-def _constant(value: float, ending: str, row: dict) -> Law:
-    law = f"constant {value:g}" + ending
-    return Law(**row, law=law, std=0.0, fill_=lambda tensor, _: constant_(tensor, value))
+def _constant(make: Make, value: float, ending: str = "") -> Wish:
+    return make(f"constant {value:g}" + ending, 0.0, lambda tensor, _: constant_(tensor, value))
 
 
-def _normal(
-    fan_in: float,
-    row: dict,
-    gain: float = 1.0,
-    ending: str = "",
-    follows: str = "",
-    pad: Any = None,
-    law: str = "N(0, gain² / fan_in)",
-) -> Law:
+def _normal(make: Make, fan_in: float, gain: float = 1.0, ending: str = "", follows: str = "") -> Wish:
     std = gain / math.sqrt(fan_in)
+    fill_ = lambda tensor, generator: normal_(tensor, 0.0, std, generator)  # noqa: E731
+    return make("N(0, gain² / fan_in)" + ending, std, fill_, follows, fan_in, gain)
+
+
+def _layer(node: Node, share: float, ending: str, make: Make) -> Wishes:
+    call = node.call
+    for i, parameter in enumerate(call.parameters):
+        if i or not call.weight.trained:
+            yield parameter, _constant(make, 0.0)
+        elif parameter.ndim < 2:  # a matrix cut out of a vector, which may hold all else besides
+            yield parameter, None
+        elif math.isnan(call.fan_in):
+            yield parameter, _embedding(node, share, ending, make)
+        else:
+            gain = share if math.isnan(node.gain) else node.gain * share
+            first, count = getattr(node.activated.call.response, "reads", None) or (0, math.inf)
+            units = parameter.shape[call.weight.out_dim :][:1]  # none where the call takes a view
+            if count >= max(units, default=0):
+                yield parameter, _normal(make, call.fan_in, gain, ending, node.activation)
+            else:  # an activation that reads only some units, at a place that is known or not
+                yield parameter, _gated(node, gain, share, ending, make) if first >= 0 else None
+
+
+def _embedding(node: Node, std: float, ending: str, make: Make) -> Wish:
+    """Return the law of rows that are looked up, each on its own; the padding is 0."""
+    padding = getattr(node.call.module, "padding_idx", None)
 
     def fill_(tensor: Tensor, generator: Generator | None) -> None:
         normal_(tensor, 0.0, std, generator)
-        if pad is not None:
-            tensor[pad].zero_()
+        if padding is not None:
+            tensor[padding].zero_()
 
-    return Law(**row, law=law + ending, std=std, fill_=fill_, follows=follows, fan_in=fan_in, gain=gain)
-
-
-def _layer(node: Node, share: float, ending: str, row: dict) -> Iterator[tuple[Tensor, Law | None]]:
-    for i, parameter in enumerate(node.held):
-        if i or not node.weight.trained:
-            yield parameter, _constant(0.0, "", row)
-        elif parameter.ndim < 2:  # a matrix cut out of a vector, which may hold all else besides
-            yield parameter, None
-        elif math.isnan(node.fan_in):  # an embedding: each row is looked up on its own
-            pad = getattr(node.module, "padding_idx", None)
-            yield parameter, _normal(1, row, share, ending, node.follows, pad, "N(0, 1)")
-        else:
-            gain = 1.0 if math.isnan(node.gain) else node.gain
-            first, count = node.end.part or (0, math.inf)
-            units = parameter.shape[node.weight.out_dim :][:1]  # none where the call takes a view
-            if count >= max(units, default=0):
-                yield parameter, _normal(node.fan_in, row, gain * share, ending, node.follows)
-            else:  # an activation that reads only some units, at a place that is known or not
-                yield parameter, _gated(node, row, gain * share, share, ending) if first >= 0 else None
+    return make("N(0, 1)" + ending, std, fill_, node.activation, 1, std)
 
 
-def _gated(node: Node, row: dict, gain: float, other: float, ending: str) -> Law:
+def _gated(node: Node, gain: float, other: float, ending: str, make: Make) -> Wish:
     """Return the law of two or more matrices in one: the gain goes to the units that the activation reads."""
-    dim, count = node.weight.out_dim, node.end.part[1]
-    units = node.weight.shape[dim]
-    start = node.end.part[0] % units
-    share = count / units
-    std = math.sqrt((share * gain**2 + (1 - share) * other**2) / node.fan_in)
+    (start, count), dim, fan_in = (
+        node.activated.call.response.reads,
+        node.call.weight.out_dim,
+        node.call.fan_in,
+    )
+    units = node.call.weight.tensor.shape[dim]
+    start, share = start % units, count / units
 
     def fill_(tensor: Tensor, generator: Generator | None) -> None:
-        normal_(tensor, 0.0, other / math.sqrt(node.fan_in), generator)
+        normal_(tensor, 0.0, other / math.sqrt(fan_in), generator)
         tensor.narrow(dim, start, count).mul_(gain / other)
 
+    std = math.sqrt((share * gain**2 + (1 - share) * other**2) / fan_in)
     law = f"N(0, gain² / fan_in), gain {gain:.3g} in units {start} to {start + count - 1}, else {other:.3g}"
-    return Law(
-        **row, law=law + ending, std=std, fill_=fill_, follows=node.follows, fan_in=node.fan_in, gain=gain
-    )
+    return make(law + ending, std, fill_, node.activation, fan_in, gain)
 
 
-def _recurrent(module: nn.Module, row: dict) -> Iterator[tuple[Tensor, Law]]:
+def _orthogonal_blocks_(tensor: Tensor, generator: Generator | None) -> None:
+    for block in tensor.split(tensor.shape[1]):
+        orthogonal_(block, generator=generator)
+
+
+def _forget_(tensor: Tensor, _: Generator | None) -> None:
+    tensor.zero_().chunk(4)[1].fill_(1.0)  # gates in the order input, forget, cell, output
+
+
+def _recurrent(module: nn.Module, make: Make) -> Wishes:
     """Yield the laws of an RNN, LSTM or GRU, or of one of their cells, whose gates are blocks of rows."""
-    width = module.hidden_size
-    lstm = isinstance(module, nn.LSTM | nn.LSTMCell)
-
-    def orthogonal_blocks_(tensor: Tensor, generator: Generator | None) -> None:
-        for block in tensor.split(width):
-            orthogonal_(block, generator=generator)
-
-    def forget_(
-        tensor: Tensor, _: Generator | None
-    ) -> None:  # gates in the order input, forget, cell, output
-        tensor.zero_()[width : 2 * width] = 1.0
-
+    width, lstm = module.hidden_size, isinstance(module, nn.LSTM | nn.LSTMCell)
     for name, parameter in module.named_parameters(recurse=False):
         if not re.fullmatch(r"(weight|bias)_(ih|hh|hr)(_l\d+(_reverse)?)?", name):
             continue  # a subclass's own, or half of a weight norm
         if name.startswith("weight_hh") and parameter.shape[1] == width:
-            law = "an orthogonal block for each gate"
-            yield parameter, Law(**row, law=law, std=1 / math.sqrt(width), fill_=orthogonal_blocks_)
+            std = 1 / math.sqrt(width)
+            yield parameter, make("an orthogonal block for each gate", std, _orthogonal_blocks_)
         elif name.startswith("weight"):
-            yield parameter, _normal(parameter.shape[1], row)
+            yield parameter, _normal(make, parameter.shape[1])
         elif name.startswith("bias_ih") and lstm:
-            yield parameter, Law(**row, law="0, but 1 for the forget gates", std=0.0, fill_=forget_)
+            yield parameter, make("0, but 1 for the forget gates", 0.0, _forget_)
         else:
-            yield parameter, _constant(0.0, "", row)
+            yield parameter, _constant(make, 0.0)
 
 
-def _attention(
-    module: nn.MultiheadAttention, share: float, ending: str, row: dict
-) -> Iterator[tuple[Tensor, Law]]:
+def _attention(module: nn.MultiheadAttention, share: float, ending: str, make: Make) -> Wishes:
     for name, parameter in module.named_parameters():
         if name == "out_proj.weight":
-            yield parameter, _normal(parameter.shape[1], row, share, ending)
+            yield parameter, _normal(make, parameter.shape[1], share, ending)
         elif re.fullmatch("(in|q|k|v)_proj_weight", name):  # the first holds three, one above the other
-            yield parameter, _normal(parameter.shape[1], row)
+            yield parameter, _normal(make, parameter.shape[1])
         elif name in ("in_proj_bias", "out_proj.bias"):
-            yield parameter, _constant(0.0, "", row)
-
-
-# ---- Writing, and saying so --------------------------------------------------------------------------------
+            yield parameter, _constant(make, 0.0)
 
 
 @torch.no_grad()
@@ -368,25 +327,11 @@ def _write(plan: Mapping[Tensor, Fill], generator: Generator | None) -> None:
 
 
 def _report(
-    parameters: Mapping[str, Tensor], plan: Mapping[str, Law], reasons: Mapping[str, str]
+    parameters: Mapping[str, Tensor], plan: Mapping[str, Wish], reasons: Mapping[str, str]
 ) -> Initialization:
+    shapes = {name: "×".join(map(str, parameters[name].shape)) for name in plan}
+    rows = [{"parameter": name, "shape": shapes[name], **vars(wish)} for name, wish in plan.items()]
     columns = ["parameter", "shape", "layer", "kind", "follows", "fan_in", "gain", "std", "law"]
-    rows = [
-        (
-            name,
-            "×".join(map(str, p.shape)),
-            law.layer,
-            law.kind,
-            law.follows,
-            law.fan_in,
-            law.gain,
-            law.std,
-            law.law,
-        )
-        for name, p in parameters.items()
-        if (law := plan.get(name))
-    ]
     alone = [(name, reasons[name]) for name in parameters if name in reasons]
-    return Initialization(
-        pd.DataFrame(rows, columns=columns), pd.DataFrame(alone, columns=["parameter", "reason"])
-    )
+    table = pd.DataFrame(rows, columns=columns)
+    return Initialization(table, pd.DataFrame(alone, columns=["parameter", "reason"]))

@@ -34,7 +34,7 @@ def ends(function, *inputs):
     recorder = Recorder(Net(function), [])
     with torch.no_grad():
         recorder.run(inputs)
-    return [node.layer for node in branch_ends(analyse(recorder.nodes))]
+    return [node.layer for node in branch_ends(analyse(recorder.calls))]
 
 
 X = torch.randn(8, 16, generator=seeded(1))

@@ -1,0 +1,297 @@
+"""The judges: one function for each fault that `diagnose` finds.
+
+A fault rests on an effect: a signal, a gradient or a loss of the wrong size, or units that cannot learn. The
+law that the weights follow explains it; only one that contradicts those of other layers is a fault by itself.
+
+To add a fault, write a judge here: `@judge(stage, name)` adds its name to FAULTS. Stages are heard in the
+order of this file, each only if those before it found no fault.
+"""
+
+import math
+from collections.abc import Iterator
+
+from course_utils.doctor import thresholds as limit
+from course_utils.doctor.findings import JUDGES, Case, Finding, judge, say
+from course_utils.doctor.graph import Node
+from course_utils.doctor.laws import LAWS, Law, is_right, standard_error
+from course_utils.doctor.vocabulary import ODD, SIGMOIDS
+
+
+@judge(0, "not finite")
+def _broken_values(case: Case) -> Iterator[Finding]:
+    for name in case.broken[:1]:
+        evidence = f"It is the first tensor with NaN or infinity, of {len(case.broken)} in all."
+        cause = "A bad value in the data or the checkpoint, or a division by 0 in an initializer."
+        yield Finding(name, "not finite", evidence, cause, "Replace the value where it comes from.")
+
+
+@judge(1, "input scale")
+def _input_scale(case: Case) -> Iterator[Finding]:
+    """Look at the first layer that takes an input, of the wrong size; in front of a norm it does no harm."""
+    given = {n.index for n in case.nodes if n.call.role == "input"}
+    first = [n for n in case.rows if n.call.role in ("layer", "composite") and given & {*n.call.parents}]
+    sizes = [(n, n.call.entered.second, n.call.entered.mean) for n in first]
+    small, large, offset = limit.SMALL_INPUT, limit.LARGE_INPUT, limit.OFFSET
+    odd = [n for n, q, mean in sizes if q < small or q > large or mean**2 > offset * q]
+    evidence = "Its inputs have mean {n.call.entered.mean:.2g} and second moment {n.call.entered.second:.2g}."
+    cause = "Initializations are made for inputs of mean 0 and second moment 1."
+    remedy = "Standardize the inputs: subtract their mean, divide by their standard deviation."
+    yield from say(odd[:1], "input scale", evidence, cause, remedy, bool(odd) and not odd[0].norm_next)
+
+
+@judge(1, "identical units")
+def _identical(case: Case) -> Iterator[Finding]:
+    nodes = [n for n in case.trained if n.call.weight.identical and n.call.weight.largest > 0]
+    evidence = "All its units have the same weights and biases."
+    cause = (
+        "A constant initialization: its units are copies, and stay so unless their outgoing weights differ."
+    )
+    yield from say(nodes, "identical units", evidence, cause, "Draw the weights at random.")
+
+
+@judge(1, "zero layer")
+def _zero(case: Case) -> Iterator[Finding]:
+    nodes = [n for n in case.trained if n.call.weight.largest == 0 and not (n.last or n.bypassed)]
+    evidence = "All its weights are 0: what follows does not depend on the input."
+    cause = "Only the last layer, of the network or of a residual branch, may start at 0."
+    yield from say(nodes, "zero layer", evidence, cause, "Draw the weights at random.")
+
+
+def _lacking(case: Case) -> list[Node]:
+    """Return the layers before a ReLU or the like whose law is right but for the gain."""
+    needy = [n for n in case.judged if n.gain > limit.GAIN]
+    lacking = [n for n in needy if not is_right(n) and {"LeCun", "Xavier"} & {*n.laws}]
+    if any(n in case.telling and is_right(n) and "fan_out" not in n.laws for n in needy):
+        return lacking
+    # LeCun's law is also He's with fan_out if fan_out = 2 fan_in.
+    return [n for n in lacking if not {"fan_out"} & case.shared & {*n.laws}]
+
+
+@judge(1, "misplaced gain")
+def _misplaced_gain(case: Case) -> Iterator[Finding]:
+    owners, lacking = [n for n in case.judged if n.gain < limit.GAIN and "He" in n.laws], _lacking(case)
+    if not any(n.gain > limit.GAIN and is_right(n) for n in case.judged):
+        owners = [n for n in owners if not is_right(n)]  # the others may be Xavier's, as the whole network
+    if lacking:
+        needy = lacking[0].layer
+        evidence = f"Its weights carry a ReLU's gain, but none follows; {needy}, before one, lacks it."
+        cause = "The gain of an activation belongs to the weights in front of it."
+        remedy = f"Draw {needy} with std sqrt(2 / fan_in), and {{n.layer}} with sqrt(1 / fan_in)."
+        yield from say(owners, "misplaced gain", evidence, cause, remedy)
+
+
+@judge(1, "missing gain")
+def _missing_gain(case: Case) -> Iterator[Finding]:
+    """Blame a minority of layers without the gain; a whole shallow network without it gets a remark."""
+    lacking = _lacking(case)
+    having = [n for n in case.judged if n.gain > limit.GAIN and n not in lacking]
+    others = sum(is_right(n) or "fan_out" in n.laws for n in having)
+    evidence = "Its weights' std is {n.weight_ratio:.2g} times the wanted {n.wanted_std:.2g}."
+    cause = f"LeCun's or Xavier's law without {{n.activation}}'s gain; other layers with it: {others}."
+    remedy = "Multiply the weights by {n.gain:.3g}."
+    if not any(_misplaced_gain(case)):
+        yield from say(lacking, "missing gain", evidence, cause, remedy, others >= len(lacking))
+
+
+def _blame_weights(nodes: list[Node], symptom: str = "") -> Iterator[Finding]:
+    """Yield the fault of layers whose weights have the wrong scale, explained by the law that they follow."""
+    first, name = nodes[0], next(iter(nodes[0].laws), "")
+    law = LAWS.get(name, Law(lambda n: math.nan, cause="The weights follow no law known here."))
+    fault, cause = law.fault or f"{'exploding' if first.weight_ratio > 1 else 'vanishing'} signal", law.cause
+    remedy = "Draw the weights with std gain / sqrt(fan_in) = {n.wanted_std:.3g}"
+    if own := sorted({n.wanted_std for n in nodes[1:]} - {first.wanted_std}):
+        extremes = dict.fromkeys(f"{std:.3g}" for std in (own[0], own[-1]))
+        remedy += f", each with its own: {' to '.join(extremes)} in the others"
+    remedy += "."
+    if name == "fan_out" and first.call.weight.out_dim == first.call.weight.area == 1:
+        fault, remedy = "transposed weight", remedy + " Initialize W.T."
+        cause = "The weight is kept (in, out), but was drawn as if it were (out, in)."
+    evidence = symptom + "The layer multiplies the second moment by {n.growth:.2g}; its weights' std "
+    evidence += "{n.weight_std:.2g} is {n.weight_ratio:.2g} times the wanted {n.wanted_std:.2g}."
+    yield from say(nodes, fault, evidence, cause.replace("{law}", name), remedy)
+
+
+@judge(1, "wrong fan", "transposed weight")
+def _wrong_fan(case: Case) -> Iterator[Finding]:
+    """Blame fan_out where at least as many layers use fan_in; all of them may use it."""
+    outwards = [n for n in case.telling if "fan_out" in n.laws and not is_right(n)]
+    if any(n.gain > limit.GAIN and is_right(n) for n in case.judged):
+        # He's law throughout, the last layer too, is also fan_out's there if fan_out = fan_in / 2.
+        outwards = [n for n in outwards if not (n.gain < limit.GAIN and "He" in n.laws)]
+    inwards = [n for n in case.telling if {"fan_in", "LeCun"} & {*n.laws} and n not in outwards]
+    if outwards and len(inwards) >= len(outwards):
+        yield from _blame_weights(outwards)
+
+
+@judge(1, "double init")
+def _step(case: Case) -> Iterator[Finding]:
+    """Blame layers whose weights alone change the second moment by more than STEP."""
+    found: dict[tuple, list[Node]] = {}
+    for n in case.judged:
+        direction = _jump(n)
+        excused = n.laws if n.call.weight.orthogonal else {"torch default", *case.shared} & {*n.laws}
+        if n.last:  # it may be small, and the loss shows whether it is too large
+            excused = excused or direction < 0 or not math.isnan(case.expected_loss)
+        if direction and not excused:
+            found.setdefault((*n.laws[:1], direction), []).append(n)
+    for nodes in found.values():
+        yield from _blame_weights(nodes)
+
+
+def _jump(n: Node) -> int:
+    """Return 1 if a layer's weights multiply the second moment by STEP, also as next layers receive it.
+
+    -1 if they divide it, 0 if neither. They may be off by four standard errors of their std by chance.
+    """
+    entered, received = n.call.entered.second, (n.activated.call.left.second, *n.arriving)
+    off, slack = n.weight_ratio**2, (1 + 4 * standard_error(n)) ** 2
+    if n.growth > limit.STEP and min(received) > limit.STEP * entered and off > slack * limit.STEP / 2:
+        return int(n.activated.call.function not in ODD)
+    small = n.growth < 1 / limit.STEP and max(received) < entered / limit.STEP
+    return -int(small and 0 < off < 2 / limit.STEP / slack)
+
+
+@judge(2, "dead")
+def _dead(case: Case) -> Iterator[Finding]:
+    """Of aligned inputs half the units are dead: allow that, and four standard errors."""
+    responses = [(n, n.activated.call.response) for n in case.rows if n.call.left.second > 0]
+    allowed = [(n, r.dead, max(limit.DEAD, 0.5 + 2 / math.sqrt(max(r.units, 1)))) for n, r in responses if r]
+    evidence = "{n.activated.call.response.dead:.0%} of its units are 0 on the whole batch."
+    cause = "What enters the activation lies too far below 0, on average at {n.call.left.mean:.2g}."
+    remedy = "Set the biases to 0, and centre the inputs and the weights."
+    yield from say([n for n, dead, most in allowed if dead > most], "dead", evidence, cause, remedy)
+
+
+def _culprits(case: Case, last: Node, factor: float) -> list[Node]:
+    """Return the layers up to `last` whose weights explain a factor on the second moment, or its root."""
+    upto = [n for n in case.judged if n.index <= last.index and n.weight_ratio > 0]
+    off = {n: abs(2 * math.log(n.weight_ratio)) for n in upto if (n.weight_ratio > 1) == (factor > 1)}
+    off = {n: size for n, size in off.items() if size > math.log(limit.OFF)}
+    return list(off) if factor > 0 and sum(off.values()) >= abs(math.log(factor)) / 2 else []
+
+
+@judge(3, "exploding signal", "vanishing signal")
+def _signal(case: Case) -> Iterator[Finding]:
+    """Blame what makes the signal, or the part of it that depends on the input, leave [1 / FAR, FAR]."""
+    layer, depth = "inputs", 0
+    for n in case.nodes:
+        layer, depth = n.layer if n.is_row else layer, depth + (n.call.role == "layer")
+        if not (n.is_row or n.call.role == "sum") or n.call.role in ("norm", "composite"):
+            continue
+        after, may_fade = n.activated, n.last or n.activated.call.function in SIGMOIDS
+        faded = min(after.total, after.total_varying) < 1 / limit.FAR and not may_fade
+        if (faded or after.total > limit.FAR) and not (n.bypassed or n.norm_next):
+            yield from _drift(case, n, layer, depth, faded)
+            return
+
+
+def _drift(case: Case, n: Node, layer: str, depth: int, faded: bool) -> Iterator[Finding]:
+    """Explain a signal that is off from node n on, after `depth` layers: by their weights, if these do."""
+    what, value = "The second moment of the signal", n.activated.total
+    if faded and n.activated.total_varying < value:
+        what, value = "The part of the second moment that depends on the input", n.activated.total_varying
+    evidence = f"{what} at {layer} is {value:.2g} of what entered the first layer, "
+    evidence += f"a factor of {value ** (1 / max(depth, 1)):.2g} per layer. "
+    if off := _culprits(case, n, value):
+        later = [m for m in case.judged if m.index > n.index and not m.last]
+        off += [m for m in later if off[0].laws and m.laws[:1] == off[0].laws[:1]]
+        yield from _blame_weights(off, evidence)
+    else:
+        fault = f"{'vanishing' if faded else 'exploding'} signal"
+        cause = "The weights do not explain it: look at biases, and at branches that are added."
+        yield Finding(layer, fault, evidence.strip(), cause, "Normalize, or scale the branches down.")
+
+
+@judge(4, "not finite")
+def _broken_signal(case: Case) -> Iterator[Finding]:
+    moments = {n.layer: n.call.left.second + n.activated.call.left.second for n in case.rows}
+    layers = [layer for layer, moment in moments.items() if not math.isfinite(moment)]
+    layers += ["loss"] * (math.isnan(case.loss) and not math.isnan(case.expected_loss))
+    for layer in layers[:1]:
+        cause = "The parameters and inputs are finite: an overflow, or an operation outside its domain."
+        yield Finding(layer, "not finite", "It returns NaN or infinity.", cause, "Scale down what enters it.")
+
+
+@judge(5, "saturated")
+def _saturated(case: Case) -> Iterator[Finding]:
+    responses = [(n, n.activated.call.response) for n in case.rows if not n.bypassed]
+    nodes = [n for n, response in responses if response and response.saturated > limit.SATURATED]
+    evidence = "{n.activated.call.response.saturated:.0%} of its outputs are at a bound, "
+    evidence += "where the derivative is about 0."
+    cause = "What enters the activation is large: second moment {n.call.left.second:.2g}"
+    if nodes and nodes[0].weight_ratio > limit.LARGE_STD:
+        cause += "; the weights' std is {n.weight_ratio:.2g} times the wanted one"
+    remedy = "Draw weights with std 1 / sqrt(fan_in), and set the biases to 0."
+    yield from say(nodes, "saturated", evidence, cause + ".", remedy)
+
+
+@judge(6, "exploding gradient", "vanishing gradient")
+def _gradient(case: Case) -> Iterator[Finding]:
+    """Compare the squared gradient, summed over a layer, at the first and at the deepest hidden layer.
+
+    A composite, whose gates have laws of their own, starts anew.
+    """
+    paths: list[list[Node]] = [[]]
+    for n in case.nodes:
+        paths += [[]] if n.call.role == "composite" else []
+        hidden = (n.is_row or n.call.role == "sum") and not (n.bypassed or n.last)
+        if hidden and (n.call.role == "norm" or not n.norm_next) and not math.isnan(n.call.gradient):
+            paths[-1].append(n)
+    for path in filter(None, paths):
+        ends = path[0].call, path[-1].call
+        first, deepest = (call.gradient * call.numel / max(call.examples, 1) for call in ends)
+        if deepest > 0 and not deepest / limit.FAR <= first <= deepest * limit.FAR:
+            yield from _explain_gradient(case, path, first / deepest)
+            return
+
+
+def _explain_gradient(case: Case, path: list[Node], factor: float) -> Iterator[Finding]:
+    rows, large = [n for n in path if n.layer], factor > 1
+    sigmoids = [n for n in rows if n.activated.call.function in SIGMOIDS]
+    norms = [n for n in rows if n.call.role == "norm" and n.activated.call.function == "relu"]
+    remedy = "Draw the weights with std gain / sqrt(fan_in)."
+    if sigmoids and not large:
+        guilty, cause = sigmoids, "A sigmoid's derivative is at most 1/4, so its square at most 1/16."
+        remedy = "Use ReLU with He's initialization, or tanh with Xavier's."
+    elif norms and large:
+        cause = "Batch norm with ReLU multiplies the squared gradient by pi / (pi - 1) = 1.467 per layer."
+        guilty, remedy = norms, "Add residual connections, or use fewer layers."
+    elif guilty := _culprits(case, path[-1], factor):
+        cause = "The weights are far from the wanted std."
+    else:
+        guilty, cause = rows, "The activations are far from critical, or branches that are added too large."
+    evidence = f"The squared gradient at {rows[0].layer} is {factor:.2g} of that at {rows[-1].layer}, "
+    evidence += f"a factor of {factor ** (1 / max(len(path) - 1, 1)):.2g} per layer on the way back."
+    yield from say(guilty, f"{'exploding' if large else 'vanishing'} gradient", evidence, cause, remedy)
+
+
+@judge(7, "large initial loss")
+def _loss(case: Case) -> Iterator[Finding]:
+    last = ([n for n in case.rows if n.last and n.call.weight] or case.rows)[-1:]
+    if not (last and case.loss > case.expected_loss + limit.EXCESS_LOSS):
+        return
+    uses = [n.layer for n in case.rows if n.call.weight and n.call.weight is last[0].call.weight]
+    remedy = "Scale the last layer's weights down; 0 is fine."
+    if len(uses) > 1:
+        remedy = f"Draw the weight with std 1 / sqrt(fan_in), and not 0: {uses[0]} uses it, too."
+    cause = "Its inputs have second moment {n.call.entered.second:.2g}."
+    if last[0].weight_ratio > limit.LARGE_STD:
+        cause = "Its weights' std is {n.weight_ratio:.2g} times the wanted one."
+    evidence = f"The loss is {case.loss:.3g}; equal probabilities cost ln K = {case.expected_loss:.3g}."
+    yield from say(last, "large initial loss", evidence, cause, remedy)
+
+
+@judge(8)
+def _remarks(case: Case) -> Iterator[Finding]:
+    nodes = [n for n in case.judged if n.gain > limit.GAIN and "torch default" in n.laws]
+    evidence = "The layer multiplies the second moment by {n.growth:.2g}."
+    remedy = "Harmless in a shallow network; draw a deep one from He's law."
+    yield from say(nodes, "torch default", evidence, LAWS["torch default"].cause, remedy, False)
+    if not case.rows:
+        yield Finding("", "no layers", "No layer, norm or activation was called.", "", "", False)
+    if not case.has_gradient:
+        cause = "The output depends on no parameter that requires a gradient, nor on a floating-point input."
+        yield Finding("", "no gradient", "The gradients are NaN.", cause, "", False)
+
+
+FAULTS = tuple(dict.fromkeys(name for _, names, _ in JUDGES for name in names))
