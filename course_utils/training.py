@@ -26,7 +26,8 @@ def _check(logits: Tensor, labels: Tensor, rows: int) -> None:
     """Refuse logits of another shape, and labels that cross-entropy would ignore (-100) or fail on."""
     if logits.ndim not in (2, 3) or logits.shape[-2] != rows:
         raise ValueError(
-            f"expected logits of shape ([networks,] batch, classes) for {rows} labels; got {tuple(logits.shape)}"
+            f"expected logits of shape ([networks,] batch, classes) for {rows} labels; "
+            f"got {tuple(logits.shape)}"
         )
     classes = logits.shape[-1]
     if labels.dtype != torch.int64 or labels.ndim != 1 or labels.min() < 0 or labels.max() >= classes:
