@@ -79,20 +79,22 @@ def plot_samples(
     x: ArrayLike,
     samples: ArrayLike,
     *,
-    ax: Axes,
+    ax: Axes | None = None,
     center: Callable[..., NDArray] = np.median,
     every: int = 1,
     label: str | None = None,
     color: str = BLUE,
     marker: str = "o",
-) -> None:
+) -> Axes:
     """Draw the central 95 % of `samples` (networks, points) as a band, and their center as markers.
 
     `center` is np.median or np.mean; every `every`-th point has a marker.
     """
+    ax = _axes(ax)
     low, high = np.percentile(samples, [2.5, 97.5], axis=0)
     ax.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
     ax.plot(x[::every], center(samples, axis=0)[::every], marker, color=color, label=label)
+    return ax
 
 
 def plot_signal(
@@ -108,10 +110,9 @@ def plot_signal(
 
     The vertical axis is logarithmic; samples and theory must be positive.
     """
-    ax = _axes(ax)
     layers = np.arange(np.shape(samples)[1])
     every = max(1, len(layers) // 12)
-    plot_samples(layers, samples, ax=ax, every=every, label=label, color=color, marker=marker)
+    ax = plot_samples(layers, samples, ax=ax, every=every, label=label, color=color, marker=marker)
     if theory is not None:
         ax.plot(layers, theory, "k--", linewidth=1.5)
     return _log_layers(ax)
@@ -201,20 +202,14 @@ def plot_layer_histograms(
     return axes
 
 
-def mark_dtype_limits(ax: Axes, dtypes: Sequence[torch.dtype], *, tiny: bool = False) -> Axes:
+def mark_dtype_limits(dtypes: Sequence[torch.dtype], *, tiny: bool = False, ax: Axes | None = None) -> Axes:
     """Draw the largest number of each dtype as a labelled line; with `tiny` its smallest subnormal."""
+    ax = _axes(ax)
+    where = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
     for dtype in dtypes:
         limits = torch.finfo(dtype)
         level = limits.smallest_normal * limits.eps if tiny else limits.max
         ax.axhline(level, color=GREY, linewidth=1)
         name = f"{'smallest' if tiny else 'largest'} {str(dtype).removeprefix('torch.')}"
-        ax.annotate(
-            name,
-            (1, level),
-            xycoords=("axes fraction", "data"),
-            ha="right",
-            va="bottom",
-            color=GREY,
-            fontsize=11,
-        )
+        ax.annotate(name, (1, level), **where, color=GREY, fontsize=11)
     return ax

@@ -22,17 +22,32 @@ def progress_bar(total: int, description: str) -> tqdm:
     return bar
 
 
-def _per_network(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return cross-entropy and accuracy, each (networks,), of logits ([networks,] batch, classes)."""
-    if logits.ndim not in (2, 3) or logits.shape[-2] != len(labels):
+def _check(logits: Tensor, labels: Tensor, rows: int) -> None:
+    """Refuse logits of another shape, and labels that cross-entropy would ignore (-100) or fail on."""
+    if logits.ndim not in (2, 3) or logits.shape[-2] != rows:
         raise ValueError(
-            f"expected logits of shape ([networks,] batch, classes) for {len(labels)} labels; "
+            f"expected logits of shape ([networks,] batch, classes) for {rows} labels; "
             f"got {tuple(logits.shape)}"
         )
+    classes = logits.shape[-1]
+    if labels.dtype != torch.int64 or labels.ndim != 1 or labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(
+            f"expected labels (images,) of torch.int64, from 0 to {classes - 1}; got shape "
+            f"{tuple(labels.shape)}, {labels.dtype}, from {labels.min()} to {labels.max()}"
+        )
+
+
+def _per_network(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return cross-entropy and accuracy, each (networks,), of logits ([networks,] batch, classes).
+
+    Where the loss is not finite the accuracy is nan: such predictions mean nothing.
+    """
     logits = logits.unsqueeze(0) if logits.ndim == 2 else logits
     target = labels.expand(logits.shape[:-1])
     loss = nn.functional.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none")
-    return loss.view(target.shape).mean(dim=1), (logits.argmax(dim=-1) == target).double().mean(dim=1)
+    loss = loss.view(target.shape).mean(dim=1)
+    accuracy = (logits.argmax(dim=-1) == target).double().mean(dim=1)
+    return loss, accuracy.where(loss.isfinite(), torch.nan)
 
 
 def train(
@@ -54,21 +69,24 @@ def train(
     step. Calling again with the same optimizer goes on where this call ended.
 
     Returns: one row per step and network: `step` (from 0), `network`, `loss` (in nats) and `accuracy`, both
-    on the step's batch before the update. A network that diverges has loss nan from there on.
+    on the step's batch before the update. A network that diverges has loss and accuracy nan from there on.
 
-    Raises: ValueError if inputs and labels differ in number, steps or batch_size is below 1, or the logits
-    have another shape.
+    Raises: ValueError if inputs and labels differ in number, steps or batch_size is no integer or below 1,
+    the logits have another shape, or a label is none of their classes.
     """
     if len(inputs) != len(labels) or not len(labels):
         raise ValueError(
             f"expected as many inputs as labels, at least one; got {len(inputs)} and {len(labels)}"
         )
-    if steps < 1 or batch_size < 1:
-        raise ValueError(f"expected steps >= 1 and batch_size >= 1; got {steps} and {batch_size}")
+    if not all(isinstance(n, int) and n >= 1 for n in (steps, batch_size)):
+        raise ValueError(f"expected integers steps >= 1 and batch_size >= 1; got {steps} and {batch_size}")
     losses, accuracies = [], []
     for _ in range(steps):
         batch = torch.randint(len(labels), (batch_size,), generator=generator)
-        loss, accuracy = _per_network(model(inputs[batch]), labels[batch])
+        logits = model(inputs[batch])
+        if not losses:
+            _check(logits, labels, batch_size)
+        loss, accuracy = _per_network(logits, labels[batch])
         optimizer.zero_grad()
         loss.sum().backward()
         optimizer.step()
@@ -91,12 +109,14 @@ def train(
 def evaluate(model: nn.Module, inputs: Tensor, labels: Tensor) -> pd.DataFrame:
     """Return `network`, `loss` (nats) and `accuracy` on all `inputs` (images, ...), one row per network.
 
-    A network with a loss that is not finite has accuracy nan: its predictions mean nothing.
+    A network with a loss that is not finite has accuracy nan.
 
-    Raises: ValueError if the logits have another shape than (images, classes) or (networks, images, classes).
+    Raises: ValueError if the logits have another shape than (images, classes) or (networks, images, classes),
+    or if a label is none of the classes.
     """
-    loss, accuracy = _per_network(model(inputs), labels)
-    accuracy = accuracy.where(loss.isfinite(), torch.nan)
+    logits = model(inputs)
+    _check(logits, labels, len(labels))
+    loss, accuracy = _per_network(logits, labels)
     return pd.DataFrame(
         {
             "network": np.arange(len(loss)),

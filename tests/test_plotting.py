@@ -57,9 +57,38 @@ def test_functions_draw_into_the_given_axes_and_return_it():
     one = np.ones(25)
     assert plotting.plot_signal(SAMPLES, ax=ax) is ax
     assert plotting.plot_fan(SAMPLES, one / 2, one, one * 2, ax=ax) is ax
-    assert plotting.mark_dtype_limits(ax, [torch.float32]) is ax
+    assert plotting.mark_dtype_limits([torch.float32], ax=ax) is ax
+    assert plotting.plot_samples(np.arange(25), SAMPLES, ax=ax) is ax
+    assert plotting.use_log_axis(ax) is ax
     ax = plt.figure().subplots()
     assert plotting.plot_cobweb(np.sqrt, 0.1, 3, stop=1, ax=ax) is ax
+
+
+def test_functions_make_axes_when_none_are_given():
+    one, history = np.ones(25), pd.DataFrame({"step": [0], "network": [0], "loss": [1.0]})
+    drawn = [
+        plotting.plot_samples(np.arange(25), SAMPLES),
+        plotting.plot_signal(SAMPLES),
+        plotting.plot_history(history),
+        plotting.plot_fan(SAMPLES, one / 2, one, one * 2),
+        plotting.plot_cobweb(np.sqrt, 0.1, 3, stop=1),
+        plotting.mark_dtype_limits([torch.float32]),
+        *plotting.plot_layer_histograms({1: SAMPLES[0], 2: SAMPLES[1]}, (0, 8)),
+    ]
+    assert len({ax for ax in drawn if isinstance(ax, plt.Axes)}) == len(drawn) == 8
+
+
+def test_plot_samples_band_is_the_central_95_percent_at_each_point():
+    ax = plotting.plot_samples(np.arange(25), SAMPLES, color=plotting.GREEN, marker="^", label="He")
+    low, high = np.percentile(SAMPLES, [2.5, 97.5], axis=0)
+    (band,), (markers,) = ax.collections, ax.lines
+    vertices = band.get_paths()[0].vertices
+    for x in range(25):
+        there = vertices[vertices[:, 0] == x, 1]
+        assert {there.min(), there.max()} == {low[x], high[x]}
+    np.testing.assert_array_equal(markers.get_ydata(), np.median(SAMPLES, axis=0))
+    assert (markers.get_label(), markers.get_marker(), markers.get_color()) == ("He", "^", plotting.GREEN)
+    assert to_rgba(band.get_facecolor()[0])[:3] == to_rgba(plotting.GREEN)[:3]
 
 
 def test_plot_history_draws_median_and_range_of_window_means():
@@ -97,104 +126,25 @@ def test_layer_histograms_show_shares_over_common_bins():
     heights = [[patch.get_height() for patch in ax.patches] for ax in axes]
     assert sum(heights[0]) == pytest.approx((SAMPLES[0] <= 8).mean())
     np.testing.assert_allclose(heights[1], [1] + [0] * 39)
-    assert axes[1].get_title() == "layer 7, RMS 0"
+    assert axes[0].get_ylabel() == "share of units"
+    assert [ax.get_xlabel() for ax in axes] == ["output (h)"] * 2
+
+
+def test_the_rms_in_a_histograms_title_is_an_rms():
+    axes = plotting.plot_layer_histograms({1: [1.0, 7.0], 7: np.zeros(10)}, (0, 8))  # mean 4, std 3, RMS 5
+    assert [ax.get_title() for ax in axes] == ["layer 1, RMS 5", "layer 7, RMS 0"]
 
 
 def test_dtype_limits_are_torchs():
-    ax = plotting.mark_dtype_limits(plt.figure().subplots(), [torch.float16, torch.float32])
+    ax = plotting.mark_dtype_limits([torch.float16, torch.float32])
     assert [line.get_ydata()[0] for line in ax.lines] == [65504.0, torch.finfo(torch.float32).max]
-    tiny = plotting.mark_dtype_limits(plt.figure().subplots(), [torch.float16, torch.float32], tiny=True)
+    assert [(t.get_text(), t.xy[1]) for t in ax.texts] == [
+        ("largest float16", 65504.0),
+        ("largest float32", torch.finfo(torch.float32).max),
+    ]
+    tiny = plotting.mark_dtype_limits([torch.float16, torch.float32], tiny=True)
     assert [line.get_ydata()[0] for line in tiny.lines] == [2.0**-24, 2.0**-149]
     assert [text.get_text() for text in tiny.texts] == ["smallest float16", "smallest float32"]
-
-
-CHANGES = [
-    {"xlim": (0, 3)},
-    {"xlabel": "depth"},
-    {"xticks": [0, 1]},
-    {"yscale": "log"},
-    {"ylabel": "gain"},
-    {"yticks": [1, 1.5], "yticklabels": ["1", "2"]},
-    {"yticks": [1, 2], "yticklabels": ["one", "two"]},
-    {"title": "Another"},
-    {"aspect": "equal"},
-    {"label": "there"},
-    {"label_x": 0.6},
-]
-
-
-@pytest.mark.parametrize("change", CHANGES, ids=str)
-def test_a_figure_drawn_over_its_kept_frame_looks_as_if_new(change):
-    def drawn(label="here", label_x=0.5, **change):
-        figure, (ax,) = plotting.new_figure()
-        ax.text(label_x, 0.5, label, transform=ax.transAxes)
-        ax.plot([1, 2], [1, 2], "o", label="points")
-        ax.legend()
-        ax.set(**{"yticks": [1, 2], "yticklabels": ["1", "2"], **change})
-        return plotting.to_jpeg(figure)
-
-    figures = {}
-    with plotting.reusing(figures):
-        first, again, changed, back = drawn(), drawn(), drawn(**change), drawn()
-    assert len(figures) == 1
-    assert first == again == back == drawn()
-    assert changed == drawn(**change) != first
-    assert first.startswith(b"\xff\xd8")
-
-
-def test_lines_lie_over_bands_and_ticks_are_few():
-    figure, (ax,) = plotting.new_figure()
-    ax.plot([0, 100], [0.5, 0.5], "k", linewidth=20)
-    ax.fill_between([0, 100], 0, 1, color="w")
-    plotting.to_jpeg(figure)
-    pixels = np.asarray(figure.canvas.buffer_rgba())
-    x, y = ax.transData.transform((50, 0.5)).astype(int)
-    assert pixels[-1 - y, x].tolist() == [0, 0, 0, 255]
-    assert len(ax.get_xticks()) <= 7
-
-
-def test_a_figure_is_emptied_before_it_is_used_again():
-    with plotting.reusing({}):
-        figure, (ax,) = plotting.new_figure()
-        ax.plot([1, 2])
-        ax.fill_between([1, 2], 3)
-        ax.axhspan(0, 1)
-        ax.text(0, 0, "here")
-        ax.legend(["line"])
-        assert len(ax.get_children()) > len(plotting.new_figure(2)[1][0].get_children())
-        again, (same,) = plotting.new_figure()
-        assert (again, same) == (figure, ax)
-        assert len(same.get_children()) == len(plotting.new_figure(2)[1][0].get_children())
-
-
-def test_a_kept_frame_does_not_change_what_is_saved(tmp_path):
-    def saved(figure):
-        figure.savefig(tmp_path / "figure.png")
-        return (tmp_path / "figure.png").read_bytes()
-
-    figure, (ax,) = plotting.new_figure()
-    ax.plot([1, 2])
-    before = saved(figure)
-    plotting.to_jpeg(figure)
-    assert saved(figure) == before
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "limits", "ticks"),
-    [
-        (0.1, 10, (-1, 1), [-1, 0, 1]),
-        (1e-3, 2, (-4, 1), [-4, -3, -2, -1, 0, 1]),
-        (0.05, 2e3, (-2, 4), [-2, 0, 2, 4]),
-        (1e-40, 1e40, (-64, 64), [-64, -32, 0, 32, 64]),
-        (3, 1e5, (0, 8), [0, 2, 4, 6, 8]),
-        (1e-9, 1e-2, (-16, 0), [-16, -12, -8, -4, 0]),
-    ],
-)
-def test_decades_hold_the_range_and_one_and_seldom_change(low, high, limits, ticks):
-    ax = plt.figure().subplots()
-    plotting.set_decades(ax, low, high)
-    assert np.log10(ax.get_ylim()) == pytest.approx(limits)
-    assert np.log10(ax.get_yticks()) == pytest.approx(ticks)
 
 
 def test_palette_differs_in_grey_too():
@@ -231,8 +181,12 @@ def test_plot_fan_draws_each_quantile():
 
 def test_plot_fan_names_its_lines_in_a_legend():
     one = np.ones(25)
-    texts = [t.get_text() for t in plotting.plot_fan(SAMPLES, one / 2, one, one * 2).get_legend().get_texts()]
-    assert texts == ["predicted median", "predicted 95 %"]
+    ax = plotting.plot_fan(SAMPLES, one / 2, one, one * 2)
+    names = {text.get_text() for text in ax.get_legend().get_texts()}
+    by_name = {line.get_label(): line for line in ax.lines if line.get_label() in names}
+    np.testing.assert_array_equal(by_name["predicted median"].get_ydata(), one)
+    np.testing.assert_array_equal(by_name["predicted 95 %"].get_ydata(), one / 2)
+    assert (names, ax.get_xlabel()) == ({"predicted median", "predicted 95 %"}, "layer (l)")
 
 
 def test_plot_fan_shows_five_single_networks():

@@ -88,6 +88,7 @@ def test_a_diverging_network_leaves_the_others_alone():
         together.weights[0][1] *= math.inf
     broken, whole = train(together), train(healthy)
     assert broken[broken.network == 1].loss.isna().all()
+    assert (broken.accuracy.isna() == (broken.network == 1)).all()
     for i in (0, 2):
         torch.testing.assert_close(together.weights[0][i], healthy.weights[0][i])
         assert broken[broken.network == i].loss.values == pytest.approx(whole[whole.network == i].loss.values)
@@ -148,7 +149,7 @@ def test_in_a_notebook_the_bar_is_a_widget_without_text():
     assert output.data["text/plain"] == ""
 
 
-@pytest.mark.parametrize("steps", [0, -1])
+@pytest.mark.parametrize("steps", [0, -1, 2.5])
 def test_steps_below_one_are_refused(steps):
     with pytest.raises(ValueError, match=f"steps >= 1 .* got {steps}"):
         train(ensemble(), steps=steps)
@@ -165,6 +166,28 @@ def test_as_many_labels_as_inputs_are_needed_and_at_least_one(inputs, labels):
     optimizer = OPTIMIZERS["sgd"](model.parameters())
     with pytest.raises(ValueError, match=f"got {inputs} and {labels}"):
         training.train(model, optimizer, INPUTS[:inputs], LABELS[:labels], steps=1, generator=GENERATOR)
+
+
+@pytest.mark.parametrize(
+    ("labels", "found"),
+    [
+        (torch.cat([LABELS[1:], torch.tensor([-100])]), "from -100 to 2"),  # no batch of 2 has it, as a rule
+        (LABELS + 1, "from 1 to 3"),
+        (LABELS.int(), "torch.int32"),
+        (LABELS.double(), "torch.float64"),
+        (LABELS > 0, "torch.bool"),
+        (LABELS[:, None], r"shape \(\d+, 1\)"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused(labels, found):
+    model = ensemble()
+    optimizer = OPTIMIZERS["sgd"](model.parameters())
+    generator = torch.Generator().manual_seed(0)
+    message = f"from 0 to 2; got .*{found}"
+    with pytest.raises(ValueError, match=message):
+        training.train(model, optimizer, INPUTS, labels, steps=1, batch_size=2, generator=generator)
+    with pytest.raises(ValueError, match=message):
+        training.evaluate(model, INPUTS, labels)
 
 
 def test_logits_of_another_shape_are_refused():
