@@ -105,20 +105,24 @@ def drawn(make: Callable[[], nn.Module], law_: Callable = kaiming_normal_) -> Ne
 
     def network(generator: Generator) -> nn.Module:
         model = make()
-        *_, (last, _) = [(name, p) for name, p in model.named_parameters() if p.ndim > 1]
+        *_, last = [name for name, p in model.named_parameters() if p.ndim > 1]
         for name, parameter in model.named_parameters():
-            if "embedding" in name:
-                parameter.normal_(generator=generator)
-            elif "recurrent" in name:
-                parameter.uniform_(-0.125, 0.125, generator=generator)  # torch's default for 64 units
-            elif parameter.ndim > 1:
-                weight = parameter.T if isinstance(model, Product) else parameter
-                (lecun_normal_ if name == last else law_)(weight, generator=generator)
-            else:
-                parameter.fill_(float(name.endswith("weight")))
+            weight = parameter.T if isinstance(model, Product) else parameter
+            _fill(name, weight, lecun_normal_ if name == last else law_, generator)
         return model
 
     return network
+
+
+def _fill(name: str, parameter: Tensor, law_: Callable, generator: Generator) -> None:
+    if "embedding" in name:
+        parameter.normal_(generator=generator)
+    elif "recurrent" in name:
+        parameter.uniform_(-0.125, 0.125, generator=generator)  # torch's default for 64 units
+    elif parameter.ndim > 1:
+        law_(parameter, generator=generator)
+    else:
+        parameter.fill_(float(name.endswith("weight")))
 
 
 def deep(depth: int, law_: Callable = kaiming_normal_, act: type[nn.Module] = nn.ReLU) -> Network:
