@@ -11,19 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
-from course_utils.exercises import healthy
-from course_utils.exercises.signs import (
-    Sign,
-    dead,
-    drift,
-    identical,
-    initial_loss,
-    input_scale,
-    law,
-    not_finite,
-    saturated,
-    zero,
-)
+from course_utils.exercises import healthy, signs
 from course_utils.initializers import kaiming_normal_, lecun_normal_
 
 Repair = Callable[[nn.Module, Tensor], object]
@@ -42,7 +30,7 @@ class Case:
     """
 
     complaint: str
-    network: Callable[[Generator], nn.Module]
+    network: healthy.Network
     fault: str
     look: str
     why: str
@@ -50,11 +38,11 @@ class Case:
     plant: Plant = lambda model, inputs, generator: None
     layer: str = ""
     meaning: str = ""
-    sign: Sign | None = None
+    sign: signs.Sign | None = None
     also: tuple[tuple[str, str], ...] = ()
     exact: bool = False
     rewires: bool = False
-    task: Callable[[Generator], tuple[Tensor, Tensor]] = healthy.vectors
+    task: healthy.Task = healthy.VECTORS
 
     def __str__(self) -> str:
         source = inspect.getsource(self.repair).rpartition("\ndef _(")[2]
@@ -67,14 +55,9 @@ class Case:
 CASES: list[Case] = []
 
 
-def _patient(**entry: object) -> Callable[[Repair], Repair]:
+def _patient(complaint: str, **entry: object) -> Callable[[Repair], None]:
     """Add a case whose repair is the function below, written as a learner would write it."""
-
-    def add(repair: Repair) -> Repair:
-        CASES.append(Case(repair=repair, **entry))
-        return repair
-
-    return add
+    return lambda repair: CASES.append(Case(complaint, repair=repair, **entry))
 
 
 def _scaled(factor: Callable[[nn.Module], float], *names: str) -> Plant:
@@ -98,22 +81,15 @@ def _without_skips(model: nn.Module, inputs: Tensor, generator: Generator) -> No
         model[i] = model[i].branch
 
 
-def _misplaced(model: nn.Module, inputs: Tensor, generator: Generator) -> None:
-    model[2].weight.div_(math.sqrt(2))
-    model[6].weight.mul_(math.sqrt(2))
-
-
 @_patient(
-    complaint=(
-        "I used the initialization of a paper from 2012, with twelve hidden layers instead of their eight. "
-        "The loss has read 2.303 for an hour."
-    ),
+    "I used the initialization of a paper from 2012, with twelve hidden layers instead of their eight. "
+    "The loss has read 2.303 for an hour.",
     network=healthy.deep(12),
     plant=_scaled(lambda layer: 0.01 / layer.weight.std()),
     fault="vanishing signal",
     layer="0",
     meaning="weights so small that second_moment falls towards 0",
-    sign=drift("second_moment", grows=False),
+    sign=signs.drift("second_moment", grows=False),
     look="Compare second_moment from row to row, and weight_std with 1 / sqrt(fan_in).",
     why="All weights follow N(0, 0.01²), whatever the fan-in of the layer; a ReLU layer needs 2 / fan_in.",
 )
@@ -124,16 +100,14 @@ def _(model, inputs):
 
 
 @_patient(
-    complaint=(
-        "A blog says that sparse activations are good, so we helped them along in one place. "
-        "Now all inputs get the same output."
-    ),
+    "A blog says that sparse activations are good, so we helped them along in one place. "
+    "Now all inputs get the same output.",
     network=healthy.deep(5),
     plant=lambda model, *_: model[4].bias.fill_(-6.0),
     fault="dead",
     layer="4",
     meaning="ReLUs that are 0 on the whole batch",
-    sign=dead,
+    sign=signs.dead,
     look="From which row on does nothing arrive? Read the mean of the row before, with a ReLU in mind.",
     why="The biases of layer 4 are -6: hardly a unit ever exceeds 0, and a ReLU below 0 has no gradient.",
 )
@@ -142,16 +116,14 @@ def _(model, inputs):
 
 
 @_patient(
-    complaint=(
-        "Xavier Glorot's paper is the most cited one on the subject, so my sixteen layers follow its law. "
-        "My colleague's network of three layers learns with the same code."
-    ),
+    "Xavier Glorot's paper is the most cited one on the subject, so my sixteen layers follow its law. "
+    "My colleague's network of three layers learns with the same code.",
     network=healthy.deep(16),
     plant=_scaled(lambda layer: math.sqrt(layer.in_features / (layer.in_features + layer.out_features))),
     fault="missing gain",
     layer="0",
     meaning="weight_std * sqrt(fan_in) of 1 in front of ReLUs, which want 1.4",
-    sign=law,
+    sign=signs.law,
     look="Look at growth, and at weight_std * sqrt(fan_in) in the square layers.",
     why="Xavier's law is made for tanh. A ReLU halves the second moment, and no gain makes up for it.",
 )
@@ -161,10 +133,8 @@ def _(model, inputs):
 
 
 @_patient(
-    complaint=(
-        "Somebody left half of my residual network at zero, and the last layer, too. "
-        "Every input gets exactly the same output!"
-    ),
+    "Somebody left half of my residual network at zero, and the last layer, too. "
+    "Every input gets exactly the same output!",
     network=healthy.fixup,
     fault="healthy",
     look="Find out which layers are 0, and what they are the last layer of.",
@@ -178,17 +148,15 @@ def _(model, inputs):
 
 
 @_patient(
-    complaint=(
-        "Our recurrent classifier of sentences knows the frequencies of the classes and nothing else. "
-        "The recurrent part is torch's own; the layers after it I wrote myself."
-    ),
-    network=lambda generator: healthy.draw(healthy.TextNetwork(), generator),
+    "Our recurrent classifier of sentences knows the frequencies of the classes and nothing else. "
+    "The recurrent part is torch's own; the layers after it I wrote myself.",
+    network=healthy.drawn(healthy.TextNetwork),
     task=healthy.sentences,
     plant=lambda model, *_: model.hidden.weight.zero_(),
     fault="zero layer",
     layer="hidden",
     meaning="a layer of zeros that is not the last, of the network or of a branch",
-    sign=zero,
+    sign=signs.zero,
     look="Look at weight_std, and at what arrives in the last layer.",
     why="The weights of `hidden` are 0. Neither the signal nor the gradient gets through, so they stay 0.",
 )
@@ -198,17 +166,15 @@ def _(model, inputs):
 
 
 @_patient(
-    complaint=(
-        "I rebuilt a network from an old textbook, with ten layers instead of its two. "
-        "The loss came down to 2.3 at once, and has stayed there since."
-    ),
+    "I rebuilt a network from an old textbook, with ten layers instead of its two. "
+    "The loss came down to 2.3 at once, and has stayed there since.",
     network=healthy.deep(10, lecun_normal_, act=nn.Tanh),
     plant=_to_sigmoids,
     fault="vanishing gradient",
     layer="0",
     rewires=True,
     meaning="gradients that fall on their way back while the signal is steady",
-    sign=drift("gradient_second_moment", grows=False),
+    sign=signs.drift("gradient_second_moment", grows=False),
     look="Compare second_moment and gradient_second_moment: one of them is quite steady.",
     why="The derivative of a sigmoid is at most 1/4: each layer divides the squared gradient by 16 or more.",
 )
@@ -218,19 +184,17 @@ def _(model, inputs):
 
 
 @_patient(
-    complaint=(
-        "Two colleagues use the same convolutional network, and I copied theirs to the letter. "
-        "On my images, straight from the camera, its first loss is a hundred times theirs."
-    ),
-    network=lambda generator: healthy.draw(healthy.cnn(), generator),
-    task=healthy.images,
+    "Two colleagues use the same convolutional network, and I copied theirs to the letter. "
+    "On my images, straight from the camera, its first loss is a hundred times theirs.",
+    network=healthy.drawn(healthy.cnn),
+    task=healthy.IMAGES,
     plant=lambda model, inputs, _: inputs.mul_(50).add_(128).clamp_(0, 255).round_(),
     fault="input scale",
     layer="0",
     also=(("input scale", ""), ("input scale", "inputs")),
     rewires=True,
     meaning="inputs that are far from mean 0 and second moment 1",
-    sign=input_scale,
+    sign=signs.input_scale,
     look="Start at the very left: what enters the first layer?",
     why="The images are grey levels from 0 to 255. Initializations are made for mean 0 and second moment 1.",
 )
@@ -239,16 +203,14 @@ def _(model, inputs):
 
 
 @_patient(
-    complaint=(
-        "Each layer has 128 units, yet before training the outputs of all examples lie on one curve. "
-        "I wanted a reproducible start without any seed, and tried it in one place first."
-    ),
+    "Each layer has 128 units, yet before training the outputs of all examples lie on one curve. "
+    "I wanted a reproducible start without any seed, and tried it in one place first.",
     network=healthy.deep(5, lecun_normal_, act=nn.Tanh),
     plant=lambda model, *_: model[4].weight.fill_(1 / 128),
     fault="identical units",
     layer="4",
     meaning="units of one layer with the same weights",
-    sign=identical,
+    sign=signs.identical,
     look="The table shows little but a weight_std; print a corner of the weights of each layer.",
     why=(
         "All weights of layer 4 equal 1/128: its units are copies, so one number per example gets through. "
@@ -261,17 +223,15 @@ def _(model, inputs):
 
 
 @_patient(
-    complaint=(
-        "The small transformer learns in the end, but the first steps are wasted on forgetting. "
-        "Before training it already is very sure of the wrong class."
-    ),
-    network=lambda generator: healthy.draw(healthy.Encoder(), generator, lecun_normal_),
+    "The small transformer learns in the end, but the first steps are wasted on forgetting. "
+    "Before training it already is very sure of the wrong class.",
+    network=healthy.drawn(healthy.Encoder, lecun_normal_),
     task=healthy.sentences,
     plant=_scaled(lambda layer: math.sqrt(layer.in_features), "head"),
     fault="large initial loss",
     layer="head",
     meaning="a last layer alone that makes the loss large",
-    sign=initial_loss,
+    sign=signs.initial_loss,
     look="Compute the cross entropy before training, and compare it with ln 10.",
     why="The head follows N(0, 1), so its logits have variance 32 instead of 1. Small or 0 is right there.",
 )
@@ -280,17 +240,15 @@ def _(model, inputs):
 
 
 @_patient(
-    complaint=(
-        "This initializer has served all my fully connected networks, so I trust it with conv layers. "
-        "The first loss has two digits before the point."
-    ),
-    network=lambda generator: healthy.draw(healthy.cnn(), generator),
-    task=healthy.images,
+    "This initializer has served all my fully connected networks, so I trust it with conv layers. "
+    "The first loss has two digits before the point.",
+    network=healthy.drawn(healthy.cnn),
+    task=healthy.IMAGES,
     plant=_scaled(lambda layer: 3.0, "0", "2", "4"),
     fault="wrong fan",
     layer="0",
     meaning="weights with the std gain / sqrt(n), where n is not the fan_in",
-    sign=law,
+    sign=signs.law,
     look="Take growth, and compare weight_std² with 2 / fan_in.",
     why="Each output has channels * 9 inputs; the law counted channels, so each layer multiplies by 9.",
 )
@@ -300,18 +258,16 @@ def _(model, inputs):
 
 
 @_patient(
-    complaint=(
-        "Batch norm after every layer, thirty layers: initialization cannot matter any more, they say. "
-        "Yet the first step throws the first layers away."
-    ),
-    network=lambda generator: healthy.draw(healthy.batch_norms(), generator),
+    "Batch norm after every layer, thirty layers: initialization cannot matter any more, they say. "
+    "Yet the first step throws the first layers away.",
+    network=healthy.drawn(healthy.batch_norms),
     plant=_without_skips,
     fault="exploding gradient",
     layer="0.1",
     also=(("exploding gradient", "0.0"),),
     rewires=True,
     meaning="gradients that grow on their way back while the signal is steady",
-    sign=drift("gradient_second_moment", grows=True),
+    sign=signs.drift("gradient_second_moment", grows=True),
     look="The signal is perfect. Read the gradient from the last row to the first.",
     why="On its way back, each batch norm with ReLU multiplies the squared gradient by pi / (pi - 1) = 1.47.",
 )
@@ -329,13 +285,13 @@ def _(model, inputs):
 
 
 @_patient(
-    complaint="This checkpoint survived a crash of the disk. The file has the right size, the loss has not.",
-    network=lambda generator: healthy.draw(healthy.residual(norm=True), generator),
+    "This checkpoint survived a crash of the disk. The file has the right size, the loss has not.",
+    network=healthy.drawn(lambda: healthy.residual(norm=True)),
     plant=lambda model, *_: model[3].branch[3].weight[17, 3].fill_(math.nan),
     fault="not finite",
     layer="3.branch.3",
     meaning="a parameter or an input that is NaN or infinite",
-    sign=not_finite,
+    sign=signs.not_finite,
     look="Find the first row that is not a number; what follows is a consequence.",
     why="One of the 4096 weights is NaN, and whatever touches it becomes NaN, too.",
 )
@@ -344,19 +300,17 @@ def _(model, inputs):
 
 
 @_patient(
-    complaint=(
-        "My own layers compute h @ W, with weights kept (in, out), all filled by nn.init.kaiming_normal_. "
-        "One of them is four times as quiet as its neighbours."
-    ),
-    network=lambda generator: healthy.draw(healthy.Product(256, 64, 256, 64, healthy.CLASSES), generator),
-    task=lambda generator: healthy.clusters(generator, 256),
+    "My own layers compute h @ W, with weights kept (in, out), all filled by nn.init.kaiming_normal_. "
+    "One of them is four times as quiet as its neighbours.",
+    network=healthy.drawn(lambda: healthy.Product(256, 64, 256, 64, healthy.CLASSES)),
+    task=healthy.clusters(256),
     plant=lambda model, _, generator: kaiming_normal_(model.matrices[1], generator=generator),
     fault="transposed weight",
     layer="matrices.1",
     also=(("wrong fan", "matrices.1"),),
     exact=True,
     meaning="a matrix kept (in, out) with the std gain / sqrt(fan_out)",
-    sign=law,
+    sign=signs.law,
     look="Compare weight_std² with 2 / fan_in and with 2 / fan_out.",
     why=(
         "torch takes the second dimension for the fan-in: right for (out, in). This one is kept (in, out), "
@@ -369,10 +323,8 @@ def _(model, inputs):
 
 
 @_patient(
-    complaint=(
-        "I read that torch's default is wrong for ReLU by a factor of six, and I use it. "
-        "Signal and gradient shrink in every layer, so I shall have to start again, shall I not?"
-    ),
+    "I read that torch's default is wrong for ReLU by a factor of six, and I use it. "
+    "Signal and gradient shrink in every layer, so I shall have to start again, shall I not?",
     network=healthy.torch_defaults,
     fault="healthy",
     look="Multiply the growths: how much is lost from end to end, and is the depth going to grow?",
@@ -383,16 +335,14 @@ def _(model, inputs):
 
 
 @_patient(
-    complaint=(
-        "With five layers of tanh, plain gradient descent lands somewhere else in each step. "
-        "The histograms of the outputs have two peaks, which I find beautiful."
-    ),
+    "With five layers of tanh, plain gradient descent lands somewhere else in each step. "
+    "The histograms of the outputs have two peaks, which I find beautiful.",
     network=healthy.deep(5, lecun_normal_, act=nn.Tanh),
     plant=_scaled(lambda layer: math.sqrt(layer.in_features)),
     fault="saturated",
     layer="0",
     meaning="outputs of tanh or sigmoid at their bounds",
-    sign=saturated,
+    sign=signs.saturated,
     look="What enters the activations? Read second_moment, and recall where tanh is steep.",
     why="The weights follow N(0, 1), so what enters tanh has a standard deviation of 8, where it is flat.",
 )
@@ -402,16 +352,14 @@ def _(model, inputs):
 
 
 @_patient(
-    complaint=(
-        "Half of the layers come from my colleague, the others are mine, all with the same helper function. "
-        "Since we merged our halves, the outputs hardly differ from one input to the next."
-    ),
+    "Half of the layers come from my colleague, the others are mine, all with the same helper function. "
+    "Since we merged our halves, the outputs hardly differ from one input to the next.",
     network=healthy.deep(6),
     plant=_scaled(lambda layer: math.sqrt(2 / layer.in_features), "6"),
     fault="double init",
     layer="6",
     meaning="a layer whose weight_std is gain² / fan_in",
-    sign=law,
+    sign=signs.law,
     look="One value of growth is not like the others; how does that layer's weight_std relate to theirs?",
     why="The weights were multiplied by sqrt(2 / fan_in) twice, so their std is 2 / fan_in.",
 )
@@ -420,16 +368,14 @@ def _(model, inputs):
 
 
 @_patient(
-    complaint=(
-        "To be on the safe side I standardized everything: the inputs, and the weights. "
-        "The first loss is a number that I cannot pronounce."
-    ),
+    "To be on the safe side I standardized everything: the inputs, and the weights. "
+    "The first loss is a number that I cannot pronounce.",
     network=healthy.deep(6, act=nn.GELU),
     plant=_scaled(lambda layer: math.sqrt(layer.in_features / 2)),
     fault="exploding signal",
     layer="0",
     meaning="weights so large that second_moment grows without limit",
-    sign=drift("second_moment", grows=True),
+    sign=signs.drift("second_moment", grows=True),
     look="Compare second_moment from row to row, and weight_std with 1 / sqrt(fan_in).",
     why="All weights follow N(0, 1): each layer multiplies the second moment by about fan_in / 2.",
 )
@@ -440,18 +386,16 @@ def _(model, inputs):
 
 
 @_patient(
-    complaint=(
-        "All my layers follow either He's law or LeCun's, and in the right proportion, I counted. "
-        "From end to end the signal is as large as it should be, but my reviewer is not content."
-    ),
+    "All my layers follow either He's law or LeCun's, and in the right proportion, I counted. "
+    "From end to end the signal is as large as it should be, but my reviewer is not content.",
     network=healthy.bottleneck,
-    plant=_misplaced,
+    plant=lambda model, *_: (model[2].weight.div_(math.sqrt(2)), model[6].weight.mul_(math.sqrt(2))),
     fault="misplaced gain",
     layer="6",
     also=(("misplaced gain", "2"),),
     exact=True,
     meaning="a ReLU's gain of 1.4 in front of no ReLU, and missing in front of one",
-    sign=law,
+    sign=signs.law,
     look="Compute weight_std * sqrt(fan_in) in each row, and read the column activation beside it.",
     why="Layer 2 is followed by a ReLU and lacks the gain; layer 6, which no activation follows, has it.",
 )

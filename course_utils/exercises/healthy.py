@@ -10,6 +10,8 @@ from torch import Generator, Tensor, nn
 from course_utils.initializers import kaiming_normal_, kaiming_uniform_, lecun_normal_
 
 CLASSES, BATCH = 10, 64
+Network = Callable[[Generator], nn.Module]
+Task = Callable[[Generator], tuple[Tensor, Tensor]]  # inputs (batch, ...) and targets (batch,)
 
 
 class Residual(nn.Module):
@@ -98,31 +100,39 @@ def batch_norms() -> nn.Sequential:
     return nn.Sequential(*blocks, nn.BatchNorm1d(64), nn.Linear(64, CLASSES))
 
 
-def draw(model: nn.Module, generator: Generator, law_: Callable = kaiming_normal_) -> nn.Module:
+def drawn(make: Callable[[], nn.Module], law_: Callable = kaiming_normal_) -> Network:
     """Fill every parameter: weights by `law_`, the last layer's by LeCun's; biases with 0, norms with 1."""
-    layers = [module for module in model.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
-    for name, parameter in model.named_parameters():
-        last = bool(layers) and parameter is layers[-1].weight
-        if "embedding" in name:
-            parameter.normal_(generator=generator)
-        elif "recurrent" in name:
-            parameter.uniform_(-0.125, 0.125, generator=generator)  # torch's default for 64 units
-        elif parameter.ndim > 1:
+
+    def network(generator: Generator) -> nn.Module:
+        model = make()
+        *_, last = [name for name, p in model.named_parameters() if p.ndim > 1]
+        for name, parameter in model.named_parameters():
             weight = parameter.T if isinstance(model, Product) else parameter
-            (lecun_normal_ if last or name == "matrices.3" else law_)(weight, generator=generator)
-        else:
-            parameter.fill_(float(name.endswith("weight")))
-    return model
+            _fill(name, weight, lecun_normal_ if name == last else law_, generator)
+        return model
+
+    return network
 
 
-def deep(depth: int, law_: Callable = kaiming_normal_, **options) -> Callable[[Generator], nn.Module]:
-    """Return what draws a plain network of `depth` hidden layers of 128 units by the law."""
-    return lambda generator: draw(mlp(64, *[128] * depth, CLASSES, **options), generator, law_)
+def _fill(name: str, parameter: Tensor, law_: Callable, generator: Generator) -> None:
+    if "embedding" in name:
+        parameter.normal_(generator=generator)
+    elif "recurrent" in name:
+        parameter.uniform_(-0.125, 0.125, generator=generator)  # torch's default for 64 units
+    elif parameter.ndim > 1:
+        law_(parameter, generator=generator)
+    else:
+        parameter.fill_(float(name.endswith("weight")))
+
+
+def deep(depth: int, law_: Callable = kaiming_normal_, act: type[nn.Module] = nn.ReLU) -> Network:
+    """Return what draws a plain network of `depth` hidden layers of 128 units."""
+    return drawn(lambda: mlp(64, *[128] * depth, CLASSES, act=act), law_)
 
 
 def fixup(generator: Generator) -> nn.Module:
     """Return a residual network whose branches and head end in zeros."""
-    model = draw(residual(norm=False), generator)
+    model = drawn(lambda: residual(norm=False))(generator)
     model[0].weight.div_(math.sqrt(2))
     for block in model[1:-1]:
         block.branch[2].weight.zero_()
@@ -142,19 +152,25 @@ def torch_defaults(generator: Generator) -> nn.Module:
 
 def bottleneck(generator: Generator) -> nn.Module:
     """Return a plain network whose layer 6 is followed by no activation."""
-    narrow = nn.Linear(128, 128)  # no activation follows
-    layers = *mlp(64, 128, 128, 128), nn.ReLU(), narrow, *mlp(128, 128, CLASSES)
-    model = draw(nn.Sequential(*layers), generator)
+    layers = *mlp(64, 128, 128, 128), nn.ReLU(), nn.Linear(128, 128), *mlp(128, 128, CLASSES)
+    model = drawn(lambda: nn.Sequential(*layers))(generator)
     model[6].weight.div_(math.sqrt(2))
     return model
 
 
-def clusters(generator: Generator, *shape: int) -> tuple[Tensor, Tensor]:
-    """Return (inputs, targets): an example is the centre of its class plus noise, both N(0, 1 / 2)."""
-    targets = torch.arange(BATCH) % CLASSES
-    centres = torch.randn(CLASSES, *shape, generator=generator)
-    noise = torch.randn(BATCH, *shape, generator=generator)
-    return (centres[targets] + noise) / math.sqrt(2), targets
+def clusters(*shape: int) -> Task:
+    """Return what draws inputs (batch, *shape): centres of the classes plus noise, both N(0, 1 / 2)."""
+
+    def task(generator: Generator) -> tuple[Tensor, Tensor]:
+        targets = torch.arange(BATCH) % CLASSES
+        centres = torch.randn(CLASSES, *shape, generator=generator)
+        noise = torch.randn(BATCH, *shape, generator=generator)
+        return (centres[targets] + noise) / math.sqrt(2), targets
+
+    return task
+
+
+VECTORS, IMAGES = clusters(64), clusters(3, 8, 8)
 
 
 def sentences(generator: Generator) -> tuple[Tensor, Tensor]:
@@ -163,13 +179,3 @@ def sentences(generator: Generator) -> tuple[Tensor, Tensor]:
     own = 5 * targets[:, None] + torch.randint(5, (BATCH, 12), generator=generator)
     other = torch.randint(50, (BATCH, 12), generator=generator)
     return torch.where(torch.rand(BATCH, 12, generator=generator) < 2 / 3, own, other), targets
-
-
-def vectors(generator: Generator) -> tuple[Tensor, Tensor]:
-    """Return clusters (batch, 64) and targets."""
-    return clusters(generator, 64)
-
-
-def images(generator: Generator) -> tuple[Tensor, Tensor]:
-    """Return clusters (batch, 3, 8, 8) and targets."""
-    return clusters(generator, 3, 8, 8)

@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 
 import pandas as pd
@@ -26,12 +27,11 @@ def repaired_by(repair: Repair, patient: Patient) -> Patient:
         with torch.no_grad(), own_stream(7):
             returned = repair(model, inputs)
     except Exception as error:
-        error.add_note(
-            f"This was raised by repair(model, inputs) on patient {patient.number}, under no_grad."
-        )
+        where = f"repair(model, inputs) on patient {patient.number}"
+        error.add_note(f"This was raised by {where}, under no_grad.")
         raise
     model = (returned if isinstance(returned, nn.Module) else model).train()  # batch norm is part of a fault
-    return Patient(patient.number, patient.complaint, model, inputs, patient.targets)
+    return replace(patient, model=model, inputs=inputs)
 
 
 def changed(before: nn.Module, after: nn.Module) -> set[str]:
@@ -47,19 +47,12 @@ def rebuilt(patient: Patient, repaired: Patient) -> bool:
 
 
 def faults_after(patient: Patient, repaired: Patient, seed: int) -> Iterator[str]:
-    """Yield what is forbidden or still wrong after the repair, causes before consequences.
-
-    Where only parameters may change, they are put into a fresh model with the patient's own inputs: whatever
-    else a repair does to the model is without effect. Elsewhere all parameters must still be there.
-    """
+    """Yield what is forbidden or still wrong after the repair, causes before consequences."""
     case, found = case_of(patient.number), list(_forbidden(patient, repaired))
-    yield from found
     if found:
+        yield from found
         return
-    if not case.rewires:
-        model = copy.deepcopy(patient.model)
-        model.load_state_dict(repaired.model.state_dict())
-        repaired = Patient(patient.number, patient.complaint, model, patient.inputs, patient.targets)
+    repaired = repaired if case.rewires else _with_new_values(patient, repaired.model)
     table, twin = examine(repaired), _twin_rows(patient.number, seed)
     rows = weighted(table)
     yield from _seen(repaired, table, signs.not_finite, signs.identical)
@@ -71,6 +64,13 @@ def faults_after(patient: Patient, repaired: Patient, seed: int) -> Iterator[str
     yield from _spread_too_far(rows, twin)
     yield from _seen(repaired, table, signs.initial_loss)
     yield from _untrained(repaired)
+
+
+def _with_new_values(patient: Patient, model: nn.Module) -> Patient:
+    """Return the patient with the model's parameters: what else was done to the model is without effect."""
+    fresh = copy.deepcopy(patient.model)
+    fresh.load_state_dict(model.state_dict())
+    return replace(patient, model=fresh)
 
 
 def _forbidden(patient: Patient, repaired: Patient) -> Iterator[str]:
@@ -93,7 +93,7 @@ def _shapes(model: nn.Module) -> dict[str, torch.Size]:
 
 
 def _same_up_to_scale(x: Tensor, y: Tensor) -> bool:
-    if x.shape != y.shape or not x.is_floating_point():
+    if torch.equal(x, y) or x.shape != y.shape or not x.is_floating_point():
         return torch.equal(x, y)
     standard = [(z - z.mean(0)) / z.std(0) for z in (x.double(), y.double())]
     return torch.allclose(*standard, atol=0.01)

@@ -12,9 +12,7 @@ from torch import Tensor, nn
 
 from course_utils.doctor.diagnosis import DEAD, EXCESS_LOSS, SATURATED, diagnose
 
-SPREAD = (
-    100.0  # the largest second moment over the smallest, of signal or gradient, from one end to the other
-)
+SPREAD = 100.0  # largest second moment over smallest, of signal or gradient, from one end to the other
 SHARED = 0.5  # the largest part of a layer's weights that its units may have in common
 
 

@@ -92,6 +92,8 @@ SCHEMES: dict[str, Scheme] = {
     "LSUV": _lsuv,
 }
 
+_BATCH_NORM = partial(nn.BatchNorm1d, momentum=None)  # the first batch replaces the running statistics
+
 # What a setting may be, by its field in `Settings`, and what stands behind each name.
 MENUS: dict[str, dict[str, Any]] = {
     "activation": {
@@ -104,7 +106,7 @@ MENUS: dict[str, dict[str, Any]] = {
         "SELU": activations.selu,
         "linear": activations.linear,
     },
-    "norm": {"none": nn.Identity, "batch": nn.BatchNorm1d, "layer": nn.LayerNorm},
+    "norm": {"none": nn.Identity, "batch": _BATCH_NORM, "layer": nn.LayerNorm},
     "scheme": SCHEMES,
     "optimizer": {
         "SGD": torch.optim.SGD,
@@ -180,23 +182,27 @@ def build_network(settings: Settings, inputs: Tensor, classes: int, seed: int) -
     another, draws from one.
     Raises: ValueError if the scheme does not apply to this network.
     """
-    layers = OrderedDict()
-    for i in range(1, settings.depth + 1):
-        fan_in = inputs.shape[1] if i == 1 else settings.width
-        layers[f"hidden_{i}"] = Hidden(fan_in, settings, settings.residual and i > 1)
-    layers["output"] = nn.utils.skip_init(nn.Linear, settings.width, classes)
-    network = nn.Sequential(layers)
-    numbers = [*range(1, len(layers)), 0]  # the output has the same stream, whatever the depth
+    network = _empty_network(settings, inputs.shape[1], classes)
+    numbers = [*range(1, settings.depth + 1), 0]  # the output has the same stream, whatever the depth
     streams = [torch.Generator().manual_seed(1000 * seed + number) for number in numbers]
-    for layer in linear_maps(network):
-        init.zeros_(layer.bias)
     SCHEMES[settings.scheme](network, inputs, streams)
     for layer in linear_maps(network):
         layer.weight.mul_(settings.gain)
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm1d)]
-    for norm in norms:
-        norm.momentum = None  # the first batch then replaces the running statistics
     network(inputs)
-    for norm in norms:
+    for norm in [module for module in network.modules() if isinstance(module, nn.BatchNorm1d)]:
         norm.momentum = 0.1
+    return network
+
+
+def _empty_network(settings: Settings, features: int, classes: int) -> nn.Sequential:
+    """Return the network with weights yet to be drawn, and biases 0."""
+    fan_ins = [features] + [settings.width] * (settings.depth - 1)
+    layers = OrderedDict(
+        (f"hidden_{i}", Hidden(fan_in, settings, settings.residual and i > 1))
+        for i, fan_in in enumerate(fan_ins, 1)
+    )
+    layers["output"] = nn.utils.skip_init(nn.Linear, settings.width, classes)
+    network = nn.Sequential(layers)
+    for layer in linear_maps(network):
+        init.zeros_(layer.bias)
     return network

@@ -10,7 +10,7 @@ import html
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import ClassVar
 
@@ -324,10 +324,8 @@ class Playground(widgets.VBox):
 
 def _event_loop() -> asyncio.AbstractEventLoop | None:
     """Return the event loop that runs in this thread (in a notebook that of its cells), None without one."""
-    try:
+    with suppress(RuntimeError):
         return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 def _sentence(name: str, trainer: Trainer, snapshot: Snapshot) -> str:

@@ -1,0 +1,54 @@
+"""The clinic's patients: planted faults are what they are said to be, and nothing else is wrong with them."""
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+
+from course_utils.doctor import FAULTS, diagnose
+from course_utils.doctor.plot import plot_diagnosis
+from course_utils.exercises import PATIENTS, clinic_patient, examine, solution
+from course_utils.exercises.patients import healthy_twin
+
+
+def found(patient) -> list[tuple[str, str]]:
+    findings = diagnose(patient.model, patient.inputs, patient.targets).findings
+    return [(f.fault, f.layer.removesuffix(".weight")) for f in findings if f.is_fault]
+
+
+@pytest.mark.parametrize("number", PATIENTS)
+def test_diagnose_names_the_planted_fault_and_finds_none_in_the_healthy_twin(number: int):
+    truth = solution(number)
+    for seed in (1, 2):  # notebook 15 tries five
+        wanted = [] if truth.fault == "healthy" else [(truth.fault, truth.layer)]
+        assert found(clinic_patient(number, seed)) == wanted
+        assert found(healthy_twin(number, seed)) == []
+
+
+def test_every_fault_has_a_patient_and_every_patient_a_sign():
+    assert {solution(number).fault for number in PATIENTS} == {*FAULTS, "healthy"}
+    for truth in map(solution, PATIENTS):
+        assert bool(truth.sign) == bool(truth.meaning) == bool(truth.layer) == (truth.fault != "healthy")
+
+
+@pytest.mark.parametrize("number", PATIENTS)
+def test_a_patient_depends_on_its_seed_alone_and_leaves_torchs_random_state_alone(number: int):
+    state = torch.default_generator.get_state()
+    first = clinic_patient(number, 4)
+    assert torch.equal(torch.default_generator.get_state(), state)
+    torch.empty(9).normal_(generator=torch.default_generator)  # what was drawn before does not matter
+    again, other = clinic_patient(number, 4), clinic_patient(number, 5)
+    for a, b in zip(first.model.state_dict().values(), again.model.state_dict().values(), strict=True):
+        assert torch.equal(a.nan_to_num(), b.nan_to_num())
+    assert torch.equal(first.inputs, again.inputs)
+    assert not torch.equal(first.inputs, other.inputs)
+    weights = [next(p for p in q.model.parameters() if p.ndim > 1) for q in (first, other)]
+    assert not torch.equal(*weights)
+
+
+@pytest.mark.parametrize("number", PATIENTS)
+def test_the_table_keeps_the_answer_to_itself_and_can_be_drawn(number: int):
+    table = examine(clinic_patient(number))
+    assert {"wanted_std", "weight_ratio"}.isdisjoint(table.columns)
+    assert (table["fault"] == "").all()
+    plot_diagnosis(table)
+    plt.close("all")
