@@ -36,7 +36,7 @@ CORE = set(ARROWS) - {"__init__"}
 ROOMS = {
     "demos": CORE | {"demos"},
     "playground": CORE | {"playground"},
-    "doctor": CORE - {"mean_field", "finite_width", "propagation", "style"} | {"doctor"},
+    "doctor": CORE - {"finite_width", "propagation", "style"} | {"doctor"},
     "exercises": CORE | {"doctor", "exercises"},
 }
 

@@ -5,10 +5,13 @@ It turns the calls that a `Recorder` saw into numbers; `faults` judges them, `in
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import lru_cache, reduce
 from operator import and_, or_
 from typing import Any
+
+from torch import Tensor
 
 from course_utils.doctor.gain import gain_in_front
 from course_utils.doctor.measuring import NAN
@@ -80,15 +83,17 @@ def _look_ahead(node: Node, after: list[Node]) -> None:
     if first and node.call.role in ROWS - {"activation"}:
         node.activation = "norm" if first.call.role == "norm" else first.call.function
         if first.call.role == "activation":
-            node.activated, node.gain, first.is_row = first, _gain(first.call), False
+            node.activated, first.is_row = first, False
+            node.gain = _gain(node.activation, first.call.response.function)
 
 
-def _gain(activation: Call) -> float:
+@lru_cache(256)
+def _gain(name: str, function: Callable[[Tensor], Tensor]) -> float:
     """Return the gain in front of an activation: 1 for bounded odd ones, critical at 0; NaN if none helps."""
-    if activation.function in SIGMOIDS | ODD:
-        return NAN if activation.function in SIGMOIDS else 1.0
+    if name in SIGMOIDS | ODD:
+        return NAN if name in SIGMOIDS else 1.0
     try:
-        return gain_in_front(activation.response.function)
+        return gain_in_front(function)
     except ValueError:
         return NAN
 

@@ -7,6 +7,7 @@ hooks add the gradients on the way back. What follows from them is for `graph` t
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +24,7 @@ from course_utils.doctor.measuring import NAN, UNKNOWN, Moments
 from course_utils.doctor.running import tensors_in
 from course_utils.doctor.thresholds import AT_A_BOUND
 
+leaky_relu = lru_cache(activations.leaky_relu)  # the same function for the same slope
 ROWS = {"layer", "norm", "composite", "activation"}  # the roles of calls that make rows of the table
 
 
@@ -90,6 +92,18 @@ class Invocation(NamedTuple):
         """Return an argument by its name, or else by its place; None if it was not given."""
         positional = self.args[place] if place is not None and place < len(self.args) else None
         return self.keywords.get(name, positional)
+
+
+class Applied(NamedTuple):
+    """A function of torch with all its arguments but the first: equal if these are."""
+
+    func: Callable
+    args: tuple
+    options: tuple[tuple[str, Any], ...]
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """Return the function of z, which it may not change."""
+        return self.func(z.clone(), *self.args, **dict(self.options))
 
 
 class Recorder(TorchFunctionMode):
@@ -347,10 +361,12 @@ class Recorder(TorchFunctionMode):
         if not negative.any() or negative.all():
             return None
         slope = (after[negative] / before[negative]).median().item()
-        candidates = [activations.relu, activations.softsign, activations.silu]
-        candidates += [activations.leaky_relu(slope)] if 0 < slope < 1 else []
+        candidates = {phi: phi for phi in (activations.relu, activations.softsign, activations.silu)}
+        if 0 < slope < 1:  # one function for all layers whose slopes differ by rounding
+            candidates[activations.leaky_relu(slope)] = leaky_relu(float(f"{slope:.6g}"))
         rounding = 8 * torch.finfo(output.dtype).eps
-        return next((phi for phi in candidates if torch.allclose(phi(before), after, rounding, 0)), None)
+        found = (phi for phi in candidates if torch.allclose(phi(before), after, rounding, 0))
+        return candidates.get(next(found, None))
 
 
 _NOTES = {  # how a function of torch is noted, by its name
@@ -364,11 +380,11 @@ _NOTES = {  # how a function of torch is noted, by its name
 def _as_function(call: Invocation) -> Callable[[Tensor], Tensor]:
     """Return an activation as a function of one tensor, with one slope where they differ or are random."""
     if call.name == "prelu":
-        return activations.leaky_relu(measure.sample(call.argument("weight", 1)).mean().item())
+        return leaky_relu(measure.sample(call.argument("weight", 1)).mean().item())
     if call.name == "rrelu" and call.keywords.get(
         "training"
     ):  # the RMS of a slope that is drawn anew each time
         low, high = call.keywords.get("lower", 1 / 8), call.keywords.get("upper", 1 / 3)
-        return activations.leaky_relu(math.sqrt((low * low + low * high + high * high) / 3))
-    options = {key: value for key, value in call.keywords.items() if key != "input"}
-    return lambda z: call.func(z.clone(), *call.args[1:], **options)  # a clone: it may work in place
+        return leaky_relu(math.sqrt((low * low + low * high + high * high) / 3))
+    options = tuple((key, value) for key, value in call.keywords.items() if key != "input")
+    return Applied(call.func, call.args[1:], options)

@@ -13,9 +13,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from course_utils import mean_field
-from course_utils.doctor import initialize
-from course_utils.doctor.diagnosis import diagnose
-from course_utils.doctor.initialize import Initialization, initialize_
+from course_utils.doctor import diagnose, initialize, initialize_
+from course_utils.doctor.initialize import Initialization
 
 
 def seeded(seed=0):
@@ -72,7 +71,7 @@ def spoilt(model):
     return model
 
 
-def check_stds(model, inputs, expected, initializer=initialize_, networks=40):
+def check_stds(model, inputs, expected, initializer=initialize_, networks=25):
     """Assert that the weights' second moments over many draws are the squares of the expected stds."""
     moments = {name: [] for name in expected}
     for seed in range(networks):
@@ -237,9 +236,10 @@ def test_the_report_says_what_was_done():
     assert (row["fan_in"], row["std"]) == (20, pytest.approx(row["gain"] / math.sqrt(20)))
     assert report.left_alone.empty
     assert str(report).startswith("6 parameters initialized, 0 left alone.")
-    assert "| 0.weight | 30×20 | 0 | Linear | gelu | 20 | 1.468 | 0.3283 | N(0, gain² / fan_in) |" in (
-        report._repr_markdown_()
-    )
+    for cells in (str(report), report._repr_markdown_()):
+        row = next(line for line in cells.split("\n") if "30×20" in line)
+        shown = ["0.weight", "30×20", "0", "Linear", "gelu", "20", "1.468", "0.3283"]
+        assert row.replace("|", " ").split()[:8] == shown
 
 
 def test_embeddings_keep_the_padding():
@@ -314,18 +314,21 @@ def test_what_is_left_alone_and_why():
     model.frozen.weight.requires_grad_(False)
     before = bits(model)
     report = initialize_(model, batch(8, 20), generator=seeded())
+    parametrized = (
+        "parametrized: the layer's weight is computed from it by a function that no rule here inverts"
+    )
     assert list(report.table["parameter"]) == ["frozen.bias", "head.bias"]
     assert left_alone(report) == {
         "position": "no rule here reads what the model does with it",
         "unused": "not seen in use on these inputs",
         "frozen.weight": "frozen: it does not require a gradient",
-        "head.parametrizations.weight.original0": initialize._unreadable("parametrizations.", model.position),
-        "head.parametrizations.weight.original1": initialize._unreadable("parametrizations.", model.position),
+        "head.parametrizations.weight.original0": parametrized,
+        "head.parametrizations.weight.original1": parametrized,
     }
     after = bits(model)
     assert all(torch.equal(after[name], before[name]) for name in left_alone(report))
     assert "position" in str(report)
-    assert "| unused | not seen in use on these inputs |" in report._repr_markdown_()
+    assert "not seen in use on these inputs" in report._repr_markdown_()
 
 
 def test_tied_weights_are_drawn_only_if_all_uses_agree():
@@ -447,7 +450,7 @@ def test_a_deep_network_is_healthy_afterwards(activation):
     model, x = spoilt(deep(activation)), batch(64, 20)
     targets = torch.arange(64) % 5
     assert not diagnose(model, x, targets).healthy
-    for seed in range(3):
+    for seed in range(2):
         initialize_(model, x, generator=seeded(seed))
         assert diagnose(model, x, targets).healthy, diagnose(model, x, targets).verdict
 
@@ -455,7 +458,7 @@ def test_a_deep_network_is_healthy_afterwards(activation):
 @pytest.mark.parametrize("activation", [nn.GELU, nn.SiLU, nn.Mish], ids=lambda a: a.__name__)
 def test_smooth_activations_start_healthy_too_if_not_very_deep(activation):
     model, x = spoilt(deep(activation, layers=10)), batch(64, 20)
-    for seed in range(3):
+    for seed in range(2):
         initialize_(model, x, generator=seeded(seed))
         assert diagnose(model, x, torch.arange(64) % 5).healthy
 
@@ -735,6 +738,7 @@ def test_a_gate_and_its_value_in_one_matrix(case, shape):
     error = 4 * math.sqrt(2 / (64 * 32))
     assert gate / 1.5587600**2 == pytest.approx(1, abs=error)
     assert value == pytest.approx(1, abs=error)
+    assert report.table["std"].item() == pytest.approx(math.sqrt((1.5587600**2 + 1) / 2 / 32))
     units = "64 to 127" if "second" in case else "0 to 63"
     assert report.table["law"].item() == f"N(0, gain² / fan_in), gain 1.56 in units {units}, else 1"
 
