@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
 from course_utils.activations import Activation
 from course_utils.propagation import numpy_generator
@@ -64,7 +63,7 @@ def relu_gradient_chain(
 
 
 def pair_chain(
-    activation: Activation, gain: float, cosines: ArrayLike, normals: Tensor, *, bias_std: float = 0.0
+    activation: Activation, gain: float, cosines: ArrayLike, normals: NDArray, *, bias_std: float = 0.0
 ) -> NDArray:
     """Return correlations of two inputs' pre-activations in layers 1..depth, (pairs, networks, depth).
 
@@ -73,22 +72,20 @@ def pair_chain(
     width: the N(0, 1) `normals` (depth, 2, networks, width), which all pairs share. Each pair has its exact
     law. `gain` and `bias_std` are standard deviations.
     """
-    pairs, (depth, _, count, width) = len(cosines), normals.shape
-    # Mean squares of the first inputs' outputs and of the second ones', and their mean products.
-    moments = torch.cat([torch.ones(1 + pairs), torch.as_tensor(cosines)]).double()
-    moments = moments[:, None, None].expand(-1, count, 1)
-    correlations = torch.empty(pairs, count, depth, dtype=torch.float64)
-    for layer, (u, v) in enumerate(normals):
-        q1, q2, q12 = (gain**2 * moments + bias_std**2).split([1, pairs, pairs])
-        c = (q12 / (q1 * q2).sqrt()).clamp(max=1)
-        correlations[..., layer] = c[..., 0]
-        scales = torch.cat([q1.sqrt(), q2.sqrt() * c, (q2 * (1 - c**2)).sqrt()]).to(normals)
-        first, along, across = scales.split([1, pairs, pairs])
-        h = activation(torch.cat([first * u, along * u + across * v]))
-        moments = (
-            torch.cat([h.square(), h[:1] * h[1:]]).sum(dim=-1, keepdim=True, dtype=torch.float64) / width
+    count, width = normals.shape[2:]
+    first, second = np.ones((count, 1)), np.ones((len(cosines), count, 1))
+    product, correlations = np.reshape(cosines, (-1, 1, 1)) * first, []
+    for u, v in normals:
+        q1, q2, q12 = (gain**2 * moment + bias_std**2 for moment in (first, second, product))
+        c = np.minimum(q12 / np.sqrt(q1 * q2), 1)
+        correlations.append(c[..., 0])
+        along, across = np.float32(np.sqrt(q2) * c), np.float32(np.sqrt(q2 * (1 - c**2)))
+        z = np.concatenate([(np.float32(np.sqrt(q1)) * u)[None], along * u + across * v])
+        h = activation(torch.from_numpy(z)).numpy()
+        first, second, product = (
+            (_dot(x, y) / width)[..., None] for x, y in ((h[0], h[0]), (h[1:], h[1:]), (h[0], h[1:]))
         )
-    return correlations.numpy()
+    return np.stack(correlations, axis=-1)
 
 
 def gradient_chain(
@@ -122,7 +119,7 @@ def gradient_chain(
 
 def _dot(x: NDArray, y: NDArray) -> NDArray:
     """Return x · y of each network in float64, in which squares of vanishing signals remain numbers."""
-    return np.einsum("...bi,...bi->...b", x, y, dtype=float)
+    return np.einsum("...i,...i->...", x, y, dtype=float)
 
 
 def log_lengths(weights: str, width: int, depth: int, *, count: int, generator: torch.Generator) -> NDArray:

@@ -7,7 +7,6 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from torch import Tensor
 
 from course_utils import activations, chains, comparison, finite_width, mean_field, plotting
 from course_utils.activations import Activation
@@ -34,9 +33,9 @@ def pair_demo() -> Demo:
 
 
 @cache
-def _normals() -> Tensor:
+def _normals() -> NDArray:
     # float32 is twice as fast and good to more digits than are shown.
-    return torch.randn(DEEPEST, 2, NETWORKS, WIDTH, generator=luck())
+    return torch.randn(DEEPEST, 2, NETWORKS, WIDTH, generator=luck()).numpy()
 
 
 def trainable_depth(activation: Activation, gain: float, bias_std: float) -> tuple[float, float]:
