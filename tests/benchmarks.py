@@ -1,4 +1,4 @@
-"""Speed as ratios against a peer in the same run, on one thread: `make bench`. `make test` prints its own times.
+"""Speed as ratios against a peer in the same run, on one thread: `make bench`. `make test` prints its own.
 
 Nothing here is asserted: a ratio depends on the machine and on what else it does.
 """

@@ -207,14 +207,11 @@ def open_slides(visit: Visit, notebook: str) -> None:
     visit.page.wait_for_selector(".reveal.ready .slides section.present", timeout=60_000)
     visit.page.wait_for_selector("mjx-container", state="attached")
     visit.page.wait_for_load_state("networkidle")
-    visit.page.add_style_tag(content=ALONE)  # a slide shows all its fragments, and only itself
+    visit.page.add_style_tag(content=FRAGMENTS)
 
 
-ALONE = """
-.reveal .slides .fragment { opacity: 1 !important; visibility: inherit !important; }
-.reveal .slides section:not(.present) { display: none !important; }
-"""
-# Go to the slide in the h-th stack at the v-th place, and let the lab extension lay it out.
+FRAGMENTS = ".reveal .slides .fragment { opacity: 1 !important; visibility: inherit !important; }"
+# Turn to the slide in the h-th stack at the v-th place, and let the lab extension lay it out.
 GO = """async ([h, v]) => {
     const slide = document.querySelectorAll('.slides > section')[h].querySelectorAll('section')[v];
     const frame = () => new Promise(requestAnimationFrame);
@@ -225,18 +222,28 @@ GO = """async ([h, v]) => {
     }
     await frame();
     await frame();
-    return slide;
 }"""
-# Nothing is painted meanwhile: that would take a third of the time, and the rules do not look at pixels.
-WALK = f"""async () => {{
-    const found = [], go = {GO};
-    document.body.style.opacity = 0;
-    for (const [h, stack] of [...document.querySelectorAll('.slides > section')].entries())
-        for (const v of stack.querySelectorAll('section').keys())
-            found.push(...(RULE)(await go([h, v])));
-    document.body.style.opacity = 1;
+# Reveal takes much longer to turn a page than the lab extension to lay it out: here slides change places
+# without it, and nothing is painted, for the rules do not look at pixels.
+WALK = """async () => {
+    const found = [], first = document.querySelector('.slides section section.present');
+    const turn = async slide => {
+        document.querySelectorAll('.slides .present').forEach(old => old.classList.remove('present'));
+        [slide, slide.parentElement].forEach(part => part.classList.add('present'));
+        document.dispatchEvent(new Event('slidechanged'));
+        await new Promise(requestAnimationFrame);
+    };
+    const style = document.head.appendChild(document.createElement('style'));
+    style.textContent = `body { opacity: 0; } .reveal .slides section { display: none !important; }
+        .reveal .slides section.present { display: block !important; visibility: visible; }`;
+    for (const slide of document.querySelectorAll('.slides section section')) {
+        await turn(slide);
+        found.push(...(RULE)(slide));
+    }
+    style.remove();
+    await turn(first);
     return found;
-}}"""
+}"""
 
 
 def on_each_slide(visit: Visit, rule: str) -> list:

@@ -88,8 +88,8 @@
     const heights = slide => [...slide.querySelectorAll('.jp-Cell')].map(cell => cell.offsetHeight).join();
     let fitted = '';
     const refit = () => {
-      cancelAnimationFrame(queued);
-      queued = requestAnimationFrame(() => {
+      queued ||= requestAnimationFrame(() => {
+        queued = 0;
         if (!present()) return;
         fit(present());
         fitted = heights(present());
