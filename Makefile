@@ -30,10 +30,10 @@ slides: $(STAMP) ## open a notebook as slides: make slides N=04
 layout: $(STAMP) ## divide the notebooks into slides that fit the page (needs a Chromium)
 	@$(PY) tests/lay_out_slides.py notebooks/*.ipynb
 
-test: $(STAMP) ## run everything that CI runs: lint, format, unit tests, every notebook
+test: $(STAMP) ## run everything that CI runs: lint, format, unit tests, every notebook; say what took how long
 	@$(PY) -m ruff check
 	@$(PY) -m ruff format --check
-	@$(PY) -m pytest --nbval --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	@$(PY) -m pytest --nbval --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 outputs: $(STAMP) ## run every notebook in place and store its outputs
 	@$(PY) tests/store_outputs.py notebooks/*.ipynb

@@ -1,4 +1,4 @@
-"""Speed as ratios against a peer in the same run, on one thread: `make bench`.
+"""Speed as ratios against a peer in the same run, on one thread: `make bench`. `make test` prints its own.
 
 Nothing here is asserted: a ratio depends on the machine and on what else it does.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import torch
-from browser import find_chromium, jupyter_lab, open_page
+from browser import find_chromium, jupyter_lab, open_browser
 from nbformat.v4 import new_code_cell, new_notebook
 from scipy.optimize import brentq
 from store_outputs import NOTEBOOK_METADATA
@@ -151,19 +151,17 @@ def bench_demos():
     set_up = "import torch\nfrom course_utils import demos, plotting\n"
     set_up += "plotting.use_course_style()\ntorch.set_num_threads(1)"
     print("from slider to picture, in the browser: median and 95th percentile in ms")
-    with jupyter_lab() as server:
+    with jupyter_lab() as server, open_browser(server) as visit:
         for name in names:  # one on a page, as in the notebooks
             cells = [new_code_cell(source) for source in (set_up, f"demos.{name}()")]
             notebook = new_notebook(cells=cells, metadata=NOTEBOOK_METADATA)
             nbformat.write(notebook, server.root / f"{name}.ipynb")
-            with open_page(server, f"lab/tree/{name}.ipynb") as visit:
-                visit.page.wait_for_function(
-                    "window.jupyterapp?.shell.currentWidget?.sessionContext?.isReady"
-                )
-                visit.page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
-                demo = visit.page.locator(".course-demo")
-                demo.wait_for()
-                times = milliseconds(demo)
+            visit.open(f"lab/tree/{name}.ipynb")
+            visit.page.wait_for_function("window.jupyterapp?.shell.currentWidget?.sessionContext?.isReady")
+            visit.page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
+            demo = visit.page.locator(".course-demo")
+            demo.wait_for()
+            times = milliseconds(demo)
             print(f"  {name:26} {np.median(times):.0f} {np.percentile(times, 95):.0f}")
 
 

@@ -1,12 +1,14 @@
 """A JupyterLab server and a browser page that remembers what went wrong: what the browser tests share.
 
-with jupyter_lab() as server, open_page(server, "lab/tree/notebooks/04_relu_and_kaiming.ipynb") as visit:
+with jupyter_lab() as server, open_browser(server) as visit:
+    visit.open("lab/tree/notebooks/04_relu_and_kaiming.ipynb")
     visit.page.wait_for_selector(".jp-Notebook")
     assert visit.complaints() == []
 """
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -19,17 +21,21 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from urllib.error import URLError
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
-from playwright.sync_api import ElementHandle, Locator, Page, sync_playwright
+from playwright.sync_api import Locator, Page, sync_playwright
 
 ROOT = Path(__file__).parent.parent
-SIZE = {"width": 1280, "height": 720}  # the smallest projector that the slides are made for
+STYLE = ROOT / "course_utils" / "style.css"
+# The smallest projector that the slides are made for.
+PAGE_SIDES = re.findall(r"--course-page-(width|height): (\d+);", STYLE.read_text())
+SIZE = {side: int(pixels) for side, pixels in PAGE_SIDES}
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 MAC = ("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",)
 FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-quic", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update"),
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # a route would switch the cache off
 ]
 
 
@@ -54,11 +60,16 @@ class Server:
     def url(self, path: str) -> str:
         return f"{self.address}/{path}?token=browser&reset"  # reset: no page of an earlier visit is opened
 
+    def stop_kernels(self) -> None:
+        """Stop every kernel, so that the next page starts its own."""
+        for session in json.load(urlopen(self.url("api/sessions"), timeout=60)):
+            urlopen(Request(self.url(f"api/sessions/{session['id']}"), method="DELETE"), timeout=60).close()
+
 
 def copy_course(root: Path) -> None:
     """Copy what the server shows into `root`, so that saving in the browser leaves the repository alone."""
     (root / "course_utils").mkdir()
-    shutil.copy(ROOT / "course_utils" / "style.css", root / "course_utils")
+    shutil.copy(STYLE, root / "course_utils")
     shutil.copytree(
         ROOT / "notebooks", root / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints")
     )
@@ -132,9 +143,10 @@ def jupyter_lab() -> Iterator[Server]:
 
 @dataclass
 class Visit:
-    """A page, and what went wrong on it since it was opened."""
+    """A page of the server, and what went wrong on it since it was opened."""
 
     page: Page
+    server: Server
     errors: list[str] = field(default_factory=list)  # console errors and uncaught exceptions
     failed: list[str] = field(default_factory=list)  # requests without an answer, or with an error status
     outside: list[str] = field(default_factory=list)  # requests to other machines; they are not let through
@@ -142,63 +154,64 @@ class Visit:
     def complaints(self) -> list[str]:
         return [*self.errors, *self.failed, *self.outside]
 
-    def screenshot(self, path: Path) -> None:
-        """Write a PNG to `path`, in the folder SCREENSHOTS instead where that environment variable is set."""
-        folder = Path(os.environ.get("SCREENSHOTS", path.parent))
-        folder.mkdir(parents=True, exist_ok=True)
-        self.page.screenshot(path=folder / path.name)
+    def open(self, path: str) -> None:
+        """Leave the page, with its kernel, for `path` of the server; what went wrong is forgotten."""
+        self.page.goto("about:blank")
+        self.server.stop_kernels()
+        for complaints in (self.errors, self.failed, self.outside):
+            complaints.clear()
+        self.page.goto(self.server.url(path), timeout=60_000)
+
+    def screenshot(self, name: str) -> None:
+        """Write a PNG to the folder SCREENSHOTS where that environment variable is set."""
+        if folder := os.environ.get("SCREENSHOTS"):
+            self.page.screenshot(path=Path(folder) / f"{name}.png")
 
 
-def watch(visit: Visit, server: Server) -> None:
+def watch(visit: Visit) -> None:
     """Write down in `visit` what its page complains of."""
 
-    def request(route):
-        if route.request.url.startswith((server.address, "data:", "blob:")):
-            route.continue_()
-        else:
-            visit.outside.append(route.request.url)
-            route.abort()
+    def requested(request):
+        if not request.url.startswith((visit.server.address, "data:", "blob:")):
+            visit.outside.append(request.url)
 
     def failed(request):
         if not request.url.startswith("blob:"):  # a picture replaced before it was shown
             visit.failed.append(f"{request.failure} {request.url}")
 
     page = visit.page
-    page.route("**/*", request)
+    page.on("request", requested)
     page.on("console", lambda m: visit.errors.append(m.text) if m.type == "error" else None)
     page.on("pageerror", lambda error: visit.errors.append(str(error)))
     page.on("requestfailed", failed)
     page.on("response", lambda r: visit.failed.append(f"{r.status} {r.url}") if r.status >= 400 else None)
+    page.on("dialog", lambda dialog: dialog.accept())  # a changed notebook may be left
 
 
 @contextmanager
-def open_page(server: Server, path: str) -> Iterator[Visit]:
-    """Open `path` of the server in a fresh headless browser."""
-    executable = find_chromium()
+def open_browser(server: Server) -> Iterator[Visit]:
+    """Start a headless browser with one page, which keeps what it has loaded and compiled."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
         try:
-            visit = Visit(browser.new_page(viewport=SIZE))
-            watch(visit, server)
-            visit.page.goto(server.url(path), timeout=60_000)
+            visit = Visit(browser.new_page(viewport=SIZE), server)
+            watch(visit)
             yield visit
         finally:
             browser.close()
 
 
-@contextmanager
-def open_slides(server: Server, notebook: str) -> Iterator[Visit]:
+def open_slides(visit: Visit, notebook: str) -> None:
     """Open a notebook of the course as slides and wait until they and their formulas are there."""
-    with open_page(server, f"rise/notebooks/{notebook}") as visit:
-        visit.page.wait_for_selector(".reveal.ready .slides section.present", timeout=60_000)
-        visit.page.wait_for_selector("mjx-container", state="attached")
-        visit.page.wait_for_load_state("networkidle")
-        yield visit
+    visit.open(f"rise/notebooks/{notebook}")
+    visit.page.wait_for_selector(".reveal.ready .slides section.present", timeout=60_000)
+    visit.page.wait_for_selector("mjx-container", state="attached")
+    visit.page.wait_for_load_state("networkidle")
+    visit.page.add_style_tag(content=FRAGMENTS)
 
 
-# The horizontal and vertical place of every slide; and how to go there and let the lab extension lay it out.
-PLACES = """() => [...document.querySelectorAll('.slides > section')].flatMap((stack, h) =>
-    [...stack.querySelectorAll('section')].map((slide, v) => [h, v]))"""
+FRAGMENTS = ".reveal .slides .fragment { opacity: 1 !important; visibility: inherit !important; }"
+# Turn to the slide in the h-th stack at the v-th place, and let the lab extension lay it out.
 GO = """async ([h, v]) => {
     const slide = document.querySelectorAll('.slides > section')[h].querySelectorAll('section')[v];
     const frame = () => new Promise(requestAnimationFrame);
@@ -207,29 +220,55 @@ GO = """async ([h, v]) => {
         location.hash = `#/${h}/${v}`; // more than once: RISE may just turn to a cell that it selects
         await frame();
     }
-    for (let i = 0; i < 4; i++) await frame();
+    await frame();
+    await frame();
+}"""
+# Reveal takes much longer to turn a page than the lab extension to lay it out: here slides change places
+# without it, and nothing is painted, for the rules do not look at pixels.
+WALK = """async () => {
+    const found = [], first = document.querySelector('.slides section section.present');
+    const turn = async slide => {
+        document.querySelectorAll('.slides .present').forEach(old => old.classList.remove('present'));
+        [slide, slide.parentElement].forEach(part => part.classList.add('present'));
+        document.dispatchEvent(new Event('slidechanged'));
+        await new Promise(requestAnimationFrame);
+    };
+    const style = document.head.appendChild(document.createElement('style'));
+    style.textContent = `body { opacity: 0; } .reveal .slides section { display: none !important; }
+        .reveal .slides section.present { display: block !important; visibility: visible; }`;
+    for (const slide of document.querySelectorAll('.slides section section')) {
+        await turn(slide);
+        found.push(...(RULE)(slide));
+    }
+    style.remove();
+    await turn(first);
+    return found;
 }"""
 
 
-FRAGMENTS = ".reveal .slides .fragment { opacity: 1 !important; visibility: inherit !important; }"
+def on_each_slide(visit: Visit, rule: str) -> list:
+    """Turn to every slide and return all that the JavaScript function `rule` finds there."""
+    return visit.page.evaluate(WALK.replace("RULE", rule))
 
 
-def walk(visit: Visit) -> Iterator[ElementHandle]:
-    """Turn to every slide with all its fragments shown, and yield its element."""
-    visit.page.add_style_tag(content=FRAGMENTS)
-    for place in visit.page.evaluate(PLACES):
-        visit.page.evaluate(GO, place)
-        yield visit.page.query_selector(".slides section section.present")
+PICTURE = """async image => {
+    await image.decode();
+    const picture = await (await fetch(image.src)).arrayBuffer();
+    return [...new Uint8Array(await crypto.subtle.digest('SHA-256', picture))].join();
+}"""
 
 
-def still_picture(image: Locator, wanted: Callable[[bytes], bool], seconds: float = 30) -> bytes:
-    """Return what the browser shows once it stands still and is `wanted`; after so many seconds, any.
+PATIENCE = 15.0  # seconds
+
+
+def still_picture(image: Locator, wanted: Callable[[str], bool] = bool) -> str:
+    """Return a fingerprint of the picture once it stands still and is `wanted`; in the end, of any.
 
     Moves of a control are dealt with in a thread of their own, so that no reply tells when they are.
     """
-    end = time.monotonic() + seconds
+    end, now = time.monotonic() + PATIENCE, ""
     while True:
-        now = image.screenshot()
-        image.page.wait_for_timeout(300)
-        if image.screenshot() == now and (wanted(now) or time.monotonic() > end):
+        before, now = now, image.evaluate(PICTURE)
+        if now == before and (wanted(now) or time.monotonic() > end):
             return now
+        image.page.wait_for_timeout(150)

@@ -1,6 +1,52 @@
-"""Settings shared by all tests."""
+"""Settings shared by all tests, the order they run in, and how long each part of them took."""
 
+from collections import Counter
+from itertools import chain
+from pathlib import Path
+
+import pytest
 import torch
 
 # Layers as small as those of the tests lose up to a factor of 20 to a second thread when both cores are busy.
 torch.set_num_threads(1)
+
+# What takes longest starts first, so that two workers end together.
+LONGEST = ["11_ten_thousand_layers.ipynb", "browser 0", "browser 1"]
+
+
+def group(item: pytest.Item) -> str:
+    """Return the name of the tests that stay in one worker, in order: the file's, if no mark says another."""
+    mark = item.get_closest_marker("xdist_group")
+    return mark.args[0] if mark else item.path.name
+
+
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in this hook
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give every test a group; run the longest groups first, then the notebooks, then the rest."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
+    order = {name: place for place, name in enumerate(LONGEST, -len(LONGEST))}
+    items.sort(key=lambda item: order.get(group(item), item.path.suffix != ".ipynb"))
+
+
+def part(nodeid: str) -> str:
+    """Return what a test counts to: its notebook, its view in the browser, or its folder."""
+    path = Path(nodeid.partition("::")[0])
+    if path.stem == "test_browser":
+        return "in the browser: " + ("JupyterLab" if "jupyterlab" in nodeid else "slides")
+    return path.stem if path.suffix == ".ipynb" else str(path.parent)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how many seconds each part took, where several ran."""
+    seconds: Counter[str] = Counter()
+    for report in chain.from_iterable(terminalreporter.stats.values()):
+        if isinstance(report, pytest.TestReport):
+            seconds[part(report.nodeid)] += report.duration
+    if len(seconds) < 2:
+        return
+    terminalreporter.section(f"seconds of each part, {sum(seconds.values()):.0f} in all")
+    lines = [f"{value:6.0f}  {name:45}" for name, value in seconds.most_common()]
+    half = (len(lines) + 1) // 2
+    for left, right in zip(lines[:half], [*lines[half:], ""], strict=False):
+        terminalreporter.write_line((left + right).rstrip())

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import nbformat
-from browser import Visit, jupyter_lab, open_slides, walk
+from browser import SIZE, Visit, jupyter_lab, on_each_slide, open_browser, open_slides
 from nbformat import NotebookNode
 
-PAGE = 650  # pixels of a page's 720 that content may take
+PAGE = SIZE["height"] - 70  # pixels of a page that content may take
 FULLEST = 1.25  # what the smallest permitted fonts, or figures beside their code, make fit
 LIVE = {"Demo": 560, "Playground": 650}  # what is stored as one line is as high as this when it runs
 FIGURE = 340
@@ -26,7 +26,8 @@ OVERFULL = 100.0
 
 # Fonts at full size, figures at the height that the costs assume.
 NATURAL = f"""
-.reveal .slides section section {{ --course-fit: 1 !important; --course-figure: {FIGURE}px !important; }}
+.reveal .slides section section {{ --course-fit: 1 !important; }}
+.reveal .slides section section img {{ --course-figure: {FIGURE}px !important; }}
 .reveal .course-beside {{ display: block !important; }}
 """
 HEIGHTS = """slide => [...slide.querySelectorAll('.jp-Cell')].map(cell => [
@@ -57,7 +58,7 @@ def level(cell: NotebookNode) -> int:
 def natural_heights(visit: Visit, notebook: NotebookNode) -> list[float]:
     """Return the height of every cell of the open slides in pixels, demos as if they ran."""
     visit.page.add_style_tag(content=NATURAL)
-    measured = dict(pair for slide in walk(visit) for pair in slide.evaluate(HEIGHTS))
+    measured = dict(on_each_slide(visit, HEIGHTS))
     return [live_height(c) or measured.get(i, 0.0) for i, c in enumerate(notebook.cells)]
 
 
@@ -104,11 +105,11 @@ def lay_out(notebook: NotebookNode, heights: list[float]) -> None:
 
 
 def main(paths: list[str]) -> None:
-    with jupyter_lab() as server:
+    with jupyter_lab() as server, open_browser(server) as visit:
         for path in map(Path, paths):
             notebook = nbformat.read(path, as_version=4)
-            with open_slides(server, path.name) as visit:
-                lay_out(notebook, natural_heights(visit, notebook))
+            open_slides(visit, path.name)
+            lay_out(notebook, natural_heights(visit, notebook))
             nbformat.write(notebook, path)
 
 

@@ -1,117 +1,256 @@
-"""The course in a real browser: each notebook is opened in JupyterLab and run, its demo used as by a hand."""
+"""The course in a real browser: every slide, every demo on its slide, JupyterLab's view of three notebooks.
+
+nbval runs every cell of every notebook, so here only what a browser adds is looked at. The tests share a
+server and a page, once for each of the two groups in which pytest-xdist hands them out.
+"""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from operator import eq, ne
+from pathlib import Path
 
+import browser
+import nbformat
 import pytest
 
 pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 
-from browser import ROOT, Server, Visit, find_chromium, jupyter_lab, open_page, still_picture
+from browser import GO, ROOT, Visit, on_each_slide, open_slides, still_picture
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from playwright.sync_api import Locator
 
-if find_chromium() is None:
+if browser.find_chromium() is None:
     pytest.skip(
         "no Chromium found: install one, or run `playwright install chromium`", allow_module_level=True
     )
 
-NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
-
-RUN_ALL = """async () => {
-    const ran = await jupyterapp.commands.execute("notebook:run-all-cells");
-    const cells = [...jupyterapp.shell.currentWidget.content.model.cells];
-    const code = cells.filter((cell) => cell.type === "code");
-    const failed = code.filter((cell) => cell.toJSON().outputs.some((o) => o.output_type === "error"));
-    return [ran, code.length, code.filter((cell) => cell.executionCount).length, failed.map((c) => c.id)];
-}"""
-# Clicks on buttons wait in one queue with the cells: with this reply, those from before are dealt with.
-CATCH_UP = """async () => {
-    const kernel = jupyterapp.shell.currentWidget.sessionContext.session.kernel;
-    await kernel.requestExecute({code: "", silent: true, store_history: false}).done;
-}"""
-SHOW = """(text) => {
-    const notebook = jupyterapp.shell.currentWidget.content;
-    const index = notebook.widgets.findIndex((cell) => cell.model.sharedModel.source.startsWith(text));
-    notebook.activeCellIndex = index;
-    return notebook.scrollToItem(index, "start");
-}"""
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+GROUPS = [pytest.mark.xdist_group("browser 0"), pytest.mark.xdist_group("browser 1")]
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with jupyter_lab() as server:
-        yield server
+def visit() -> Iterator[Visit]:
+    with browser.jupyter_lab() as server, browser.open_browser(server) as visit:
+        yield visit
 
 
-def open_notebook(visit: Visit) -> None:
-    visit.page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
-    visit.page.wait_for_function(
-        "window.jupyterapp.shell.currentWidget.sessionContext.isReady", timeout=60_000
+# slides
+
+# What RISE always complains of: it asks for a style sheet of the notebook's own, which need not exist,
+# and the colours of the notebook's toolbar, which slides hide, depend on each other in a circle.
+HARMLESS = ("Maximum call stack size exceeded", "/files/notebooks/{stem}.css")
+
+# What of a slide lies beyond the page or its own frame, is too small to read, or is no formula.
+FAULTS = """slide => {
+    const found = [];
+    const parts = '.cm-scroller, .jp-RenderedHTMLCommon, .jp-OutputArea-output, pre, table';
+    for (const part of slide.querySelectorAll(parts))
+        if (part.scrollWidth > part.clientWidth + 1) found.push(`${part.className} is too wide`);
+    const high = slide.scrollHeight - slide.clientHeight;
+    if (high > 1) found.push(`${slide.id} is ${high} pixels too high`);
+    if (slide.getBoundingClientRect().height > innerHeight) found.push(`${slide.id} is no page`);
+    for (const part of slide.querySelectorAll('p, li, .cm-line')) {
+        const size = parseFloat(getComputedStyle(part).fontSize);
+        if (size < (part.matches('.cm-line') ? 14 : 20))
+            found.push(`${size} px is too small: ${part.textContent.slice(0, 40)}`);
+    }
+    for (const formula of slide.querySelectorAll('[data-mjx-error]'))
+        found.push(`formula: ${formula.dataset.mjxError}`);
+    return found;
+}"""
+
+
+def complaints(visit: Visit, stem: str) -> list[str]:
+    """Return what a page of slides complains of, without what RISE always does."""
+    harmless = tuple(text.format(stem=stem) for text in HARMLESS)
+    return [c for c in visit.complaints() if not any(text in c for text in harmless)]
+
+
+def run_on_slide(visit: Visit, source: str) -> None:
+    """Turn to the slide of the code cell that contains `source`, and run the cell there as by a hand."""
+    cell = visit.page.locator(".jp-CodeCell", has_text=source).first
+    place = cell.evaluate("cell => cell.closest('section').id.split('-').slice(1).map(Number)")
+    visit.page.evaluate(GO, place)
+    visit.page.locator("section.present .jp-Cell.jp-mod-active").first.wait_for()  # RISE selects one
+    cell.locator(".cm-content").click()
+    visit.page.keyboard.press("Shift+Enter")
+
+
+VALUE = "e => e.type === 'checkbox' ? e.checked : e.getAttribute('aria-valuenow') ?? e.value"
+
+
+def move(handle: Locator, end: str) -> bool:
+    """Move a control to its "Home" or "End" by the keyboard, and return whether its value changed."""
+    before = handle.evaluate(VALUE)
+    is_box = handle.get_attribute("type") == "checkbox"
+    handle.set_checked(end == "End") if is_box else handle.press(end)
+    return handle.evaluate(VALUE) != before
+
+
+def follows(image: Locator, handle: Locator) -> bool:
+    """Move a control to both ends, and return whether they have different pictures."""
+    now, seen = still_picture(image), []
+    for end in ("Home", "End"):
+        if move(handle, end):
+            now = still_picture(image, partial(ne, now))
+        seen.append(now)
+    return seen[0] != seen[1]
+
+
+def follows_the_mouse(image: Locator, handle: Locator) -> bool:
+    """Drag a slider from its end to its middle and step back by a key; return whether all pictures differ."""
+    seen = [still_picture(image)]
+    handle.drag_to(handle.locator("xpath=ancestor::*[contains(@class, 'noUi-target')]"))
+    seen.append(still_picture(image, partial(ne, seen[-1])))
+    handle.press("ArrowLeft")
+    seen.append(still_picture(image, partial(ne, seen[-1])))
+    return len(set(seen)) == 3
+
+
+def use_demo(demo: Locator, by_mouse: bool = False) -> list[str]:
+    """Use every control of a demo, its sliders also by the mouse, then Reset; return what is not followed."""
+    image = demo.locator("img.widget-image")
+    first, found = still_picture(image), []
+    controls = demo.locator(".course-controls > .widget-inline-hbox").all()
+    assert len(controls) >= 2
+    for control in controls:
+        if not follows(image, control.locator("[role=slider], select, input[type=checkbox]").first):
+            found.append(f"the picture does not follow {control.inner_text()}")
+    if by_mouse and not all(follows_the_mouse(image, handle) for handle in demo.get_by_role("slider").all()):
+        found.append("the picture does not follow a slider that is dragged")
+    demo.get_by_role("button", name="Reset").press("Enter")
+    if still_picture(image, partial(eq, first)) != first:
+        found.append("Reset does not bring back the first picture")
+    return found
+
+
+def use_on_slide(visit: Visit, name: str) -> list[str]:
+    """Run set-up and demo on their slides, use the demo there, and return what is wrong."""
+    playground = name.endswith("playground")
+    run_on_slide(visit, "use_course_style")
+    run_on_slide(visit, "Playground()" if playground else "demos.")
+    slide = visit.page.locator("section section.present")
+    slide.locator(".widget-image").wait_for(timeout=60_000)
+    place = slide.get_attribute("id")
+    found = [] if playground else use_demo(slide.locator(".course-demo"), by_mouse=name.startswith("01"))
+    visit.screenshot(f"{name}_live")
+    if slide.get_attribute("id") != place:
+        found.append("a key pressed in the demo turns the page")
+    return found + slide.evaluate(FAULTS)
+
+
+@pytest.mark.parametrize(
+    "path", [pytest.param(path, marks=GROUPS[k % 2], id=path.stem) for k, path in enumerate(NOTEBOOKS)]
+)
+def test_slides_fit_the_page_and_their_demo_works(path: Path, visit: Visit):
+    open_slides(visit, path.name)
+    visit.screenshot(path.stem)
+    found = on_each_slide(visit, FAULTS)
+    if path != NOTEBOOKS[0]:
+        found += use_on_slide(visit, path.stem)
+    assert found + complaints(visit, path.stem) == []
+
+
+SET_UP = """from course_utils import demos, plotting
+plotting.use_course_style()"""
+DEAD_DEMO = """demo = demos.relu_demo()
+demo.controls["gain"].unobserve_all("value")
+demo.reset_button._click_handlers.callbacks.clear()
+demo"""
+
+
+def planted() -> nbformat.NotebookNode:
+    """Return a notebook with a fault on every slide except that of the set-up."""
+    images = "![](https://example.org/x.png) ![](missing.png)"
+    texts = ["$\\frac{1}$", "line\n\n" * 40, images]
+    codes = [SET_UP, "wide = " + "wide" * 60, DEAD_DEMO]
+    cells = [*map(new_markdown_cell, texts), *map(new_code_cell, codes)]
+    for cell in cells:
+        cell.metadata.slideshow = {"slide_type": "slide"}
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)"}}  # else RISE asks
+    return new_notebook(cells=cells, metadata=kernel)
+
+
+@GROUPS[1]
+def test_planted_faults_are_found(visit: Visit, monkeypatch: pytest.MonkeyPatch):
+    nbformat.write(planted(), visit.server.root / "notebooks" / "planted.ipynb")
+    monkeypatch.setattr(browser, "PATIENCE", 3)
+    open_slides(visit, "planted.ipynb")
+    found = "\n".join(
+        [*on_each_slide(visit, FAULTS), *use_on_slide(visit, "planted"), *complaints(visit, "planted")]
     )
+    wanted = ["formula", "too high", "too wide", "https://example.org/x.png", "404", "Failed to load"]
+    wanted += ["not follow gain", "Reset does not"]
+    assert [text for text in wanted if text not in found] == []
+    assert "not follow width" not in found
 
 
-def run_all(visit: Visit) -> None:
-    """Run the notebook from its first to its last cell and assert that all of them ran without an error."""
-    ran, code, executed, failed = visit.page.evaluate(RUN_ALL)
-    assert ran
-    assert failed == []
-    assert executed == code
+# JupyterLab
+
+# Run the cells that contain one of these texts, as Shift+Enter would; return the cells that show an error.
+RUN = """async texts => {
+    const notebook = jupyterapp.shell.currentWidget.content;
+    for (const [index, { model }] of notebook.widgets.entries()) {
+        if (model.type !== 'code' || !texts.some(text => model.sharedModel.source.includes(text))) continue;
+        notebook.activeCellIndex = index;
+        await jupyterapp.commands.execute('notebook:run-cell');
+        if (!model.executionCount) return [`${model.id} did not run`];
+    }
+    const failed = ({ model }) => model.toJSON().outputs?.some(output => output.output_type === 'error');
+    return notebook.widgets.filter(failed).map(({ model }) => model.id);
+}"""
+LAST_CODE_CELL = (
+    "[...jupyterapp.shell.currentWidget.content.model.cells].findLast(cell => cell.type === 'code')"
+)
+# A click on a button waits in one queue with the cells: with this reply, those from before are dealt with.
+CATCH_UP = """async () => {
+    const { kernel } = jupyterapp.shell.currentWidget.sessionContext.session;
+    await kernel.requestExecute({ code: '', silent: true, store_history: false }).done;
+}"""
+SHOW = """text => {
+    const notebook = jupyterapp.shell.currentWidget.content;
+    const index = notebook.widgets.findIndex(({ model }) => model.sharedModel.source.startsWith(text));
+    notebook.activeCellIndex = index;
+    return notebook.scrollToItem(index, 'start');
+}"""
+
+
+def run_in_lab(visit: Visit, notebook: str, *texts: str) -> None:
+    """Open a notebook in JupyterLab, and run its cells with one of these texts without an error."""
+    visit.open(f"lab/tree/notebooks/{notebook}")
+    visit.page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+    ready = "window.jupyterapp.shell.currentWidget.sessionContext.isReady"
+    visit.page.wait_for_function(ready, timeout=60_000)
+    assert visit.page.evaluate(RUN, texts) == []
 
 
 def show(visit: Visit, source: str, selector: str) -> Locator:
     """Scroll to the cell whose source begins with `source` until what it shows is there, and return that."""
     found = visit.page.locator(selector)
-    for _ in range(20):  # the page moves while cells above it find their height
+    for _ in range(40):  # the page moves while cells above it find their height
         visit.page.evaluate(SHOW, source)
-        visit.page.wait_for_timeout(500)
+        visit.page.wait_for_timeout(250)
         if found.count():
             break
     return found
 
 
-def picture(demo: Locator, wanted: Callable[[bytes], bool] = bool) -> bytes:
-    """Return the picture once clicks are dealt with, it stands still, and it is `wanted`."""
-    demo.page.evaluate(CATCH_UP)
-    return still_picture(demo.locator("img.widget-image"), wanted)
+@GROUPS[0]
+def test_the_first_notebook_runs_in_jupyterlab_and_an_error_would_be_found(visit: Visit):
+    run_in_lab(visit, NOTEBOOKS[0].name, "")
+    visit.screenshot("00_end")
+    assert visit.complaints() == []
+    visit.page.evaluate(f"{LAST_CODE_CELL}.sharedModel.setSource('1 / 0')")
+    assert visit.page.evaluate(RUN, ["1 / 0"]) == [visit.page.evaluate(f"{LAST_CODE_CELL}.id")]
 
 
-def move(control: Locator, end: str) -> None:
-    """Move the control to its "Home" or "End" by the keyboard; a menu to its first or last entry."""
-    handle = control.locator("[role=slider], select, input[type=checkbox]").first
-    handle.focus()
-    handle.press(end) if handle.get_attribute("type") != "checkbox" else handle.set_checked(end == "End")
-
-
-@pytest.mark.parametrize("name", NOTEBOOKS)
-def test_notebook_runs_and_its_demo_can_be_moved(name, server, tmp_path):
-    with open_page(server, f"lab/tree/notebooks/{name}") as visit:
-        open_notebook(visit)
-        run_all(visit)
-        visit.screenshot(tmp_path / f"{name[:2]}_end.png")
-        if name.startswith("16"):
-            use_playground(visit, tmp_path)
-        elif not name.startswith("00"):
-            use_demo(visit, name, tmp_path)
-        visit.page.evaluate("jupyterapp.serviceManager.sessions.shutdownAll()")
-        assert visit.complaints() == []
-
-
-def use_demo(visit, name, tmp_path):
-    """Move every control to both ends and see the picture change; the reset brings the first one back."""
-    demo = show(visit, "demos.", ".course-demo")
-    first = picture(demo)
-    visit.screenshot(tmp_path / f"{name[:2]}_demo.png")
-    controls = demo.locator(".course-controls > .widget-inline-hbox")
-    assert controls.count() >= 2
-    for control in controls.all():
-        move(control, "Home")
-        low = picture(demo)
-        move(control, "End")
-        assert picture(demo, partial(ne, low)) != low, control.inner_text()
-    demo.get_by_role("button", name="Reset").press("Enter")
-    assert picture(demo, partial(eq, first)) == first
+@GROUPS[0]
+def test_a_demo_works_in_jupyterlab(visit: Visit):
+    run_in_lab(visit, "04_relu_and_kaiming.ipynb", "use_course_style", "demos.")
+    assert use_demo(show(visit, "demos.", ".course-demo")) == []
+    visit.screenshot("04_demo")
+    assert visit.complaints() == []
 
 
 def steps(visit: Visit) -> list[int]:
@@ -129,27 +268,31 @@ def wait_for_steps(visit: Visit, low: int, high: int = 10_000) -> None:
     raise AssertionError(f"steps {steps(visit)} are not between {low} and {high} after a minute")
 
 
-def use_playground(visit, tmp_path):
+@GROUPS[0]
+def test_the_playground_obeys_in_jupyterlab(visit: Visit):
     """Run, change a setting while it runs, pause, step, reset: the panel follows each of them."""
+    run_in_lab(visit, NOTEBOOKS[-1].name, "use_course_style", "Playground()")
     panel = show(visit, "Playground()", ".course-playground")
+    image, depth = panel.locator("img.widget-image"), panel.locator(".playground-depth select").first
     run, pause, step, reset = (
         panel.get_by_role("button", name=name) for name in ("Run", "Pause", "Step", "Reset")
     )
-    depth = panel.locator(".playground-depth select").first
-    chosen, start = depth.input_value(), picture(panel)
+    chosen, start = depth.input_value(), still_picture(image)
     run.click()
     wait_for_steps(visit, 50)
-    visit.screenshot(tmp_path / "16_runs.png")
+    visit.screenshot("16_runs")
     depth.select_option("8")  # both start anew, and go on
     wait_for_steps(visit, 0, 40)
     wait_for_steps(visit, 50)
     pause.click()
-    paused = picture(panel), steps(visit)
+    visit.page.evaluate(CATCH_UP)
+    paused = still_picture(image), steps(visit)
     visit.page.wait_for_timeout(1000)
-    assert (picture(panel), steps(visit)) == paused
+    assert (still_picture(image), steps(visit)) == paused
     step.press("Enter")
     wait_for_steps(visit, max(paused[1]) + 1, max(paused[1]) + 1)
     reset.press("Space")
     wait_for_steps(visit, 0, 0)
     depth.select_option(chosen)
-    assert picture(panel, partial(eq, start)) == start
+    assert still_picture(image, partial(eq, start)) == start
+    assert visit.complaints() == []

@@ -104,6 +104,17 @@ def slides(name: str, notebook: NotebookNode) -> Iterator[str]:
             yield f"{cell.id}: no slide type"
 
 
+def plan_adds_up(name: str, notebook: NotebookNode) -> Iterator[str]:
+    stated = re.search(r"Minutes:\D*(\d+)", "\n".join(cell.source for cell in notebook.cells[:3]))
+    minutes = int(stated[1]) if stated else None
+    notes = [c for c in notebook.cells if c.metadata.get("slideshow", {}).get("slide_type") == "notes"]
+    plan = "".join(c.source for c in notes[:1]).partition(f"**Plan for {minutes} minutes.**")[2]
+    for step in (r"\* \((\d+)\)", r"lecture, (\d+) minutes"):
+        found = [int(m) for m in re.findall(step, plan)]
+        if sum(found) != minutes and (found or "lecture" not in step):
+            yield f"the plan's {found} minutes do not add up to the stated {minutes}"
+
+
 def short_cells(name: str, notebook: NotebookNode) -> Iterator[str]:
     counts = {cell.id: lines(cell) for cell in cells(notebook, "code")}
     for cell, count in counts.items():
@@ -205,6 +216,7 @@ RULES: list[Rule] = [
     closing,
     exercises,
     slides,
+    plan_adds_up,
     short_cells,
     enough_prose,
     executed_in_order,
@@ -244,6 +256,9 @@ def good_notebook() -> NotebookNode:
     def text(source: str) -> NotebookNode:
         return new_markdown_cell(source, metadata={"slideshow": {"slide_type": "slide"}})
 
+    def notes(source: str) -> NotebookNode:
+        return new_markdown_cell(source, metadata={"slideshow": {"slide_type": "notes"}})
+
     def code(count: int, source: str, *outputs: NotebookNode) -> NotebookNode:
         metadata = {"slideshow": {"slide_type": "-"}}
         return new_code_cell(source, execution_count=count, outputs=list(outputs), metadata=metadata)
@@ -256,6 +271,7 @@ def good_notebook() -> NotebookNode:
             code(2, "plot()", FIGURE),
             text("## Exercises\n\n### Exercise 1\n\n### Exercise 2\n\n### Exercise 3"),
             text("## Recap\n\nOne and one make two: [00](00_start_here.ipynb#How-to-read-a-figure)."),
+            notes("**Plan for 5 minutes.** One lecture, 5 minutes:\n\n* (2)\n* (3)"),
             text("**Next:** three."),
         ],
         metadata={
@@ -314,14 +330,20 @@ PLANTED_FAULTS = [
     (opening, planted(0, "Minutes", "Time")),
     (closing, planted(2, "## Where it breaks", "## Limits")),
     (closing, planted(5, "## Recap", "## Exercises")),
-    (closing, planted(6, "Next", "Then")),
+    (closing, planted(7, "Next", "Then")),
     (exercises, planted(4, "### Exercise 3", "### Exercise 4")),
     (exercises, planted(4, "### Exercise 3", "")),
     (slides, with_change(lambda nb: nb.cells[2].metadata.clear())),
+    (plan_adds_up, planted(6, "(3)", "(4)")),
+    (plan_adds_up, planted(6, "lecture, 5", "lecture, 4")),
+    (plan_adds_up, planted(6, "Plan for 5", "Plan for 6")),
     (short_cells, planted(1, "print(2)", "print(2)\n" * 25)),
     (short_cells, planted(1, "print(2)", "print(2)\n" * 16)),
     (enough_prose, planted(1, "print(2)", "print(2)\n" * 8)),
-    (enough_prose, with_change(lambda nb: nb.cells[0].update(source="# Why? $" + "word " * 99 + "$"))),
+    (
+        enough_prose,
+        with_change(lambda nb: [c.update(source=f"$ {c.source} $") for c in cells(nb, "markdown")]),
+    ),
     (executed_in_order, with_change(lambda nb: nb.cells[1].update(execution_count=None))),
     (executed_in_order, with_change(lambda nb: nb.cells[3].update(execution_count=1))),
     (clean_outputs, with_output("error", ename="ValueError", evalue="", traceback=[])),

@@ -19,62 +19,88 @@
   const BESIDE = '.jp-RenderedImage, .jp-OutputArea-output :is(table, pre)';
   const WIDE = '.cm-scroller, .jp-RenderedHTMLCommon, .jp-OutputArea-output, pre, table';
   const SCALES = [1, 0.92, 0.85, 0.78];
-  const HEIGHTS = [460, 430, 400, 370, 340, 310, 280, 250, 220, 190, 160]; // of a page of 1280 × 720
-  const READABLE = 620; // a figure this wide on that page counts in full
+  const WRAPPED = 0.9; // what a layout counts where long lines wrap beside a figure
+  const HEIGHTS = [460, 430, 400, 370, 340, 310, 280, 250, 220, 190, 160]; // in --course-unit
+  const READABLE = 620; // a figure this wide, in --course-unit, counts in full
 
-  function apply(slide, { scale, beside, height }) {
+  function unit(slide) {
+    const side = name => Number(getComputedStyle(slide).getPropertyValue(`--course-page-${name}`));
+    return Math.min(slide.clientWidth / side('width'), slide.clientHeight / side('height'));
+  }
+
+  function arrange(slide, scale, beside) {
     slide.style.setProperty('--course-fit', scale);
-    slide.style.setProperty('--course-figure', `calc(${height} * var(--course-unit))`);
     slide.querySelectorAll(BESIDE).forEach(output => {
       output.closest('.jp-Cell').classList.toggle('course-beside', beside);
     });
   }
 
-  function fits(slide) {
-    if (slide.scrollHeight > slide.clientHeight + 1) return false;
-    return [...slide.querySelectorAll(WIDE)].every(part => part.scrollWidth <= part.clientWidth + 1);
+  function enlarge(figures, height) {
+    figures.forEach(image => image.style.setProperty('--course-figure', `calc(${height} * var(--course-unit))`));
   }
 
-  function score(slide, figures, { scale, beside }) {
-    const unit = Math.min(slide.clientWidth / 1280, slide.clientHeight / 720);
+  function fits(slide, wide) {
+    if (slide.scrollHeight > slide.clientHeight + 1) return false;
+    return wide.every(part => part.scrollWidth <= part.clientWidth + 1);
+  }
+
+  /* The index of the largest of HEIGHTS at which the slide fits, found by halving; their number where it never does. */
+  function largest(slide, figures, wide) {
+    let [low, high] = [figures.length ? 0 : HEIGHTS.length - 1, HEIGHTS.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      enlarge(figures, HEIGHTS[middle]);
+      if (fits(slide, wide)) high = middle;
+      else low = middle + 1;
+    }
+    return high;
+  }
+
+  function readability(slide, figures) {
     const shown = image => Math.min(image.clientWidth, (image.clientHeight * image.naturalWidth) / image.naturalHeight);
-    const sizes = figures.map(image => Math.min(1, shown(image) / unit / READABLE));
-    return scale * Math.min(1, ...sizes) * (beside ? 0.9 : 1); // long lines wrap beside a figure
+    return Math.min(1, ...figures.map(image => shown(image) / unit(slide) / READABLE));
   }
 
   /* Try scale by scale, above and beside, the largest figures that fit; keep the layout that reads best. */
   function fit(slide) {
-    const figures = [...slide.querySelectorAll(FIGURE)];
-    const besides = slide.querySelector(BESIDE) ? [false, true] : [false];
+    const [figures, wide] = [FIGURE, WIDE].map(parts => [...slide.querySelectorAll(parts)]);
     let best = { scale: SCALES.at(-1), beside: false, height: HEIGHTS.at(-1), score: 0 };
-    for (const scale of SCALES.filter(scale => scale > best.score)) {
-      for (const beside of besides) {
-        for (const height of figures.length ? HEIGHTS : [0]) {
-          const layout = { scale, beside, height };
-          apply(slide, layout);
-          if (!fits(slide)) continue;
-          layout.score = score(slide, figures, layout);
-          if (layout.score > best.score) best = layout;
-          break;
-        }
+    for (const scale of SCALES) {
+      for (const beside of slide.querySelector(BESIDE) ? [false, true] : [false]) {
+        const most = scale * (beside ? WRAPPED : 1);
+        if (most <= best.score) continue;
+        arrange(slide, scale, beside);
+        const height = HEIGHTS[largest(slide, figures, wide)];
+        if (!height) continue;
+        enlarge(figures, height);
+        const score = most * readability(slide, figures);
+        if (score > best.score) best = { scale, beside, height, score };
       }
     }
-    apply(slide, best);
+    arrange(slide, best.scale, best.beside);
+    enlarge(figures, best.height);
   }
 
   function activate(app) {
     if (app.name !== 'Rise') return;
     let queued = 0;
     const present = () => document.querySelector('.slides section section.present');
+    const heights = slide => [...slide.querySelectorAll('.jp-Cell')].map(cell => cell.offsetHeight).join();
+    let fitted = '';
     const refit = () => {
-      cancelAnimationFrame(queued);
-      queued = requestAnimationFrame(() => present() && fit(present()));
+      queued ||= requestAnimationFrame(() => {
+        queued = 0;
+        if (!present()) return;
+        fit(present());
+        fitted = heights(present());
+      });
     };
-    const cells = new ResizeObserver(refit);
+    // What changes while a slide is fitted is no reason to fit it again.
+    const cells = new ResizeObserver(() => present() && heights(present()) !== fitted && refit());
     const show = () => {
       cells.disconnect();
-      present()?.querySelectorAll('.jp-Cell').forEach(cell => cells.observe(cell));
       refit();
+      present()?.querySelectorAll('.jp-Cell').forEach(cell => cells.observe(cell));
     };
     for (const event of ['ready', 'slidechanged']) document.addEventListener(event, show);
     window.addEventListener('resize', refit);
