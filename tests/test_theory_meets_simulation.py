@@ -243,8 +243,9 @@ def test_gradients_of_two_inputs_lose_their_correlation():
 
 def spread_of_singular_values(activation, gain, weight_init_, widths, generator):
     network = PlainNetwork(widths, activation, partial(weight_init_, gain=gain), generator=generator)
-    x = torch.randn(widths[0], generator=generator)
-    jacobian = torch.autograd.functional.jacobian(lambda x: network(x[None])[0], x).double()
+    # One input, repeated: the gradient of the k-th output in the k-th copy is a row of the Jacobian.
+    x = torch.randn(widths[0], generator=generator).repeat(widths[-1], 1).requires_grad_()
+    jacobian = torch.autograd.grad(network(x).diagonal().sum(), x)[0].double()
     moments = [torch.linalg.svdvals(jacobian).pow(k).mean() for k in (2, 4)]
     return (moments[1] / moments[0] ** 2 - 1).item()
 

@@ -169,7 +169,7 @@ def test_the_quick_correlation_map_is_that_of_the_package(phi, gain, bias_std):
     quick = drawings._predicted_correlations(phi, gain, bias_std, 12)
     moments = mean_field.second_moments(phi, gain, 11, bias_std=bias_std)
     for row, cosine in zip(quick, (0.6, 0.99), strict=True):
-        cosines = mean_field.cosines(phi, gain, 11, cosine, bias_std=bias_std)
+        cosines = mean_field.cosines(phi, cosine, gain, 11, bias_std=bias_std)
         exact = (gain**2 * moments * cosines + bias_std**2) / (gain**2 * moments + bias_std**2)
         np.testing.assert_allclose(row, exact, atol=1e-5)  # a hundredth of the last digit shown
 
