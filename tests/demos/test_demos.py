@@ -84,9 +84,7 @@ def test_every_control_moves_the_picture_to_what_a_new_figure_shows(name):
 def test_controls_have_these_settings(name):
     for key, control in built(name).controls.items():
         values, expected = settings(control), checks(name).CONTROLS[key]
-        if isinstance(expected[0], str):
-            assert values == list(expected)
-        elif isinstance(control, widgets.SelectionSlider):
+        if isinstance(expected[0], str) or isinstance(control, widgets.SelectionSlider):
             assert values == list(expected)
         else:  # lowest, highest, and how many
             assert (values[0], values[-1], len(values)) == pytest.approx(expected)
