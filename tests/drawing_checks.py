@@ -1,4 +1,4 @@
-"""What the tests of the demos' drawings share: reading lines, bands and sentences, and planting faults in them."""
+"""What the tests of the demos share: reading lines, bands and sentences, and planting faults in them."""
 
 import math
 import re
@@ -65,7 +65,7 @@ def band_edges(band: PolyCollection, x: ArrayLike) -> NDArray:
 def check_samples(
     ax: Axes, markers: Line2D, x: ArrayLike, samples: NDArray, center: Callable = np.median
 ) -> None:
-    """Assert that the markers show the center of the `samples` (networks, points), the band of their color 95 %.
+    """Assert that markers show the center of `samples` (networks, points), the band of their color 95 %.
 
     Markers may stand at some of the `x` only.
     """
@@ -153,7 +153,7 @@ def faults(ax: Axes) -> Iterator:
     place = "center" if ax.get_title() else "left"
     text = ax.get_title(loc=place)
     yield from (
-        changed_title(ax, place, text[: m.start()] + "7" + text[m.end() :]) for m in NUMBER.finditer(text)
+        changed_title(ax, place, text[: m.end()] + "7" + text[m.end() :]) for m in NUMBER.finditer(text)
     )
     yield changed_title(ax, place, text + "s")
 
@@ -182,4 +182,4 @@ def check_drawing(check: Check, figure: Figure, sentence: str) -> None:
                 all_checks()
     for number in NUMBER.finditer(sentence):
         with pytest.raises(AssertionError):
-            all_checks(sentence[: number.start()] + "7.77" + sentence[number.end() :])
+            all_checks(sentence[: number.end()] + "7" + sentence[number.end() :])

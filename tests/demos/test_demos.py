@@ -35,7 +35,7 @@ def draw(name, **settings):
 
 @cache
 def checks(name):
-    """Return the module of tests of a demo: each has its `check`, the `SETTINGS` it is for, and `CONTROLS`."""
+    """Return the test module of a demo: each has its `check`, the `SETTINGS` it is for, and `CONTROLS`."""
     spec = importlib.util.spec_from_file_location(f"test_{name}", Path(__file__).with_name(f"test_{name}.py"))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -130,10 +130,10 @@ def test_every_demo_has_its_notebook_and_no_notebook_two():
 
 def test_demos_are_found_by_name_and_loaded_when_asked_for():
     assert {f"{name}_{kind}" for name in demos.NAMES for kind in ("demo", "figure")} == set(dir(demos))
-    for name in ("canvas_demo", "tanh", "tanh_picture", "unheard_figure"):
+    for name in ("canvas_demo", "tanh_picture", "unheard_figure"):
         with pytest.raises(AttributeError, match="tanh_demo"):
             getattr(demos, name)
-    code = "import sys; from course_utils import demos; print(*{'torch', 'ipywidgets', 'numpy'} & set(sys.modules))"
+    code = "import sys; from course_utils import demos; print(*{'torch', 'numpy'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == []
 
 

@@ -30,7 +30,7 @@ def check(figure, sentence):
     assert limits["largest float32"] > 0 > limits["smallest float32"]
     check_words(ax, "layer (l)", "log10 of RMS", "Predicted: each layer multiplies the RMS by 0.16")
     low, median, high = (f"{x:.1f}" for x in np.percentile(logs[:, -1], [2.5, 50, 97.5]))
-    predicted = 1, "0.16", 40, 10, f"{40 * math.log10(0.16):.1f}"
+    predicted = "0.16", 40, 10, f"{40 * math.log10(0.16):.1f}"
     check_numbers(sentence, *predicted, 50, 10, median, 95, 10, low, 10, high)
 
 

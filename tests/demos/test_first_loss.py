@@ -4,6 +4,7 @@ import math
 from functools import cache
 
 import numpy as np
+import pytest
 from drawing_checks import check_line, check_numbers, check_samples, check_words, title
 from scipy import integrate, stats
 from scipy.special import logsumexp
@@ -50,7 +51,8 @@ def check(figure, sentence):
     check_line(best, [least], [multiples[lowest]])
     check_line(blind, [math.log(4)] * 2)
     check_line(informed, [entropy] * 2)
-    assert {t.get_text(): t.get_position()[1] for t in ax.texts} == {"ln K": math.log(4), "H(p)": entropy}
+    levels = {text.get_text(): text.get_position()[1] for text in ax.texts}
+    assert levels == pytest.approx({"ln K": math.log(4), "H(p)": entropy})
     heading = f"Lowest mean first loss {least:.3f}, at a bias of {multiples[lowest]:.2f} ln p"
     check_words(ax, "output bias in multiples of ln p (β)", "loss at step 0", heading)
     rows = (Row("", expected[k], mean_of(losses[k])) for k in (0, 2))

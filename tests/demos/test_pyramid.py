@@ -65,7 +65,9 @@ def test_the_chains_have_the_law_of_real_matrices():
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(("shape", "ends"), zip(SHAPES, [(1024, 128), (128, 1024), (128, 128)], strict=True))
+@pytest.mark.parametrize(
+    ("shape", "ends"), [*zip(SHAPES, [(1024, 128), (128, 1024), (128, 128)], strict=True)]
+)
 def test_fan_in_and_fan_out_move_one_end_only_by_the_ratio_of_the_outer_widths(shape, ends, mode):
     widths = widths_of(shape, 8.0, 12)
     assert (widths[0], widths[-1], widths.max(), widths.min()) == (*ends, 1024, 128)
