@@ -1,31 +1,105 @@
-"""What the tests of the demos' drawings share: reading lines and sentences, and planting faults in them."""
+"""What the tests of the demos share: reading lines, bands and sentences, and planting faults in them."""
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from course_utils.comparison import mean_of
+from course_utils.comparison import Estimate, mean_of
 
 Check = Callable[[Figure, str], None]
+KEYS = {"●": ("o", "full"), "○": ("o", "none"), "■": ("s", "full"), "▲": ("^", "full"), "✖": ("x", "full")}
+KEYS |= {"dashed:": "--", "dotted:": ":"}
+NUMBER = re.compile(r"(?<![\w.])-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e[+-]\d+)?")
 
 
-def check_numbers(sentence: str, *expected: str) -> None:
-    """Assert that each of the `expected` numbers stands in the sentence."""
-    found = re.findall(r"-?\d[\d,]*(?:\.\d+)?(?:e[+-]\d+)?", sentence)
-    assert [text for text in expected if text not in found] == []
+def check_numbers(text: str, *expected: object) -> None:
+    """Assert that the numbers in the text are the `expected` ones, all of them, in this order."""
+    assert NUMBER.findall(text) == [str(number) for number in expected], text
 
 
-def check_line(line: Line2D, y: ArrayLike, x: ArrayLike | None = None) -> None:
+def two(estimate: Estimate) -> list[str]:
+    """Return value and standard error, with two digits of the latter, as text."""
+    return f"{estimate}".split(" ± ")
+
+
+def title(ax: Axes) -> str:
+    """Return the title of the axes, wherever the style puts it."""
+    return ax.get_title() or ax.get_title(loc="left")
+
+
+def check_words(ax: Axes, xlabel: str, ylabel: str, heading: str) -> None:
+    """Assert the labels of the axes and their title."""
+    assert (ax.get_xlabel(), ax.get_ylabel(), title(ax)) == (xlabel, ylabel, heading)
+
+
+def check_line(line: Line2D, y: ArrayLike, x: ArrayLike | None = None, rtol: float = 1e-6) -> None:
     """Assert that the line has the ordinates `y`, and the abscissae `x` if given."""
-    np.testing.assert_allclose(line.get_ydata(), y, rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(line.get_ydata(), y, rtol=rtol, atol=1e-12)
     if x is not None:
         np.testing.assert_allclose(line.get_xdata(), x, rtol=1e-6)
+
+
+def named(ax: Axes, label: str) -> Line2D:
+    """Return the line that bears this label."""
+    (line,) = (line for line in ax.lines if line.get_label() == label)
+    return line
+
+
+def band_edges(band: PolyCollection, x: ArrayLike) -> NDArray:
+    """Return lower and upper edge of the band at each `x`, (2, points)."""
+    vertices = band.get_paths()[0].vertices
+    heights = [vertices[np.isclose(vertices[:, 0], place), 1] for place in np.asarray(x, dtype=float)]
+    return np.array([[h.min() for h in heights], [h.max() for h in heights]])
+
+
+def check_samples(
+    ax: Axes, markers: Line2D, x: ArrayLike, samples: NDArray, center: Callable = np.median
+) -> None:
+    """Assert that markers show the center of `samples` (networks, points), the band of their color 95 %.
+
+    Markers may stand at some of the `x` only.
+    """
+    shown = np.isclose(np.asarray(x)[:, None], markers.get_xdata()).any(axis=1)
+    assert 5 <= shown.sum() == len(markers.get_xdata())
+    check_line(markers, center(samples, axis=0)[shown])
+    color = to_rgb(markers.get_color())
+    (band,) = (
+        b for b in ax.collections if isinstance(b, PolyCollection) and to_rgb(b.get_facecolor()[0]) == color
+    )
+    expected = np.percentile(samples, [2.5, 97.5], axis=0)
+    np.testing.assert_allclose(band_edges(band, x), expected, rtol=1e-6, atol=1e-12)
+
+
+def check_legends(ax: Axes) -> None:
+    """Assert that each name beside a marker belongs to a line with that name, marker and color."""
+    for text in ax.texts:
+        key, _, label = text.get_text().partition(" ")
+        if key in KEYS:
+            line = named(ax, label)
+            style = line.get_linestyle()
+            assert KEYS[key] == ((line.get_marker(), line.get_fillstyle()) if style == "None" else style)
+            assert to_rgb(text.get_color()) == to_rgb(line.get_color())
+
+
+def check_shades(ax: Axes) -> None:
+    """Assert that what is shaded as "within a factor of f" goes from 1/f to f, in the color of its name."""
+    texts = [text for text in ax.texts if text.get_text().startswith("within a factor of ")]
+    assert len(texts) == len(ax.patches)
+    for text, shade in zip(texts, ax.patches, strict=True):
+        factor, scale = float(text.get_text().split()[-1]), float if ax.get_yscale() == "log" else math.log10
+        ends = shade.get_y(), shade.get_y() + shade.get_height()
+        assert ends == pytest.approx((scale(1 / factor), scale(factor)))
+        assert to_rgb(shade.get_facecolor()) == to_rgb(text.get_color())
 
 
 def check_finite(figure: Figure, sentence: str) -> None:
@@ -42,14 +116,70 @@ def z_score(one: ArrayLike, other: ArrayLike) -> float:
     return (a.value - b.value) / math.hypot(a.standard_error, b.standard_error)
 
 
+@contextmanager
+def changed(artist: object, name: str, value: object) -> Iterator[None]:
+    """Set a property of an artist to another value for a while."""
+    before = getattr(artist, f"get_{name}")()
+    getattr(artist, f"set_{name}")(value)
+    yield
+    getattr(artist, f"set_{name}")(before)
+
+
+@contextmanager
+def taller(band: PolyCollection) -> Iterator[None]:
+    vertices = band.get_paths()[0].vertices
+    before = vertices.copy()
+    vertices[:, 1] *= 1.01
+    yield
+    vertices[:] = before
+
+
+def faults(ax: Axes) -> Iterator:
+    """Yield a fault in each thing that the axes show: lines, bands, shades, names, labels."""
+    for line in ax.lines:
+        if len(line.get_ydata()) and np.any(line.get_ydata()):
+            yield changed(line, "ydata", 1.01 * np.asarray(line.get_ydata()))
+    for band in ax.collections:
+        if isinstance(band, PolyCollection) and band.get_transform() == ax.transData:
+            yield taller(band)
+    for shade in ax.patches:
+        yield changed(shade, "height", 10 * shade.get_height())
+    for text in ax.texts:
+        if text.get_text().partition(" ")[0] in KEYS:
+            yield changed(text, "text", text.get_text() + "s")
+            yield changed(text, "color", "magenta")
+    for name in ("xlabel", "ylabel"):
+        yield changed(ax, name, "another")
+    place = "center" if ax.get_title() else "left"
+    text = ax.get_title(loc=place)
+    yield from (
+        changed_title(ax, place, text[: m.end()] + "7" + text[m.end() :]) for m in NUMBER.finditer(text)
+    )
+    yield changed_title(ax, place, text + "s")
+
+
+@contextmanager
+def changed_title(ax: Axes, place: str, text: str) -> Iterator[None]:
+    before = ax.get_title(loc=place)
+    ax.set_title(text, loc=place)
+    yield
+    ax.set_title(before, loc=place)
+
+
 def check_drawing(check: Check, figure: Figure, sentence: str) -> None:
-    """Assert `check`, and that it fails when a line is off by 1 %, and when the sentence has lost digits."""
-    check(figure, sentence)
-    for line in (line for ax in figure.axes for line in ax.lines if len(line.get_ydata())):
-        right = np.array(line.get_ydata())
-        line.set_ydata(1.01 * right)
+    """Assert `check`, legends and shades; and that a fault in anything drawn or said makes them fail."""
+
+    def all_checks(sentence: str = sentence) -> None:
+        check(figure, sentence)
+        for ax in figure.axes:
+            check_legends(ax)
+            check_shades(ax)
+
+    all_checks()
+    for ax in figure.axes:
+        for fault in faults(ax):
+            with fault, pytest.raises((AssertionError, ValueError)):
+                all_checks()
+    for number in NUMBER.finditer(sentence):
         with pytest.raises(AssertionError):
-            check(figure, sentence)
-        line.set_ydata(right)
-    with pytest.raises(AssertionError):
-        check(figure, re.sub(r"\d\b", "", sentence))
+            all_checks(sentence[: number.end()] + "7" + sentence[number.end() :])

@@ -57,7 +57,7 @@ def product_figure(weights: str = "Gaussian", width: int = 32, depth: int = 5) -
     plotting.plot_samples(share, s, ax=ax)
     for (name, law), style, linewidth in zip(theory.items(), ("k--", "k:"), (1.5, 2), strict=True):
         ax.plot(share, law, style, label=name, linewidth=linewidth)
-    canvas.name_lines(ax, (0.68, 0.92), (0.68, 0.85))
+    canvas.name_lines(ax, (0.66, 0.92), (0.66, 0.85))
     floor = np.median(s[:, 0]) - 3
     ax.axhline(floor, color=plotting.ORANGE, linewidth=1)
     free = {"x": 0.01, "va": "top"} if depth < 25 else {"x": 0.99, "va": "bottom", "ha": "right"}

@@ -57,7 +57,7 @@ def pyramid_figure(
         plotting.plot_samples(np.arange(depth + 1), samples, ax=ax, center=np.mean, **style)
         ax.plot(law, "k--", linewidth=1.5)
     _draw_silhouette(ax, widths)
-    canvas.name_lines(ax, (0.13, 0.93), (0.57, 0.93))
+    canvas.name_lines(ax, (0.11, 0.93), (0.54, 0.93))
     canvas.set_decades(ax, min(1e-3, np.min(theory) / 100), max(1e3, 30 * np.max(theory)))
     canvas.set_layers(ax, depth)
     ax.set(

@@ -1,6 +1,9 @@
 """Demos, used as a hand would use them: every control at both ends, reset, errors."""
 
+import importlib.util
 import re
+import subprocess
+import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -11,122 +14,146 @@ import ipywidgets as widgets
 import nbformat
 import numpy as np
 import pytest
-from drawing_checks import check_finite
+from drawing_checks import check_drawing, check_finite
 
 from course_utils import demos, plotting
+from course_utils.demos import canvas
+from course_utils.demos.demo import Demo
 
-NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
-DEMOS = [make for name, make in vars(demos).items() if name.endswith("_demo")]
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+each = pytest.mark.parametrize("name", demos.NAMES)
 
 
 @cache
-def built(make):
-    return make()
+def built(name):
+    return getattr(demos, f"{name}_demo")()
+
+
+def draw(name, **settings):
+    return getattr(demos, f"{name}_figure")(**settings)
+
+
+@cache
+def checks(name):
+    """Return the test module of a demo: each has its `check`, the `SETTINGS` it is for, and `CONTROLS`."""
+    spec = importlib.util.spec_from_file_location(f"test_{name}", Path(__file__).with_name(f"test_{name}.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def settings(control):
     """Return every value that a hand can choose, in order."""
-    if isinstance(control, widgets.Checkbox):
-        return [False, True]
-    if isinstance(control, widgets.FloatLogSlider):
-        steps = round((control.max - control.min) / control.step)
-        return [control.base ** (control.min + k * control.step) for k in range(steps + 1)]
     if hasattr(control, "options"):
-        return [option[1] if isinstance(option, tuple) else option for option in control.options]
+        return list(control.options)
     steps = round((control.max - control.min) / control.step)
     values = [control.min + k * control.step for k in range(steps + 1)]
     assert values[-1] == pytest.approx(control.max), "the last step must end at the maximum"
+    if isinstance(control, widgets.FloatLogSlider):
+        return [control.base**value for value in values]
     return [*values[:-1], control.max]
 
 
-def ends(control):
-    values = settings(control)
-    return values[0], values[-1]
+@each
+def test_lines_names_and_sentence_are_what_they_say(name):
+    module = checks(name)
+    check_drawing(module.check, *draw(name, **module.SETTINGS))
 
 
-@pytest.mark.parametrize("make", DEMOS, ids=lambda f: f.__name__)
-def test_every_control_moves_the_figure(make):
-    demo = built(make)
-    for name, control in demo.controls.items():
-        assert control.description, name
-        images = []
-        for value in ends(control):
-            control.value = value
-            images.append(bytes(demo.image.value))
-            assert images[-1].startswith(b"\xff\xd8")
-            assert demo.sentence.value
-        assert images[0] != images[1], name
-
-
-@pytest.mark.parametrize("make", DEMOS, ids=lambda f: f.__name__)
-def test_reset_brings_back_the_first_picture(make):
-    demo = make()
-    first = demo.image.value, demo.sentence.value
-    for control in demo.controls.values():
-        control.value = ends(control)[1]
-    assert (demo.image.value, demo.sentence.value) != first
-    demo.reset_button.click()
-    assert (demo.image.value, demo.sentence.value) == first
-
-
-@pytest.mark.parametrize("make", DEMOS, ids=lambda f: f.__name__)
-def test_the_stored_output_is_the_question(make):
-    demo = built(make)
-    assert repr(demo) == f"Demo: {demo.question}"
-    assert demo.question.endswith("?")
-
-
-@pytest.mark.parametrize("make", DEMOS, ids=lambda f: f.__name__)
-def test_any_order_of_clicks_shows_what_a_new_figure_would(make):
-    demo, rng = built(make), np.random.default_rng(0)
+@each
+def test_every_control_moves_the_picture_to_what_a_new_figure_shows(name):
+    demo, rng = built(name), np.random.default_rng(0)
     demo.reset()
-    first = bytes(demo.image.value)
-    for _ in range(25):
-        control = rng.choice(list(demo.controls.values()))
-        values = settings(control)
-        control.value = values[rng.integers(len(values))]
-        figure, sentence = demo._draw(**{name: control.value for name, control in demo.controls.items()})
-        check_finite(figure, sentence)
-        assert bytes(demo.image.value) == plotting.to_jpeg(figure)
-        assert demo.sentence.value == sentence
+    first = bytes(demo.image.value), demo.sentence.value
+    for control in demo.controls.values():
+        values, images = settings(control), []
+        for value in (values[0], values[-1], values[rng.integers(len(values))]):
+            control.value = value
+            figure, sentence = draw(name, **{key: c.value for key, c in demo.controls.items()})
+            check_finite(figure, sentence)
+            images.append(plotting.to_jpeg(canvas.to_image(figure)))
+            assert (bytes(demo.image.value), demo.sentence.value) == (images[-1], sentence)
+        assert images[0] != images[1]
+        assert images[0].startswith(b"\xff\xd8")
+    assert (bytes(demo.image.value), demo.sentence.value) != first
     demo.reset_button.click()
-    assert bytes(demo.image.value) == first
+    assert (bytes(demo.image.value), demo.sentence.value) == first
 
 
-@pytest.mark.parametrize("make", DEMOS, ids=lambda f: f.__name__)
-def test_controls_are_labelled_and_start_within_their_range(make):
-    controls = built(make).controls.values()
-    labels = [control.description for control in controls]
-    assert all(labels)
+@each
+def test_controls_have_these_settings(name):
+    for key, control in built(name).controls.items():
+        values, expected = settings(control), checks(name).CONTROLS[key]
+        if isinstance(expected[0], str) or isinstance(control, widgets.SelectionSlider):
+            assert values == list(expected)
+        else:  # lowest, highest, and how many
+            assert (values[0], values[-1], len(values)) == pytest.approx(expected)
+
+
+@each
+def test_controls_are_labelled_and_start_within_their_range(name):
+    demo = built(name)
+    demo.reset()
+    labels = [control.description for control in demo.controls.values()]
+    assert all(0 < len(label) <= 22 for label in labels), "longer labels do not fit into their column"
     assert len(set(labels)) == len(labels)
-    assert max(map(len, labels)) <= 28, "longer labels are cut off"
-    built(make).reset()
-    for control in controls:
-        assert any(
-            control.value == (pytest.approx(v) if isinstance(v, float) else v) for v in settings(control)
-        )
+    for control in demo.controls.values():
+        exact = isinstance(control.value, str)
+        assert any(control.value == (v if exact else pytest.approx(v)) for v in settings(control))
+        # Nobody can type where typing does nothing.
+        assert isinstance(control, widgets.SelectionSlider) == ("course-no-typing" in control._dom_classes)
 
 
-def test_every_notebook_has_its_demo_once():
-    cells = Counter()
+@each
+def test_an_unknown_name_is_refused(name):
+    for key, control in built(name).controls.items():
+        if isinstance(control, widgets.Dropdown):
+            with pytest.raises(ValueError, match=re.escape(control.options[0])):
+                draw(name, **{key: "unheard of"})
+
+
+@each
+def test_the_stored_output_is_the_question(name):
+    assert repr(built(name)) == f"Demo: {built(name).question}"
+    assert built(name).question.endswith("?")
+
+
+def test_every_demo_has_its_notebook_and_no_notebook_two():
+    found = Counter()
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
         sources = [c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
-        cells[path.name[:2]] += sum(bool(re.fullmatch(r"demos\.\w+_demo\(\)", source)) for source in sources)
-    assert cells == Counter({f"{k:02}": 1 for k in range(1, 16)})
+        names = [m[1] for source in sources if (m := re.fullmatch(r"demos\.(\w+)_demo\(\)", source))]
+        assert len(names) <= 1, path.name
+        found.update(names)
+    assert found == Counter(demos.NAMES)
+
+
+def test_demos_are_found_by_name_and_loaded_when_asked_for():
+    assert {f"{name}_{kind}" for name in demos.NAMES for kind in ("demo", "figure")} == set(dir(demos))
+    for name in ("canvas_demo", "tanh_picture", "unheard_figure"):
+        with pytest.raises(AttributeError, match="tanh_demo"):
+            getattr(demos, name)
+    code = "import sys; from course_utils import demos; print(*{'torch', 'numpy'} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == []
+
+
+def slide(draw, **starts):
+    """Return a demo with one slider for each of `starts`."""
+    sliders = {key: widgets.IntSlider(v, min=1, max=9, description=key) for key, v in starts.items()}
+    return Demo("What now?", sliders, draw)
 
 
 def test_an_error_is_shown_and_raised():
     def fragile(n):
         if n > 1:
-            raise ZeroDivisionError("no such width")
-        return plotting.new_figure()[0], "fine"
+            raise ZeroDivisionError("no such <width>")
+        return canvas.new_figure()[0], "fine"
 
-    slider = widgets.IntSlider(1, min=1, max=2, description="n")
-    demo = demos.Demo("What now?", {"n": slider}, fragile)
+    demo = slide(fragile, n=1)
     with pytest.raises(ZeroDivisionError):
-        slider.value = 2
-    assert "ZeroDivisionError: no such width" in demo.sentence.value
-    slider.value = 1
+        demo.controls["n"].value = 2
+    assert "ZeroDivisionError: no such &lt;width&gt;" in demo.sentence.value
+    demo.controls["n"].value = 1
     assert demo.sentence.value == "fine"
 
 
@@ -137,15 +164,14 @@ def test_two_threads_do_not_draw_at_once():
         inside.append(n)
         time.sleep(0.02)
         assert inside == [n]
-        return plotting.new_figure()[0], f"n = {inside.pop()}"
+        return canvas.new_figure()[0], f"n = {inside.pop()}"
 
-    slider = widgets.IntSlider(1, min=1, max=9, description="n")
-    demo = demos.Demo("Who is first?", {"n": slider}, draw)
+    demo = slide(draw, n=1)
     with ThreadPoolExecutor(2) as pool:
-        moves = pool.map(partial(setattr, slider, "value"), [2, 3, 4, 5])
+        moves = pool.map(partial(setattr, demo.controls["n"], "value"), [2, 3, 4, 5])
         resets = pool.map(lambda _: demo.reset(), range(4))
         assert [*moves, *resets] == [None] * 8  # and no exception
-    assert demo.sentence.value == f"n = {slider.value}"
+    assert demo.sentence.value == f"n = {demo.controls['n'].value}"
 
 
 def test_reset_draws_once():
@@ -153,23 +179,11 @@ def test_reset_draws_once():
 
     def draw(**values):
         drawn.append(values)
-        return plotting.new_figure()[0], "fine"
+        return canvas.new_figure()[0], "fine"
 
-    controls = {name: widgets.IntSlider(1, min=1, max=9, description=name) for name in ("n", "depth")}
-    demo = demos.Demo("How often?", controls, draw)
-    for control in controls.values():
+    demo = slide(draw, n=1, depth=1)
+    for control in demo.controls.values():
         control.value = 7
     drawn.clear()
     demo.reset()
     assert drawn == [{"n": 1, "depth": 1}]
-
-
-@pytest.mark.parametrize("make", DEMOS, ids=lambda f: f.__name__)
-def test_nobody_can_type_where_typing_does_nothing(make):
-    for control in built(make).controls.values():
-        assert isinstance(control, widgets.SelectionSlider) == ("course-no-typing" in control._dom_classes)
-
-
-@pytest.mark.parametrize("make", DEMOS, ids=lambda f: f.__name__)
-def test_labels_fit_into_their_column(make):
-    assert all(len(control.description) <= 22 for control in built(make).controls.values())

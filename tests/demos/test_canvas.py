@@ -1,0 +1,101 @@
+"""The canvas of the demos: kept frames, axes that are used again, limits that seldom change."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from course_utils import plotting
+from course_utils.demos import canvas
+
+
+def jpeg(figure):
+    return plotting.to_jpeg(canvas.to_image(figure))
+
+
+CHANGES = [
+    {"xlim": (0, 3)},
+    {"xlabel": "depth"},
+    {"xticks": [0, 1]},
+    {"yscale": "log"},
+    {"ylabel": "gain"},
+    {"yticks": [1, 1.5], "yticklabels": ["1", "2"]},
+    {"yticks": [1, 2], "yticklabels": ["one", "two"]},
+    {"title": "Another"},
+    {"aspect": "equal"},
+    {"label": "there"},
+    {"label_x": 0.6},
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=str)
+def test_a_figure_drawn_over_its_kept_frame_looks_as_if_new(change):
+    def drawn(label="here", label_x=0.5, **change):
+        figure, (ax,) = canvas.new_figure()
+        ax.text(label_x, 0.5, label, transform=ax.transAxes)
+        ax.plot([1, 2], [1, 2], "o", label="points")
+        ax.legend()
+        ax.set(**{"yticks": [1, 2], "yticklabels": ["1", "2"], **change})
+        return jpeg(figure)
+
+    figures = {}
+    with canvas.reusing(figures):
+        first, again, changed, back = drawn(), drawn(), drawn(**change), drawn()
+    assert len(figures) == 1
+    assert first == again == back == drawn()
+    assert changed == drawn(**change) != first
+    assert first.startswith(b"\xff\xd8")
+
+
+def test_lines_lie_over_bands_and_ticks_are_few():
+    figure, (ax,) = canvas.new_figure()
+    ax.plot([0, 100], [0.5, 0.5], "k", linewidth=20)
+    ax.fill_between([0, 100], 0, 1, color="w")
+    jpeg(figure)
+    pixels = np.asarray(figure.canvas.buffer_rgba())
+    x, y = ax.transData.transform((50, 0.5)).astype(int)
+    assert pixels[-1 - y, x].tolist() == [0, 0, 0, 255]
+    assert len(ax.get_xticks()) <= 7
+
+
+def test_a_figure_is_emptied_before_it_is_used_again():
+    with canvas.reusing({}):
+        figure, (ax,) = canvas.new_figure()
+        ax.plot([1, 2])
+        ax.fill_between([1, 2], 3)
+        ax.axhspan(0, 1)
+        ax.text(0, 0, "here")
+        ax.legend(["line"])
+        assert len(ax.get_children()) > len(canvas.new_figure(2)[1][0].get_children())
+        again, (same,) = canvas.new_figure()
+        assert (again, same) == (figure, ax)
+        assert len(same.get_children()) == len(canvas.new_figure(2)[1][0].get_children())
+
+
+def test_a_kept_frame_does_not_change_what_is_saved(tmp_path):
+    def saved(figure):
+        figure.savefig(tmp_path / "figure.png")
+        return (tmp_path / "figure.png").read_bytes()
+
+    figure, (ax,) = canvas.new_figure()
+    ax.plot([1, 2])
+    before = saved(figure)
+    jpeg(figure)
+    assert saved(figure) == before
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "limits", "ticks"),
+    [
+        (0.1, 10, (-1, 1), [-1, 0, 1]),
+        (1e-3, 2, (-4, 1), [-4, -3, -2, -1, 0, 1]),
+        (0.05, 2e3, (-2, 4), [-2, 0, 2, 4]),
+        (1e-40, 1e40, (-64, 64), [-64, -32, 0, 32, 64]),
+        (3, 1e5, (0, 8), [0, 2, 4, 6, 8]),
+        (1e-9, 1e-2, (-16, 0), [-16, -12, -8, -4, 0]),
+    ],
+)
+def test_decades_hold_the_range_and_one_and_seldom_change(low, high, limits, ticks):
+    ax = plt.figure().subplots()
+    canvas.set_decades(ax, low, high)
+    assert np.log10(ax.get_ylim()) == pytest.approx(limits)
+    assert np.log10(ax.get_yticks()) == pytest.approx(ticks)
