@@ -20,7 +20,7 @@ from course_utils.doctor.graph import Node, analyse
 from course_utils.doctor.measuring import NAN, second_moment
 from course_utils.doctor.recording import Call, Recorder
 from course_utils.doctor.running import check_model_and_inputs, cloned, propagate_back, restored, tensors_in
-from course_utils.doctor.tables import Report
+from course_utils.doctor.tables import Report, rounded
 from course_utils.doctor.vocabulary import kind
 
 __all__ = ["FAULTS", "Diagnosis", "diagnose"]
@@ -64,11 +64,8 @@ class Diagnosis(Report):
         lines = [f"{i}. {finding}" for i, finding in enumerate(faults, 1)]
         return "\n".join((lines or [f"No faults found in {len(self.table)} layers."]) + remarks)
 
-    def _head(self) -> list[str]:
-        return self.verdict.split("\n")
-
-    def _tables(self) -> list[pd.DataFrame]:
-        return [self.table]
+    def _parts(self) -> tuple[list[str], list[pd.DataFrame]]:
+        return self.verdict.split("\n"), [rounded(self.table, 2)]
 
 
 def diagnose(

@@ -20,7 +20,7 @@ from course_utils.doctor.graph import Node, analyse, branch_ends
 from course_utils.doctor.measuring import NAN
 from course_utils.doctor.recording import Recorder
 from course_utils.doctor.running import check_model_and_inputs, cloned, is_expanded, restored, tensors_in
-from course_utils.doctor.tables import Report
+from course_utils.doctor.tables import Report, rounded
 from course_utils.doctor.vocabulary import kind
 from course_utils.initializers import constant_, normal_, orthogonal_
 
@@ -55,13 +55,10 @@ class Initialization(Report):
 
     table: pd.DataFrame
     left_alone: pd.DataFrame
-    _digits = 4
 
-    def _head(self) -> list[str]:
-        return [f"{len(self.table)} parameters initialized, {len(self.left_alone)} left alone."]
-
-    def _tables(self) -> list[pd.DataFrame]:
-        return [self.table, self.left_alone]
+    def _parts(self) -> tuple[list[str], list[pd.DataFrame]]:
+        head = f"{len(self.table)} parameters initialized, {len(self.left_alone)} left alone."
+        return [head], [rounded(self.table, 4), self.left_alone]
 
 
 def initialize_(model: nn.Module, inputs: Any, *, generator: Generator | None = None) -> Initialization:

@@ -82,3 +82,9 @@ def is_orthogonal(weight: Tensor) -> bool:
     if len(matrix) < 2 or (matrix[0] @ matrix[1]).abs() >= limit:
         return False
     return bool((matrix @ matrix.T).fill_diagonal_(0).abs().max() < limit)
+
+
+def entries(weight: Tensor) -> tuple[bool, float, float]:
+    """Return whether a weight is orthogonal, its second moment, and its largest absolute value."""
+    low, high = torch.aminmax(weight.detach())
+    return is_orthogonal(weight), quick_second_moment(weight), max(-low.item(), high.item())

@@ -39,7 +39,7 @@ class Weight:
     identical: bool  # all units have the same weights and biases
     orthogonal: bool
     second_moment: float
-    largest: float
+    largest: float  # absolute value
     gradient: float = NAN  # second moment
 
 
@@ -258,13 +258,7 @@ class Recorder(TorchFunctionMode):
             identical = fits and measure.has_identical_units(held, bias, out_dim)
             area = math.prod(held.shape[2:]) if name in words.CONVOLUTIONS else 1
             trained = parameter is not None and held.requires_grad  # a weight norm's product has its own law
-            low, high = torch.aminmax(held.detach())
-            measured = (
-                measure.is_orthogonal(held),
-                measure.quick_second_moment(held),
-                max(-low.item(), high.item()),
-            )
-            self.weights[id(held)] = Weight(held, out_dim, area, trained, identical, *measured)
+            self.weights[id(held)] = Weight(held, out_dim, area, trained, identical, *measure.entries(held))
         row.weight, row.parameters = self.weights[id(held)], self._owned((held, bias))
         return True
 
@@ -289,9 +283,7 @@ class Recorder(TorchFunctionMode):
         call.left, call.numel = self._moments(output, batch_dim), output.numel()
         call.examples = output.shape[batch_dim] if output.ndim else 1
         in_a_row = call.role == "activation" and self.calls[call.parents[0]].role in ROWS
-        if (
-            output.requires_grad and not in_a_row
-        ):  # the hook belongs to this value, even if it changes in place
+        if output.requires_grad and not in_a_row:  # the hook is for this value, even if it changes in place
             output.register_hook(lambda g: setattr(call, "gradient", measure.quick_second_moment(g)))
 
     def _moments(self, x: Tensor, batch_dim: int) -> Moments:
@@ -381,9 +373,7 @@ def _as_function(call: Invocation) -> Callable[[Tensor], Tensor]:
     """Return an activation as a function of one tensor, with one slope where they differ or are random."""
     if call.name == "prelu":
         return leaky_relu(measure.sample(call.argument("weight", 1)).mean().item())
-    if call.name == "rrelu" and call.keywords.get(
-        "training"
-    ):  # the RMS of a slope that is drawn anew each time
+    if call.name == "rrelu" and call.keywords.get("training"):  # the RMS of slopes that are drawn anew
         low, high = call.keywords.get("lower", 1 / 8), call.keywords.get("upper", 1 / 3)
         return leaky_relu(math.sqrt((low * low + low * high + high * high) / 3))
     options = tuple((key, value) for key, value in call.keywords.items() if key != "input")

@@ -5,23 +5,23 @@ import math
 import pandas as pd
 
 
+def rounded(table: pd.DataFrame, digits: int) -> pd.DataFrame:
+    """Return the table as text, its numbers with so many significant digits, NaN as an empty cell."""
+    return table.map(lambda v: v if isinstance(v, str) else "" if math.isnan(v) else f"{v:.{digits}g}")
+
+
 def _markdown(table: pd.DataFrame) -> str:
     rows = [list(table.columns), ["---"] * table.shape[1], *table.to_numpy().tolist()]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 class Report:
-    """What is printed as the lines of `_head`, and those of `_tables` that are not empty."""
-
-    _digits = 2  # significant ones
-
-    def _shown(self) -> list[pd.DataFrame]:
-        """Return the tables as text, NaN as an empty cell."""
-        show = lambda v: v if isinstance(v, str) else "" if math.isnan(v) else f"{v:.{self._digits}g}"  # noqa: E731
-        return [table.map(show) for table in self._tables() if len(table)]
+    """What is printed, and shown in Jupyter, as the two `_parts`: lines, and tables of text unless empty."""
 
     def __str__(self) -> str:
-        return "\n\n".join(["\n".join(self._head()), *(t.to_string(index=False) for t in self._shown())])
+        head, tables = self._parts()
+        return "\n\n".join(["\n".join(head), *(t.to_string(index=False) for t in tables if len(t))])
 
     def _repr_markdown_(self) -> str:
-        return "\n\n".join([*self._head(), *map(_markdown, self._shown())])
+        head, tables = self._parts()
+        return "\n\n".join([*head, *(_markdown(table) for table in tables if len(table))])

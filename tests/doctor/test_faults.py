@@ -381,11 +381,71 @@ def test_a_planted_fault_is_found_by_name_at_its_layer(name: str, seed: int):
     assert named <= set(marks)
 
 
+SENTENCES = {  # what is said of a planted fault: r is the layer's row of the table, d the diagnosis
+    "missing gain, one": (
+        "Its weights' std is {r.weight_ratio:.2g} times the wanted {r.wanted_std:.2g}. LeCun's or Xavier's "
+        "law without relu's gain; other layers with it: 6. Multiply the weights by 1.41."
+    ),
+    "misplaced gain": (
+        "none follows; 4, before one, lacks it. The gain of an activation belongs to the weights in front of "
+        "it. Draw 4 with std sqrt(2 / fan_in), and 14 with sqrt(1 / fan_in)."
+    ),
+    "double init": (
+        "The layer multiplies the second moment by {r.growth:.2g}; its weights' std {r.weight_std:.2g} is "
+        "{r.weight_ratio:.2g} times the wanted {r.wanted_std:.2g}. The std is gain² / fan_in: scaled twice. "
+        "Draw the weights with std gain / sqrt(fan_in) = {r.wanted_std:.3g}."
+    ),
+    "N(0, 0.01²)": (
+        "The same with 6 more: 2, 4, 6 and others. The weights look like N(0, 0.01²), whatever the fan-in of "
+        "192. Draw the weights with std gain / sqrt(fan_in) = 0.102."
+    ),
+    "kernel forgotten": "The fan counts the channels but forgets the kernel's area of 9.",
+    "transposed": "Draw the weights with std gain / sqrt(fan_in) = {r.wanted_std:.3g}. Initialize W.T.",
+    "NaN": "It is the first tensor with NaN or infinity, of 1 in all.",
+    "dead": (
+        "{r.dead:.0%} of its units are 0 on the whole batch. What enters the activation lies too far below 0,"
+        " on average at {r[mean]:.2g}."
+    ),
+    "saturated": (
+        "{r.saturated:.0%} of its outputs are at a bound, where the derivative is about 0. What enters the "
+        "activation is large: second moment {r.second_moment:.2g}; the weights' std is {r.weight_ratio:.2g} "
+        "times the wanted one."
+    ),
+    "sigmoid": (
+        "The squared gradient at 0 is {gradient:.2g} of that at 12, a factor of {rate:.2g} per layer on the "
+        "way back."
+    ),
+    "large last layer": (
+        "The loss is {d.loss:.3g}; equal probabilities cost ln K = 2.3. Its weights' std is "
+        "{r.weight_ratio:.2g} times the wanted one. Scale the last layer's weights down; 0 is fine."
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SENTENCES)
+def test_the_numbers_of_a_verdict_are_those_of_the_table(name: str):
+    build, plant, inputs, _, layer = PLANTED[name]
+    model = build(0)
+    plant(model)
+    d = diagnose(model, inputs, labels(len(inputs)))
+    rows = d.table.set_index("layer")
+    gradients = rows["gradient_second_moment"]
+    gradient = gradients.iloc[0] / gradients.iloc[-2]  # of a stack of layers of one width
+    rate = gradient ** (1 / (len(rows) - 2))
+    said = SENTENCES[name].format(
+        r=rows.loc[layer.removesuffix(".weight")], d=d, gradient=gradient, rate=rate
+    )
+    assert said in d.verdict
+
+
 @pytest.mark.parametrize("change", [lambda x: 255 * x.abs(), lambda x: 0.3 * x + 2, lambda x: 0.01 * x])
 @pytest.mark.parametrize("build", [he_mlp, tanh_mlp])
 def test_inputs_that_are_not_standardized_are_the_only_cause(build, change):
     diagnosis = diagnose(build(0), change(VECTORS), labels(64))
     assert [(f.layer, f.fault, f.is_fault) for f in diagnosis.findings] == [("0", "input scale", True)]
+    row = diagnosis.table.iloc[0]
+    mean = change(VECTORS).mean().item()
+    assert f"mean {mean:.2g} and second moment {row['input_second_moment']:.2g}." in diagnosis.verdict
 
 
 @pytest.mark.parametrize("name", HEALTHY)

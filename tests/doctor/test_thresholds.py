@@ -68,7 +68,10 @@ BOTH_SIDES = [(1.1, True), (0.9, False)]
 def test_far_and_step(off: float, wrong: bool, sign: int, fault: str):
     far, step = (off * limit.FAR) ** sign, (off * limit.STEP) ** sign
     deep = [far ** (1 / 20)] * 10
-    assert faults(chain(*deep, 1), X) == [f"{fault} signal"] * wrong
+    diagnosis = diagnose(chain(*deep, 1), X)
+    assert [finding.fault for finding in diagnosis.findings] == [f"{fault} signal"] * wrong
+    said = f"at 9 is {far:.2g} of what entered the first layer, a factor of {far**0.1:.2g} per layer."
+    assert (said in diagnosis.verdict) == wrong
     assert faults(chain(1, math.sqrt(step), 1), X) == [f"{fault} signal"] * wrong
     assert steep_gradient(far) == [f"{fault} gradient"] * wrong
 
