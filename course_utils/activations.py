@@ -7,6 +7,7 @@ and theory (float64 quadrature) use the very same function.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -63,7 +64,12 @@ hard_tanh = Activation(
 
 
 def leaky_relu(negative_slope: float) -> Activation:
-    """Return the leaky ReLU: z for z > 0, `negative_slope` * z otherwise. Source: Maas et al. (2013)."""
+    """Return the leaky ReLU: z for z > 0, `negative_slope` * z otherwise. Source: Maas et al. (2013).
+
+    Raises: ValueError for a slope that is no finite number.
+    """
+    if not isinstance(negative_slope, Real) or not math.isfinite(negative_slope):
+        raise ValueError(f"expected a finite number as negative slope; got {negative_slope!r}")
     return Activation(
         "leaky_relu",
         lambda z: torch.where(z > 0, z, negative_slope * z),
@@ -80,11 +86,11 @@ def check_element_wise(function: Callable[[Tensor], Tensor], name: str | None = 
     probe = torch.linspace(-3, 3, 8, dtype=torch.float64)
     name = name or getattr(function, "__name__", "custom")
     try:
-        values, alone = function(given := probe.clone()), function(probe.clone()[::2])
+        values, alone = function(given := probe.clone()), function(probe[::2].clone())
     except Exception as error:
         raise ValueError(f"{name} must take a tensor of any shape; on one of shape (8,): {error}") from error
-    if not isinstance(values, Tensor) or values.shape != probe.shape or values.dtype != probe.dtype:
-        got = (tuple(values.shape), values.dtype) if isinstance(values, Tensor) else type(values).__name__
+    got = (tuple(values.shape), values.dtype) if isinstance(values, Tensor) else type(values).__name__
+    if got != ((8,), probe.dtype):
         raise ValueError(f"{name} must keep shape (8,) and dtype torch.float64; it returned {got}")
     if not values.isfinite().all():
         raise ValueError(f"{name} must be finite; at {probe.tolist()} it is {values.tolist()}")

@@ -9,7 +9,6 @@ import math
 import struct
 import zlib
 from dataclasses import dataclass
-from io import BufferedIOBase
 from os import PathLike
 from pathlib import Path
 
@@ -18,9 +17,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-_MOST_BYTES = 2**30  # of data in one file: 20 times MNIST, and the most that a false header can make us read
-_CHUNK = 2**16
-_TYPES = {8: "unsigned byte", 9: "signed byte", 11: "short", 12: "int", 13: "float", 14: "double"}
 _FILES = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
 
 
@@ -64,6 +60,7 @@ def moons(points: int, *, noise: float = 0.1, generator: torch.Generator) -> tup
 
     Labels alternate. noise: std of the Gaussian noise on each coordinate, for half circles of radius 1.
     Afterwards both coordinates are centred and divided by their common std, so that the mean square is 1.
+    Raises: ValueError for fewer than 2 points, or a noise that is negative or not finite.
     """
     labels, angle = _alternating(points), math.pi * torch.rand(points, generator=generator)
     side = 1.0 - 2 * labels
@@ -88,13 +85,15 @@ def spirals(points: int, *, noise: float = 0.03, generator: torch.Generator) -> 
 
 
 def _alternating(points: int) -> Tensor:
-    if points < 2:
-        raise ValueError(f"expected at least 2 points, one of each class; got {points}")
+    if not isinstance(points, int) or points < 2:
+        raise ValueError(f"expected an integer, at least 2 points, one of each class; got {points}")
     return torch.arange(points) % 2
 
 
 def _planar(x: Tensor, y: Tensor, noise: float, generator: torch.Generator) -> Tensor:
     """Return standardized points (points, 2) with noise of std `noise` on each coordinate."""
+    if not 0 <= noise < math.inf:
+        raise ValueError(f"expected noise, a standard deviation, finite and >= 0; got {noise}")
     inputs = torch.stack([x, y], dim=1)
     inputs = inputs + noise * torch.randn(inputs.shape, generator=generator)
     inputs = inputs - inputs.mean(dim=0)
@@ -126,25 +125,39 @@ def idx_images(folder: str | PathLike[str]) -> Images:
 def read_idx(path: str | PathLike[str]) -> NDArray[np.uint8]:
     """Return the array in an IDX file of unsigned bytes with 1 to 3 dimensions, plain or gzipped.
 
-    The first bytes, not the name, tell whether it is gzipped. Reading stops one byte after the data that the
-    header announces, at most 1 GiB, and takes no more memory than there are data, whatever the header says.
-    Raises: FileNotFoundError unless `path` is a file; ValueError for a wrong magic number, type or size, for
-    data that end early or go on too long, and for a damaged gzip stream.
+    The first bytes, not the name, tell whether it is gzipped.
+    Raises: FileNotFoundError unless `path` is a file; ValueError for a wrong magic number or size, for data
+    that end early or go on too long, and for a damaged gzip stream.
     Source: LeCun, Cortes & Burges, The MNIST database, "File formats".
     """
     path = Path(path).expanduser()
     if not path.is_file():
         found = "a folder" if path.is_dir() else "no file"
         raise FileNotFoundError(f"{path}: found {found}; expected an IDX file")
-    with path.open("rb") as raw:
-        if raw.peek(2)[:2] != b"\x1f\x8b":
-            return _parse(raw, path)
-        with gzip.GzipFile(fileobj=raw) as file:
-            try:
-                return _parse(file, path)
-            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-                found = f"the gzip stream is damaged after byte {file.tell()} of its content ({error})"
-                raise ValueError(f"{path}: {found}; expected a complete one") from error
+    content = _content(path)
+    magic = "00 00 08 and 1, 2 or 3: unsigned bytes, so many dimensions"
+    _expect(len(content) > 3, path, f"ends after {len(content)} bytes", f"a magic number of 4, {magic}")
+    right = content[:3] == b"\0\0\x08" and content[3] in (1, 2, 3)
+    _expect(right, path, f"bytes 0 to 3 are {content[:4].hex(' ')}", magic)
+    start = 4 + 4 * content[3]
+    _expect(len(content) >= start, path, f"ends after {len(content)} bytes", f"a header of {start}")
+    shape = struct.unpack_from(f">{content[3]}I", content, 4)
+    end = start + math.prod(shape)
+    found = f"ends after {len(content)} bytes" if len(content) < end else f"goes on at byte {end}"
+    wanted = f"a header of {start} bytes and {_product(shape)} = {end - start} of data, {end} in all"
+    _expect(len(content) == end, path, found, wanted)
+    _expect(end > start, path, f"bytes 4 to {start - 1} announce {_product(shape)} = 0 bytes", "1 or more")
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()
+
+
+def _content(path: Path) -> bytes:
+    content = path.read_bytes()
+    if content[:2] != b"\x1f\x8b":
+        return content
+    try:
+        return gzip.decompress(content)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path}: the gzip stream is damaged ({error}); expected a complete one") from error
 
 
 def _pair(images_path: Path, labels_path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -158,41 +171,9 @@ def _pair(images_path: Path, labels_path: Path) -> tuple[NDArray[np.uint8], NDAr
     return images, labels
 
 
-def _parse(file: BufferedIOBase, path: Path) -> NDArray[np.uint8]:
-    magic = _read(file, 4)
-    _expect(len(magic) == 4, path, f"ends after {len(magic)} bytes", "a magic number of 4")
-    found = f"bytes 0 and 1 are {magic[:2].hex(' ')}"
-    _expect(magic[:2] == b"\0\0", path, found, "00 00, as in any IDX file")
-    found = f"byte 2, the type code, is 0x{magic[2]:02x} ({_TYPES.get(magic[2], 'unknown')})"
-    _expect(magic[2] == 8, path, found, "0x08 (unsigned byte)")
-    _expect(1 <= magic[3] <= 3, path, f"byte 3, the number of dimensions, is {magic[3]}", "1 to 3")
-    start = 4 + 4 * magic[3]
-    sizes = _read(file, start - 4)
-    _expect(len(sizes) == start - 4, path, f"ends after {4 + len(sizes)} bytes", f"a header of {start}")
-    shape = struct.unpack(f">{magic[3]}I", sizes)
-    count = math.prod(shape)
-    found = f"bytes 4 to {start - 1} announce {_product(shape)} = {count} bytes of data"
-    _expect(1 <= count <= _MOST_BYTES, path, found, f"1 to {_MOST_BYTES}")
-    data = _read(file, count + 1)  # one more, so that gzip comes to the end of its stream and checks the sum
-    found = (
-        f"ends after {start + len(data)} bytes" if len(data) < count else f"goes on at byte {start + count}"
-    )
-    wanted = f"a header of {start} bytes and {_product(shape)} = {count} of data, {start + count} in all"
-    _expect(len(data) == count, path, found, wanted)
-    return np.frombuffer(data, np.uint8).reshape(shape)
-
-
 def _expect(holds: bool, path: Path, found: str, expected: str) -> None:
     if not holds:
         raise ValueError(f"{path}: {found}; expected {expected}")
-
-
-def _read(file: BufferedIOBase, size: int) -> bytearray:
-    """Read up to `size` bytes, in chunks: memory follows what is there, not what was announced."""
-    data = bytearray()
-    while len(data) < size and (chunk := file.read(min(_CHUNK, size - len(data)))):
-        data += chunk
-    return data
 
 
 def _product(sizes: tuple[int, ...]) -> str:

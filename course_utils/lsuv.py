@@ -1,5 +1,6 @@
 """LSUV: orthogonal weights, scaled layer by layer on one batch of data."""
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -27,19 +28,22 @@ def lsuv_(
     inputs: one batch, `model(inputs)`; a tuple or list for `model(*inputs)`, a mapping for `model(**inputs)`.
     One forward pass: each layer, at its first call, gets an orthogonal weight, which is divided by the std of
     the layer's output, over batch and units, until |std - 1| <= tolerance; then the signal goes on. Biases
-    are kept, and are why one division may not do. Buffers, as batch norm's running statistics, are put back.
+    are kept, and are why one division may not do; so are frozen weights (`requires_grad` False). The pass
+    runs through a copy, and the weights are written at the end: nothing else in the model changes, and
+    nothing at all if an error is raised.
     Returns: the factor on each layer's orthogonal weight, by name, in the order of the calls.
     Trap: it sets the size of the signal at one moment: neither its angles nor the gradients.
     Raises: ValueError naming the layer if its output is constant or not finite, or if `max_iterations`
     divisions do not bring the std to 1; ValueError for lazy or parametrized layers, for one that is tied to
-    what is no such layer (tied layers are scaled at the first call), or if no layer is called.
+    what is no such layer (tied layers are scaled at the first call), if no layer is called, or for a model
+    that cannot be copied.
     Source: Mishkin and Matas 2016, "All you need is a good init", algorithm 1.
     """
     layers = _linear_maps(model)
     if not (tolerance > 0 and max_iterations >= 0):
         raise ValueError(f"expected tolerance > 0 and max_iterations >= 0; got {tolerance}, {max_iterations}")
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers() if not nn.parameter.is_lazy(buffer)]
-    parameters = [(p, p.clone()) for p in model.parameters() if not nn.parameter.is_lazy(p)]
+    trial = _copied(model)
+    names = {trial.get_submodule(name): name for name in layers.values()}
     factors: dict[str, float] = {}
     settled: set[int] = set()
 
@@ -48,49 +52,57 @@ def lsuv_(
             return None  # called again, by this layer or one that it is tied to
         settled.add(layer.weight.data_ptr())
         orthogonal_(layer.weight, generator=generator)
-        forward = partial(layer.forward, *args, **keywords)
-        name = layers[layer] or type(layer).__name__
-        output, factors[layers[layer]] = _unit_std(forward, layer.weight, name, tolerance, max_iterations)
+        forward, name = partial(layer.forward, *args, **keywords), names[layer]
+        shown = name or type(layer).__name__
+        output, factors[name] = _unit_std(forward, layer.weight, shown, tolerance, max_iterations)
         return output
 
-    hooks = [layer.register_forward_hook(scale, with_kwargs=True) for layer in layers]
-    try:
-        args, keywords = _arguments(inputs)
-        model(*args, **keywords)
-        if not factors:
-            raise ValueError(f"no linear or convolutional layer of {type(model).__name__} was called")
-    except BaseException:
-        _put_back(parameters)
-        raise
-    finally:
-        for hook in hooks:
-            hook.remove()
-        _put_back(buffers)
+    for layer in names:
+        layer.register_forward_hook(scale, with_kwargs=True)
+    args, keywords = _arguments(inputs)
+    trial(*args, **keywords)
+    if not factors:
+        raise ValueError(f"no linear or convolutional layer of {type(model).__name__} was called that learns")
+    for name in factors:
+        model.get_submodule(name).weight.copy_(trial.get_submodule(name).weight)
     return factors
 
 
+def _copied(model: nn.Module) -> nn.Module:
+    """Return a copy to try things on; of what an attribute kept from an earlier pass it has the values."""
+    attributes = [value for module in model.modules() for value in vars(module).values()]
+    kept = {id(t): t.detach().clone() for t in attributes if isinstance(t, Tensor) and not t.is_leaf}
+    try:
+        trial = copy.deepcopy(model, kept)
+    except Exception as error:
+        raise ValueError(f"{type(model).__name__} cannot be copied, to be tried out: {error}") from error
+    first: dict[int, Tensor] = {}
+    for given, copied in zip(model.parameters(), trial.parameters(), strict=True):
+        if not nn.parameter.is_lazy(given) and given.layout == torch.strided and given.numel():
+            # A copy forgets that two parameters share their memory.
+            shared = first.setdefault(given.data_ptr(), copied.data)
+            copied.data = shared.as_strided(given.shape, given.stride())
+    return trial
+
+
 def _linear_maps(model: nn.Module) -> dict[nn.Module, str]:
-    """Return the linear and convolutional layers and their names, if all have weights that can be scaled."""
+    """Return the linear and convolutional layers that learn, and their names, if all can be scaled."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module; got {type(model).__name__}")
-    layers = {module: name for name, module in model.named_modules() if isinstance(module, _LINEAR_MAPS)}
-    others = [(name, m) for name, m in model.named_modules() if not isinstance(m, _LINEAR_MAPS)]
+    modules = {module: name for name, module in model.named_modules()}
+    layers = {module: name for module, name in modules.items() if isinstance(module, _LINEAR_MAPS)}
+    others = [(name, module) for module, name in modules.items() if module not in layers]
     owners = {id(p): f"{name}.{own}".strip(".") for name, m in others for own, p in m._parameters.items()}
     for layer, name in layers.items():
+        if "weight" not in layer._parameters:  # to be asked first: looking at such a weight may compute it
+            raise ValueError(f"{name}.weight is parametrized: it is computed anew in each call")
         if nn.parameter.is_lazy(layer.weight):
             raise ValueError(f"{name}.weight has no shape yet; run the model once on a batch first")
-        if "weight" not in layer._parameters:
-            raise ValueError(f"{name}.weight is parametrized: it is computed anew in each call")
         if id(layer.weight) in owners:
             raise ValueError(f"{name}.weight is tied to {owners[id(layer.weight)]}: scaling it changes both")
-    return layers
-
-
-def _put_back(kept: Sequence[tuple[Tensor, Tensor]]) -> None:
-    """Write the values back to what has changed; an expanded tensor has not, and cannot be written to."""
-    for tensor, values in kept:
-        if tensor.layout != torch.strided or not torch.equal(tensor, values):
-            tensor.copy_(values)
+        if layer.weight.is_inference() and not torch.is_inference_mode_enabled():
+            raise ValueError(f"{name}.weight was made in inference mode and cannot be written to")
+    return {layer: name for layer, name in layers.items() if layer.weight.requires_grad}
 
 
 def _arguments(inputs: Any) -> tuple[Sequence, Mapping]:

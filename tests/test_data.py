@@ -1,11 +1,8 @@
 """Image sets: the digits' split, standardization, and IDX files that are not as they should be."""
 
-import dataclasses
 import gzip
 import math
-import statistics
 import struct
-import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -122,11 +119,6 @@ def test_digits_are_the_same_each_time():
     assert first.train_labels[:12].tolist() == [3, 9, 1, 3, 1, 9, 4, 4, 2, 8, 3, 5]
 
 
-def test_images_cannot_be_reassigned():
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        digits().classes = 3
-
-
 # Standardization
 
 
@@ -158,13 +150,6 @@ def test_standardization_is_exact_for_many_dark_pixels(tmp_path, arrays):
     assert x[0, 0].item() == pytest.approx(dark, rel=2 * FLOAT32_ERROR)
 
 
-def test_mean_and_std_are_exact():
-    pixels = np.random.default_rng(4).integers(0, 256, 10_001).astype(np.uint8)
-    mean, std = data._mean_and_std(pixels)
-    assert mean == statistics.mean(pixels.tolist())  # Python's statistics compute with fractions
-    assert std == pytest.approx(statistics.pstdev(pixels.tolist()), rel=2.0**-51)
-
-
 def test_test_images_are_standardized_with_the_training_numbers(folder, arrays):
     train, _, test, _ = (array.astype(np.float64) for array in arrays)
     images = idx_images(folder)
@@ -181,14 +166,6 @@ def test_pixels_are_in_row_order(folder, arrays):
     np.testing.assert_allclose(
         images.train_inputs.reshape(40, *images.shape), expected, rtol=0, atol=4 * FLOAT32_ERROR
     )
-
-
-def test_the_default_dtype_does_not_matter(folder):
-    torch.set_default_dtype(torch.float64)
-    try:
-        assert idx_images(folder).train_inputs.dtype == torch.float32
-    finally:
-        torch.set_default_dtype(torch.float32)
 
 
 # Folders of IDX files
@@ -260,15 +237,6 @@ def test_missing_files_are_listed_with_what_is_there(folder):
     assert ".idx" in expected
     assert ".gz" in expected
     assert f"found labels.bin, {TEST_IMAGES}/, {TEST_LABELS}, {TRAIN_IMAGES}" in expected
-
-
-def test_a_folder_full_of_other_files_is_not_listed_whole(tmp_path):
-    assert complaint(FileNotFoundError, idx_images, tmp_path).endswith("found nothing")
-    for i in range(100, 200):
-        (tmp_path / f"{i}.png").touch()
-    message = complaint(FileNotFoundError, idx_images, tmp_path)
-    assert "107.png" in message
-    assert "108.png" not in message
 
 
 def test_a_folder_with_a_files_name_does_not_hide_the_file(folder):
@@ -361,13 +329,6 @@ def test_the_content_tells_what_is_gzipped(tmp_path):
     assert np.array_equal(read_idx(str(write(tmp_path / "zipped", idx_bytes(SMALL), gzipped=True))), SMALL)
 
 
-def test_gzip_members_are_joined(tmp_path):
-    content = idx_bytes(SMALL)
-    path = tmp_path / "two.gz"
-    path.write_bytes(gzip.compress(content[:18]) + gzip.compress(content[18:]))
-    assert np.array_equal(read_idx(path), SMALL)
-
-
 def test_what_is_no_file_is_refused(tmp_path):
     assert_refused(tmp_path, "found a folder; expected an IDX file", error=FileNotFoundError)
     assert_refused(tmp_path / "none", "found no file; expected an IDX file", error=FileNotFoundError)
@@ -384,175 +345,52 @@ HEADER = idx_bytes(SMALL)[:16]
         (HEADER[:3], "ends after 3 bytes; expected a magic number of 4"),
         (HEADER[:4], "ends after 4 bytes; expected a header of 16"),
         (HEADER[:15], "ends after 15 bytes; expected a header of 16"),
-        (b"\0\0\x08\x01\0\0\0", "ends after 7 bytes; expected a header of 8"),
-        (b"\x89PNG\r\n", "bytes 0 and 1 are 89 50; expected 00 00"),
-        (b"\1\0" + HEADER[2:] + bytes(12), "bytes 0 and 1 are 01 00; expected 00 00"),
-        (b"\0\1" + HEADER[2:] + bytes(12), "bytes 0 and 1 are 00 01; expected 00 00"),
+        (b"\x89PNG\r\n", "bytes 0 to 3 are 89 50 4e 47; expected 00 00 08 and 1, 2 or 3: unsigned bytes"),
+        (b"\0\0\x0d" + HEADER[3:], "bytes 0 to 3 are 00 00 0d 03; expected"),  # floats
+        (b"\0\0\x08\0" + bytes(1), "bytes 0 to 3 are 00 00 08 00; expected"),
+        (b"\0\0\x08\4" + bytes(4 * 5), "bytes 0 to 3 are 00 00 08 04; expected"),
         (
-            b"\0\0\x09" + HEADER[3:],
-            "byte 2, the type code, is 0x09 (signed byte); expected 0x08 (unsigned byte)",
+            HEADER + bytes(11),
+            "ends after 27 bytes; expected a header of 16 bytes and 3 x 2 x 2 = 12 of data, 28",
         ),
-        (b"\0\0\x0b" + HEADER[3:], "is 0x0b (short); expected 0x08"),
-        (b"\0\0\x0c" + HEADER[3:], "is 0x0c (int); expected 0x08"),
-        (b"\0\0\x0d" + HEADER[3:], "is 0x0d (float); expected 0x08"),
-        (b"\0\0\x0e" + HEADER[3:], "is 0x0e (double); expected 0x08"),
-        (b"\0\0\0" + HEADER[3:], "is 0x00 (unknown); expected 0x08"),
-        (b"\0\0\x08\0" + bytes(1), "byte 3, the number of dimensions, is 0; expected 1 to 3"),
-        (b"\0\0\x08\4" + bytes(4 * 5), "byte 3, the number of dimensions, is 4; expected 1 to 3"),
-        (HEADER, "ends after 16 bytes; expected a header of 16 bytes and 3 x 2 x 2 = 12 of data, 28 in all"),
-        (HEADER + bytes(11), "ends after 27 bytes; expected a header of 16 bytes and 3 x 2 x 2 = 12 of data"),
-        (HEADER + bytes(13), "goes on at byte 28; expected a header of 16 bytes and 3 x 2 x 2 = 12 of data"),
-        (HEADER + bytes(10**6), "goes on at byte 28; expected"),
         (
-            idx_bytes(SMALL, (12, 0)),
-            "bytes 4 to 11 announce 12 x 0 = 0 bytes of data; expected 1 to 1073741824",
+            HEADER + bytes(13),
+            "goes on at byte 28; expected a header of 16 bytes and 3 x 2 x 2 = 12 of data, 28",
         ),
-        (idx_bytes(SMALL, (0, 2**32 - 1, 2**32 - 1)), "announce 0 x 4294967295 x 4294967295 = 0 bytes"),
-        (idx_bytes(SMALL, (0,)), "bytes 4 to 7 announce 0 = 0 bytes of data"),
-        (
-            idx_bytes(SMALL, (2**32 - 1, 2**32 - 1)),
-            "announce 4294967295 x 4294967295 = 18446744065119617025 bytes of data; expected 1 to 1073741824",
-        ),
+        (idx_bytes(SMALL[:0]), "bytes 4 to 15 announce 0 x 2 x 2 = 0 bytes; expected 1 or more"),
         (
             idx_bytes(SMALL, (2**31, 2**31, 4)),
-            "= 18446744073709551616 bytes",
-        ),  # 2**64, which 64 bits take for 0
-        (
-            idx_bytes(SMALL, (2**30 + 1,)),
-            "announce 1073741825 = 1073741825 bytes of data; expected 1 to 1073741824",
-        ),
-        (idx_bytes(SMALL, (2**30,)), "ends after 20 bytes; expected a header of 8 bytes and 1073741824 ="),
+            "ends after 28 bytes; expected",
+        ),  # 2**64: for 64 bits that is 0
+        (gzip.compress(idx_bytes(SMALL)), None),
     ],
-    ids=lambda value: value[:50] if isinstance(value, str) else "",
+    ids=lambda value: value[:30] if isinstance(value, str) else "",
 )
 def test_a_wrong_file_is_refused(tmp_path, content, message, gzipped):
-    assert_refused(write(tmp_path / "file", content, gzipped), message)
+    path = write(tmp_path / "file", content, gzipped)
+    if message:
+        assert_refused(path, message)
+    elif gzipped:  # twice
+        assert_refused(path, "bytes 0 to 3 are 1f 8b 08 00; expected")
 
 
-def test_no_claim_of_the_header_takes_memory(tmp_path):
-    for gzipped in (False, True):
-        path = write(tmp_path / "file", idx_bytes(SMALL, (2**10, 2**10, 2**10)), gzipped)
-        tracemalloc.start()
-        assert_refused(path, "ends after 28 bytes; expected a header of 16 bytes and 1024 x 1024 x 1024")
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        assert peak < 2**20
+def test_every_truncation_is_refused(tmp_path):
+    for content in (idx_bytes(SMALL), gzip.compress(idx_bytes(SMALL), mtime=0)):
+        for length in range(len(content)):
+            found = (
+                "the gzip stream is damaged" if content[0] and length > 1 else f"ends after {length} bytes"
+            )
+            assert_refused(write(tmp_path / "file", content[:length]), found)
+        assert np.array_equal(read_idx(write(tmp_path / "file", content)), SMALL)
 
 
-def test_a_gzip_bomb_is_not_inflated(tmp_path):
-    """200 MB of zeros in 200 kB, announced as ten images."""
-    path = write(tmp_path / "bomb.gz", HEADER[:4] + struct.pack(">3I", 10, 28, 28) + bytes(200 * 10**6), True)
-    assert path.stat().st_size < 300_000
-    tracemalloc.start()
-    assert_refused(
-        path, "goes on at byte 7856; expected a header of 16 bytes and 10 x 28 x 28 = 7840 of data"
-    )
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 2**20
-
-
-def test_loading_takes_little_more_than_the_data(tmp_path):
-    array = np.random.default_rng(2).integers(0, 256, (400, 100, 100)).astype(np.uint8)
-    for gzipped in (False, True):
-        path = write(tmp_path / "file", idx_bytes(array), gzipped)
-        tracemalloc.start()
-        read_idx(path)
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        assert peak < 1.2 * array.size  # a growing buffer keeps an eighth in reserve
-
-
-def test_every_truncation_of_a_plain_file_is_refused(tmp_path):
-    content = idx_bytes(SMALL)
-    for length in range(len(content)):
-        path = write(tmp_path / "file", content[:length])
-        assert_refused(path, f"ends after {length} bytes")
-    assert np.array_equal(read_idx(write(tmp_path / "file", content)), SMALL)
-
-
-def test_every_truncation_of_a_gzip_file_is_refused(tmp_path):
+def test_damage_in_a_gzip_stream_is_refused(tmp_path):
     content = gzip.compress(idx_bytes(SMALL), mtime=0)
-    for length in range(len(content)):
-        found = "ends after" if length < 2 else "the gzip stream is damaged after byte"
-        assert_refused(write(tmp_path / "file", content[:length]), found)
-    assert np.array_equal(read_idx(write(tmp_path / "file", content)), SMALL)
-
-
-def test_a_truncated_gzip_file_tells_how_far_it_could_be_read(tmp_path):
-    pixels = np.random.default_rng(3).integers(0, 256, (50, 28, 28)).astype(np.uint8)  # incompressible
-    content = gzip.compress(idx_bytes(pixels), mtime=0)
-    path = write(tmp_path / "file", content[:20_000])
-    message = complaint(ValueError, read_idx, path)
-    offset = int(message.split("damaged after byte ")[1].split()[0])
-    assert 19_000 < offset <= 20_000
-    assert message.startswith(f"{path}: the gzip stream is damaged after byte")
-    assert message.endswith("; expected a complete one")
-
-
-def test_every_damaged_byte_of_a_header_is_refused(tmp_path):
-    content = idx_bytes(SMALL)
-    for position in range(16):
-        for value in set(range(256)) - {content[position]}:
-            damaged = content[:position] + bytes([value]) + content[position + 1 :]
-            assert_refused(write(tmp_path / "file", damaged))
-
-
-@pytest.mark.parametrize("position", range(-8, 0))
-def test_a_wrong_checksum_or_length_in_a_gzip_trailer_is_refused(tmp_path, position):
-    content = bytearray(gzip.compress(idx_bytes(SMALL), mtime=0))
-    content[position] ^= 1
-    assert_refused(write(tmp_path / "file", bytes(content)), "the gzip stream is damaged after byte 28")
-
-
-def test_no_flipped_bit_of_a_gzip_file_changes_the_array(tmp_path):
-    content = gzip.compress(idx_bytes(SMALL), mtime=0)
-    refused = 0
-    for position in range(len(content)):
-        for bit in range(8):
-            damaged = bytearray(content)
-            damaged[position] ^= 1 << bit
-            path = write(tmp_path / "file", bytes(damaged))
-            try:
-                result = read_idx(path)
-            except ValueError:
-                refused += 1
-            else:
-                assert np.array_equal(result, SMALL)  # a bit without a meaning, such as those of the time
-    assert refused > 6 * len(content)
-
-
-@pytest.mark.parametrize("tail", [b"garbage", b"\x1f\x8b", b"\x1f\x8bgarbage of some length"])
-def test_garbage_after_a_gzip_stream_is_refused(tmp_path, tail):
-    content = gzip.compress(idx_bytes(SMALL), mtime=0)
-    assert_refused(write(tmp_path / "file", content + tail), "the gzip stream is damaged after byte 28")
-
-
-@pytest.mark.parametrize("tail", [b"garbage", bytes(500)])
-def test_garbage_after_a_gzip_header_is_refused(tmp_path, tail):
-    content = gzip.compress(b"", mtime=0)[:10]
-    assert_refused(write(tmp_path / "file", content + b"\xff" + tail), "damaged after byte 0")
-
-
-def test_a_gzip_file_in_a_gzip_file_is_refused(tmp_path):
-    path = write(tmp_path / "file", gzip.compress(idx_bytes(SMALL)), gzipped=True)
-    assert_refused(path, "bytes 0 and 1 are 1f 8b; expected 00 00")
-
-
-def test_files_are_closed_even_when_refused(tmp_path, monkeypatch):
-    opened, real = [], Path.open
-
-    def spy(self, *args, **options):
-        opened.append(real(self, *args, **options))
-        return opened[-1]
-
-    monkeypatch.setattr(Path, "open", spy)
-    for gzipped in (False, True):
-        read_idx(write(tmp_path / "good", idx_bytes(SMALL), gzipped))
-        assert_refused(write(tmp_path / "bad", idx_bytes(SMALL)[:-1], gzipped))
-    readers = [file for file in opened if file.mode == "rb"]
-    assert len(readers) == 4
-    assert all(file.closed for file in readers)
+    for position in (2, 12, len(content) - 8, len(content) - 1):  # method, data, checksum, length
+        damaged = bytearray(content)
+        damaged[position] ^= 0xFF
+        assert_refused(write(tmp_path / "file", bytes(damaged)), "the gzip stream is damaged (")
+    assert_refused(write(tmp_path / "file", content + b"garbage"), "the gzip stream is damaged (")
 
 
 def test_the_array_can_be_written_to(tmp_path):
@@ -563,8 +401,8 @@ def test_the_array_can_be_written_to(tmp_path):
 
 def test_the_module_needs_no_scikit_learn_to_be_imported():
     source = Path(data.__file__).read_text(encoding="utf-8")
+    assert "    from sklearn" in source
     assert "\nfrom sklearn" not in source
-    assert "\nimport sklearn" not in source
 
 
 # Points in a plane
@@ -587,8 +425,16 @@ def test_points_come_from_the_generator_alone(draw):
     first, again, other = (draw(50, generator=torch.Generator().manual_seed(s))[0] for s in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
-    with pytest.raises(ValueError, match="at least 2 points, one of each class; got 1"):
-        draw(1, generator=torch.Generator())
+
+
+@pytest.mark.parametrize("draw", PLANES, ids=lambda f: f.__name__)
+def test_points_that_cannot_be_drawn(draw):
+    for points in (1, 0, -3, 10.0):
+        with pytest.raises(ValueError, match=f"at least 2 points, one of each class; got {points}"):
+            draw(points, generator=torch.Generator())
+    for noise in (-0.1, math.nan, math.inf):
+        with pytest.raises(ValueError, match=f"expected noise, .* got {noise}"):
+            draw(10, noise=noise, generator=torch.Generator())
 
 
 def test_circles_have_radii_of_two_to_one():

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import threading
 
 import pytest
 import torch
@@ -185,7 +186,7 @@ def test_an_error_of_the_model_changes_nothing():
 
 def test_what_has_no_layers_or_no_weights_yet():
     x = batch(4, 16)
-    with pytest.raises(ValueError, match="no linear or convolutional layer of ReLU was called"):
+    with pytest.raises(ValueError, match="no linear or convolutional layer of ReLU was called that learns"):
         lsuv_(nn.ReLU(), x)
     with pytest.raises(ValueError, match=r"0\.weight has no shape yet"):
         lsuv_(nn.Sequential(nn.LazyLinear(3)), x)
@@ -203,6 +204,7 @@ def test_tied_layers_are_scaled_at_the_first_call_and_no_tie_to_other_modules():
     for tie in (
         lambda a, b: setattr(b, "weight", a.weight),
         lambda a, b: setattr(b.weight, "data", a.weight.data),
+        lambda a, b: setattr(b.weight, "data", a.weight.data.T),
     ):
         model, x = filled(nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16))), 3 * batch(64, 16)
         tie(model[0], model[2])
@@ -221,31 +223,87 @@ def test_an_old_weight_norm_is_refused():
         lsuv_(model, batch(64, 16))
 
 
+class Counting(nn.Module):
+    """A module that changes, in forward, everything that a module can hold."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.scale = nn.Linear(16, 16), nn.Parameter(torch.ones(3))
+        self.norm = nn.utils.parametrizations.spectral_norm(nn.Bilinear(16, 16, 16))
+        self.register_buffer("mask", torch.ones(1).expand(16))
+        self.register_buffer("mean", torch.zeros(16))
+        self.calls, self.seen, self.cache, self.plain = 0, [], {}, torch.zeros(2)
+        self.last = self.scale * 2  # belongs to a graph
+
+    def forward(self, x, fail):
+        self.calls = self.calls + 1
+        self.seen.append(x)
+        self.cache["x"] = [x]
+        self.plain += 1
+        self.mean += x.mean(0)
+        self.scale.data.mul_(2)
+        self.new, self.last = x, self.scale * 3
+        x = self.norm(x, x)
+        return self.layer(x * self.mask) @ torch.ones(15 if fail else 16, 1)
+
+
+@pytest.mark.parametrize("fail", [True, False])
+def test_nothing_but_the_weights_changes_and_nothing_at_all_after_an_error(fail):
+    model = filled(Counting())
+    model.eval()
+    before, attributes = copy.deepcopy(model.state_dict()), dict(vars(model))
+    model.train()
+    if fail:
+        with pytest.raises(RuntimeError, match="mat1 and mat2"):
+            lsuv_(model, (batch(64, 16), True), generator=seeded(0))
+    else:
+        assert list(lsuv_(model, (batch(64, 16), False), generator=seeded(0))) == ["layer"]
+    changed = {name for name, values in model.state_dict().items() if not torch.equal(values, before[name])}
+    assert changed == (set() if fail else {"layer.weight"})
+    assert {name: vars(model)[name] for name in attributes if name != "training"} == {
+        name: value for name, value in attributes.items() if name != "training"
+    }
+    assert (model.calls, model.seen, model.cache, model.plain.tolist()) == (0, [], {}, [0.0, 0.0])
+    assert not hasattr(model, "new")
+
+
+def test_frozen_weights_are_kept():
+    model = stack(nn.ReLU(), depth=3)
+    model[2].weight.requires_grad_(False)
+    before = model[2].weight.clone()
+    assert list(lsuv_(model, batch(128, 64), generator=seeded(0))) == ["0", "4"]
+    assert torch.equal(model[2].weight, before)
+    with pytest.raises(
+        ValueError, match="no linear or convolutional layer of Sequential was called that learns"
+    ):
+        lsuv_(model.requires_grad_(False), batch(128, 64), generator=seeded(0))
+
+
+def test_a_refused_parametrization_is_not_even_looked_at():
+    model = nn.Sequential(nn.Linear(16, 16), nn.utils.parametrizations.spectral_norm(nn.Linear(16, 3)))
+    before = copy.deepcopy(dict(model.named_buffers()))
+    with pytest.raises(ValueError, match=r"1\.weight is parametrized"):
+        lsuv_(model, batch(64, 16))
+    assert before
+    assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+
+
+def test_what_cannot_be_written_or_copied():
+    with torch.inference_mode():
+        frozen = nn.Linear(16, 16)
+    with pytest.raises(ValueError, match="weight was made in inference mode"):
+        lsuv_(frozen, batch(64, 16))
+    model = nn.Sequential(nn.Linear(16, 16))
+    model.lock = threading.Lock()
+    with pytest.raises(ValueError, match=r"Sequential cannot be copied, to be tried out: .*lock"):
+        lsuv_(model, batch(64, 16))
+
+
 def test_autocast_sees_the_scaled_weights():
     model, x = stack(nn.ReLU(), 2), 3 * batch(64, 64)
     with torch.autocast("cpu", torch.bfloat16):
         lsuv_(model, x, generator=seeded(0), tolerance=0.01)
     assert all(abs(std - 1) < 0.02 for std in outputs(model, x))  # bfloat16 has 8 bits
-
-
-def test_a_failed_call_undoes_what_the_model_did_to_its_parameters():
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer, self.scale = nn.Linear(16, 16), nn.Parameter(torch.ones(3))
-            self.register_buffer("mask", torch.ones(1).expand(16))
-
-        def forward(self, x, fail):
-            self.scale.data.mul_(2)
-            return self.layer(x * self.mask) @ torch.ones(15 if fail else 16, 1)
-
-    model = filled(Net())
-    weight = model.layer.weight.detach().clone()
-    with pytest.raises(RuntimeError, match="mat1 and mat2"):
-        lsuv_(model, (batch(64, 16), True), generator=seeded(0))
-    assert torch.equal(model.layer.weight, weight)
-    assert (model.scale == 1).all()
-    assert list(lsuv_(model, (batch(64, 16), False), generator=seeded(0))) == ["layer"]
 
 
 @pytest.mark.parametrize(
