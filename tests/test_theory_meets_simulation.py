@@ -4,7 +4,7 @@ Each law is checked through a function of its ingredients, so that a planted fau
 """
 
 import math
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -162,9 +162,16 @@ def test_relu_angles_follow_the_arc_cosine_map():
     compare(("cosine after 3 layers", predicted, mean_of(cosines)))
 
 
+@cache
+def narrow_networks():
+    # As many and as wide as it takes: second order, about 1.4e-3, stays within one standard error, while half
+    # of what the curvature contributes is seven of them.
+    m = propagation.norm_chain(tanh, 1.0, 12, 64, count=64_000, generator=generator()).second_moment
+    return mean_of(np.log(m[:, -1]))
+
+
 def check_curvature(law):
-    m = propagation.norm_chain(tanh, 1.0, 12, 32, count=16_000, generator=generator()).second_moment
-    compare(("mean of ln m", law(tanh, 1.0, 12, 32)[0][-1], mean_of(np.log(m[:, -1]))))
+    compare(("mean of ln m", law(tanh, 1.0, 12, 64)[0][-1], narrow_networks()))
 
 
 def test_the_curvature_of_the_map_pulls_the_mean_of_narrow_networks():
