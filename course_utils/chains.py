@@ -54,7 +54,8 @@ def relu_gradient_chain(
 
     `widths` (depth + 1,) and `variances` (depth,) as for `leaky_chain`, of which it is independent. A normal
     error stays normal on its way down: the mask lets K ~ Binomial(n, 1/2) of its entries through, and the
-    transposed weights turn their sum of squares into the next variance.
+    transposed weights turn their sum of squares into the next variance. Exact but for networks with a layer
+    that is off altogether, of which there are 2**-n.
     """
     widths, variances = np.asarray(widths), np.asarray(variances)
     on, off = _on_and_off(widths, (count, len(widths)), numpy_generator(generator))

@@ -19,7 +19,7 @@ from course_utils.comparison import Estimate, mean_of
 Check = Callable[[Figure, str], None]
 KEYS = {"●": ("o", "full"), "○": ("o", "none"), "■": ("s", "full"), "▲": ("^", "full"), "✖": ("x", "full")}
 KEYS |= {"dashed:": "--", "dotted:": ":"}
-NUMBER = re.compile(r"(?<![\w.])-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e[+-]\d+)?")
+NUMBER = re.compile(r"(?<![\w.])-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e[+-]\d+)?(?!\d)")
 
 
 def check_numbers(text: str, *expected: object) -> None:

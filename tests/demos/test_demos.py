@@ -12,7 +12,6 @@ from pathlib import Path
 
 import ipywidgets as widgets
 import nbformat
-import numpy as np
 import pytest
 from drawing_checks import check_drawing, check_finite
 
@@ -62,12 +61,12 @@ def test_lines_names_and_sentence_are_what_they_say(name):
 
 @each
 def test_every_control_moves_the_picture_to_what_a_new_figure_shows(name):
-    demo, rng = built(name), np.random.default_rng(0)
+    demo = built(name)
     demo.reset()
     first = bytes(demo.image.value), demo.sentence.value
     for control in demo.controls.values():
         values, images = settings(control), []
-        for value in (values[0], values[-1], values[rng.integers(len(values))]):
+        for value in (values[0], values[-1]):
             control.value = value
             figure, sentence = draw(name, **{key: c.value for key, c in demo.controls.items()})
             check_finite(figure, sentence)

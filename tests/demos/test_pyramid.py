@@ -44,7 +44,7 @@ def check(figure, sentence):
 
 
 def test_the_chains_have_the_law_of_real_matrices():
-    widths, networks, generator = [12, 30, 8, 20], 4000, torch.Generator().manual_seed(1)
+    widths, networks, generator = [12, 30, 16, 20], 4000, torch.Generator().manual_seed(1)
     h = torch.randn(networks, 12, 1, generator=generator, dtype=torch.float64)
     signal, weights, masks = [h.square().mean(dim=(1, 2))], [], []
     for n_in, n_out in itertools.pairwise(widths):
