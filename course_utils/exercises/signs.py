@@ -33,7 +33,7 @@ Sign = Callable[[Patient, pd.DataFrame], tuple[bool, str]]
 def examine(patient: Patient) -> pd.DataFrame:
     """Return `diagnose`'s table without wanted_std and weight_ratio; the column fault is left to you.
 
-    `plotting.plot_diagnosis` draws it.
+    `doctor.plot.plot_diagnosis` draws it.
     """
     table = diagnose(patient.model, patient.inputs, patient.targets).table
     return table.drop(columns=["wanted_std", "weight_ratio"]).assign(fault="")
