@@ -11,7 +11,7 @@ from functools import cache
 
 import pandas as pd
 
-from course_utils.doctor.diagnosis import FAULTS
+from course_utils.doctor import FAULTS
 from course_utils.exercises.cases import CASES, Case, Repair
 from course_utils.exercises.patients import case_of, clinic_patient, healthy_twin
 from course_utils.exercises.repairs import changed, faults_after, repaired_by, untouched
