@@ -11,10 +11,10 @@ from functools import cache
 
 import pandas as pd
 
-from course_utils.doctor.diagnosis import FAULTS
+from course_utils.doctor import FAULTS
 from course_utils.exercises.cases import CASES, Case, Repair
 from course_utils.exercises.patients import case_of, clinic_patient, healthy_twin
-from course_utils.exercises.repairs import changed, faults_after, rebuilt, repaired_by
+from course_utils.exercises.repairs import changed, faults_after, repaired_by, untouched
 from course_utils.exercises.signs import Patient, examine
 
 GRADED_SEEDS = (101, 102, 103)  # a repair must work on each of these fresh networks
@@ -50,21 +50,19 @@ def _about_fault(number: int, fault: str) -> str:
     return f"{sentence} {verb}. {case.look} Measured: {clue}"
 
 
-def _about_layer(number: int, layer: str | None) -> str:
+def _about_layer(number: int, fault: str, layer: str | None) -> str:
     """Return why the layer is wrong, given that the fault is right."""
     case, (_, table) = case_of(number), _first_look(number)
     names = table["layer"].tolist()
     if layer is None:
-        return f'"{case.fault}" is right. In which layer does it begin?'
+        return f'"{fault}" is right. In which layer does it begin?'
     if layer not in names:
-        return f'"{case.fault}" is right, but in which layer does it begin? {case.look}'
+        return f'"{fault}" is right, but in which layer does it begin? {case.look}'
     columns = ["input_second_moment", "second_moment", "growth", "weight_std", "gradient_second_moment"]
     row = table.iloc[names.index(layer)]
     measured = ", ".join(f"{column} {row[column]:.2g}" for column in columns)
     where = "an earlier row" if names.index(case.layer) < names.index(layer) else "a later row"
-    return (
-        f'"{case.fault}" is right, but it begins in {where} than {layer}, which has {measured}. {case.look}'
-    )
+    return f'"{fault}" is right, but it begins in {where} than {layer}, which has {measured}. {case.look}'
 
 
 def _about_diagnosis(number: int, fault: str, layer: str | None) -> Iterator[str]:
@@ -73,19 +71,19 @@ def _about_diagnosis(number: int, fault: str, layer: str | None) -> Iterator[str
     if fault not in {name for name, _ in right}:
         yield _about_fault(number, fault)
     elif fault != "healthy" and (fault, layer) not in right:
-        yield _about_layer(number, layer)
+        yield _about_layer(number, fault, layer)
 
 
 def _judge(number: int, seed: int, repair: Repair) -> tuple[str, set[str]]:
     """Return what is wrong after a repair, "" if nothing, and what was sound and is changed."""
     case, patient = case_of(number), clinic_patient(number, seed)
     repaired = repaired_by(repair, patient)
-    touched = changed(patient.model, repaired.model)
-    if not (touched or rebuilt(patient, repaired)):
-        clue = "" if case.fault == "healthy" else _clue(case, patient, examine(patient))
-        return f"Your repair changed nothing. {clue}" * bool(clue), set()
+    if untouched(patient, repaired):
+        words = f"Your repair changed nothing. {_clue(case, patient, examine(patient))}"
+        return words * (case.fault != "healthy"), set()
     sick = changed(healthy_twin(number, seed).model, patient.model)
-    return next(faults_after(patient, repaired, seed), ""), set() if case.rewires else touched - sick
+    sound = changed(patient.model, repaired.model) - sick
+    return next(faults_after(patient, repaired, seed), ""), set() if case.rewires else sound
 
 
 def _about_repair(number: int, repair: Repair | None) -> tuple[str, str]:

@@ -40,10 +40,10 @@ def changed(before: nn.Module, after: nn.Module) -> set[str]:
     return {name for name in old if name not in new or not torch.equal(old[name], new[name])}
 
 
-def rebuilt(patient: Patient, repaired: Patient) -> bool:
-    """Whether the inputs are others, or the model has other layers."""
-    same_inputs = torch.equal(patient.inputs, repaired.inputs)
-    return repr(patient.model) != repr(repaired.model) or not same_inputs
+def untouched(patient: Patient, repaired: Patient) -> bool:
+    """Whether inputs, layers and parameters are all as they were."""
+    same = torch.equal(patient.inputs, repaired.inputs) and repr(patient.model) == repr(repaired.model)
+    return same and not changed(patient.model, repaired.model)
 
 
 def faults_after(patient: Patient, repaired: Patient, seed: int) -> Iterator[str]:

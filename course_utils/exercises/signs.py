@@ -11,7 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from course_utils.doctor import diagnose
+<<<<<<< HEAD
 from course_utils.doctor.thresholds import DEAD, EXCESS_LOSS, SATURATED
+=======
+from course_utils.doctor.diagnosis import DEAD, EXCESS_LOSS, SATURATED
+>>>>>>> play
 
 SPREAD = 100.0  # largest second moment over smallest, of signal or gradient, from one end to the other
 SHARED = 0.5  # the largest part of a layer's weights that its units may have in common
@@ -34,7 +38,7 @@ Sign = Callable[[Patient, pd.DataFrame], tuple[bool, str]]
 def examine(patient: Patient) -> pd.DataFrame:
     """Return `diagnose`'s table without wanted_std and weight_ratio; the column fault is left to you.
 
-    `plotting.plot_diagnosis` draws it.
+    `doctor.plot.plot_diagnosis` draws it.
     """
     table = diagnose(patient.model, patient.inputs, patient.targets).table
     return table.drop(columns=["wanted_std", "weight_ratio"]).assign(fault="")

@@ -62,6 +62,9 @@ def test_a_right_diagnosis_with_a_wrong_repair_does_not_pass_nor_the_reverse():
     assert "In which layer does it begin?" in grade(16, fault="double init").remarks[0]
     assert "but in which layer" in grade(16, fault="double init", layer="").remarks[0]
     assert grade(16, fault="double init", layer="6").remarks == ("No repair yet.",)
+    assert (
+        grade(13, fault="wrong fan").remarks[0].startswith('"wrong fan" is right.')
+    )  # the name that was given
 
 
 def test_unanswered_patients_are_neither_right_nor_wrong():

@@ -340,7 +340,7 @@ async def test_clicks_may_come_from_another_thread():
     panel = Playground()
 
     def clicks():
-        for _ in range(10):
+        for _ in range(5):
             panel.run_button.click()
             panel.controls[0]["gain"].value = 1.5
             panel.pause_button.click()
@@ -375,7 +375,7 @@ async def test_any_order_of_clicks_leaves_at_most_one_task():
     buttons = [panel.run_button, panel.pause_button, panel.step_button, panel.reset_button]
     shared = [panel.experiment, panel.data, panel.seed, panel.speed]
     controls = [*shared, *panel.controls[0].values(), *panel.controls[1].values()]
-    for _ in range(60):
+    for _ in range(40):
         if rng.random() < 0.6:
             buttons[rng.integers(4)].click()
         else:
