@@ -11,11 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from course_utils.doctor import diagnose
-<<<<<<< HEAD
 from course_utils.doctor.thresholds import DEAD, EXCESS_LOSS, SATURATED
-=======
-from course_utils.doctor.diagnosis import DEAD, EXCESS_LOSS, SATURATED
->>>>>>> play
 
 SPREAD = 100.0  # largest second moment over smallest, of signal or gradient, from one end to the other
 SHARED = 0.5  # the largest part of a layer's weights that its units may have in common
