@@ -251,12 +251,9 @@ def _embedding(node: Node, std: float, ending: str, make: Make) -> Wish:
 
 def _gated(node: Node, gain: float, other: float, ending: str, make: Make) -> Wish:
     """Return the law of two or more matrices in one: the gain goes to the units that the activation reads."""
-    (start, count), dim, fan_in = (
-        node.activated.call.response.reads,
-        node.call.weight.out_dim,
-        node.call.fan_in,
-    )
-    units = node.call.weight.tensor.shape[dim]
+    weight, fan_in = node.call.weight, node.call.fan_in
+    (start, count), dim = node.activated.call.response.reads, weight.out_dim
+    units = weight.tensor.shape[dim]
     start, share = start % units, count / units
 
     def fill_(tensor: Tensor, generator: Generator | None) -> None:

@@ -498,6 +498,16 @@ def test_a_shallow_network_with_a_law_for_no_activation_gets_a_remark():
         assert [(f.layer, f.fault, f.is_fault) for f in findings] == [("0", remark, False)]
 
 
+def test_xaviers_law_is_known_where_the_fans_differ():
+    (finding,) = diagnose(xavier(mlp(64, 128, 64, CLASSES)), batch(64, 64), labels(64)).findings
+    assert (finding.layer, finding.fault, finding.others, finding.is_fault) == (
+        "0",
+        "missing gain",
+        ("2",),
+        False,
+    )
+
+
 def test_inputs_in_front_of_a_norm_get_a_remark():
     findings = diagnose(conv_net(0), 255 * IMAGES.abs(), labels(32)).findings
     assert [(f.fault, f.is_fault) for f in findings] == [("input scale", False)]

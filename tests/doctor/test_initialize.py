@@ -743,6 +743,12 @@ def test_a_gate_and_its_value_in_one_matrix(case, shape):
     assert report.table["law"].item() == f"N(0, gain² / fan_in), gain 1.56 in units {units}, else 1"
 
 
+def test_the_std_of_a_gate_that_is_not_half_of_its_matrix():
+    model = Function(lambda m, x: F.silu(F.linear(x, m.w)[:, :32]), w=(128, 32))
+    std = initialize_(model, batch(8, 32), generator=seeded()).table["std"].item()
+    assert std == pytest.approx(math.sqrt((1.5587600**2 + 3) / 4 / 32))
+
+
 def test_a_gate_whose_place_cannot_be_read_is_left_alone():
     model = Function(lambda m, x: F.silu(F.linear(x, m.w).chunk(2, -1)[1].contiguous()), w=(128, 32))
     assert left_alone(initialize_(model, batch(8, 32))) == {
