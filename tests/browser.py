@@ -251,13 +251,16 @@ def on_each_slide(visit: Visit, rule: str) -> list:
     return visit.page.evaluate(WALK.replace("RULE", rule))
 
 
+# A fingerprint of the picture that is shown, none while it is being replaced.
 PICTURE = """async image => {
-    await image.decode();
-    const picture = await (await fetch(image.src)).arrayBuffer();
-    return [...new Uint8Array(await crypto.subtle.digest('SHA-256', picture))].join();
+    try {
+        await image.decode();
+        const picture = await (await fetch(image.src)).arrayBuffer();
+        return [...new Uint8Array(await crypto.subtle.digest('SHA-256', picture))].join();
+    } catch {
+        return '';
+    }
 }"""
-
-
 PATIENCE = 15.0  # seconds
 
 
@@ -267,8 +270,10 @@ def still_picture(image: Locator, wanted: Callable[[str], bool] = bool) -> str:
     Moves of a control are dealt with in a thread of their own, so that no reply tells when they are.
     """
     end, now = time.monotonic() + PATIENCE, ""
-    while True:
+    while time.monotonic() < end:
         before, now = now, image.evaluate(PICTURE)
-        if now == before and (wanted(now) or time.monotonic() > end):
+        if now and now == before and wanted(now):
             return now
         image.page.wait_for_timeout(150)
+    assert now, f"no picture is shown within {PATIENCE} seconds"
+    return now
