@@ -11,15 +11,15 @@ import os
 import re
 import shutil
 import socket
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from subprocess import Popen
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
@@ -78,7 +78,7 @@ def copy_course(root: Path) -> None:
 def environment(home: Path) -> dict[str, str]:
     """Return an environment where no setting of the user counts, and the course's lab extension is found."""
     return os.environ | {
-        "JUPYTER_PATH": str(ROOT / ".jupyter"),
+        "JUPYTER_PATH": os.pathsep.join([str(home / "share"), str(ROOT / ".jupyter")]),
         "JUPYTER_CONFIG_PATH": str(ROOT / ".jupyter"),
         "JUPYTER_CONFIG_DIR": str(home / "config"),
         "JUPYTER_DATA_DIR": str(home / "data"),
@@ -100,7 +100,21 @@ def write_settings(home: Path) -> None:
         path.write_text(json.dumps(values))
 
 
-def wait_until_it_answers(server: Server, process: subprocess.Popen, log: Path, seconds: float = 60) -> None:
+def write_kernel(home: Path) -> list[str]:
+    """Let JupyterLab fork its kernels, and return the command that serves them."""
+    fork = [sys.executable, str(Path(__file__).with_name("forked_kernels.py")), str(home / "kernels")]
+    folder = home / "share" / "kernels" / "python3"
+    folder.mkdir(parents=True)
+    spec = {
+        "argv": [*fork, "{connection_file}"],
+        "display_name": "Python 3 (ipykernel)",
+        "language": "python",
+    }
+    (folder / "kernel.json").write_text(json.dumps(spec))
+    return fork
+
+
+def wait_until_it_answers(server: Server, process: Popen, log: Path, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
         try:
@@ -125,20 +139,17 @@ def jupyter_lab() -> Iterator[Server]:
         server, log = Server(f"http://127.0.0.1:{port}", root), home / "log"
         command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}"]
         options = ["--ip=127.0.0.1", "--ServerApp.port_retries=0", "--IdentityProvider.token=browser"]
+        command += [*options, "--LabApp.news_url=None", "--expose-app-in-browser"]
         with log.open("w") as stream:
-            process = subprocess.Popen(
-                [*command, *options, "--LabApp.news_url=None", "--expose-app-in-browser"],
-                cwd=root,
-                env=environment(home),
-                stdout=stream,
-                stderr=stream,
-            )
+            start = partial(Popen, cwd=root, env=environment(home), stdout=stream, stderr=stream)
+            process, kernels = start(command), start(write_kernel(home))
         try:
             wait_until_it_answers(server, process, log)
             yield server
         finally:
-            process.terminate()  # the server shuts its kernels down
-            process.wait(30)
+            for running in (process, kernels):  # the server shuts its kernels down
+                running.terminate()
+                running.wait(30)
 
 
 @dataclass
@@ -251,13 +262,16 @@ def on_each_slide(visit: Visit, rule: str) -> list:
     return visit.page.evaluate(WALK.replace("RULE", rule))
 
 
+# A fingerprint of the picture that is shown, none while it is being replaced.
 PICTURE = """async image => {
-    await image.decode();
-    const picture = await (await fetch(image.src)).arrayBuffer();
-    return [...new Uint8Array(await crypto.subtle.digest('SHA-256', picture))].join();
+    try {
+        await image.decode();
+        const picture = await (await fetch(image.src)).arrayBuffer();
+        return [...new Uint8Array(await crypto.subtle.digest('SHA-256', picture))].join();
+    } catch {
+        return '';
+    }
 }"""
-
-
 PATIENCE = 15.0  # seconds
 
 
@@ -267,8 +281,10 @@ def still_picture(image: Locator, wanted: Callable[[str], bool] = bool) -> str:
     Moves of a control are dealt with in a thread of their own, so that no reply tells when they are.
     """
     end, now = time.monotonic() + PATIENCE, ""
-    while True:
+    while time.monotonic() < end:
         before, now = now, image.evaluate(PICTURE)
-        if now == before and (wanted(now) or time.monotonic() > end):
+        if now and now == before and wanted(now):
             return now
         image.page.wait_for_timeout(150)
+    assert now, f"no picture is shown within {PATIENCE} seconds"
+    return now

@@ -236,7 +236,7 @@ def show(visit: Visit, source: str, selector: str) -> Locator:
     return found
 
 
-@GROUPS[0]
+@GROUPS[1]
 def test_the_first_notebook_runs_in_jupyterlab_and_an_error_would_be_found(visit: Visit):
     run_in_lab(visit, NOTEBOOKS[0].name, "")
     visit.screenshot("00_end")
@@ -245,7 +245,7 @@ def test_the_first_notebook_runs_in_jupyterlab_and_an_error_would_be_found(visit
     assert visit.page.evaluate(RUN, ["1 / 0"]) == [visit.page.evaluate(f"{LAST_CODE_CELL}.id")]
 
 
-@GROUPS[0]
+@GROUPS[1]
 def test_a_demo_works_in_jupyterlab(visit: Visit):
     run_in_lab(visit, "04_relu_and_kaiming.ipynb", "use_course_style", "demos.")
     assert use_demo(show(visit, "demos.", ".course-demo")) == []
