@@ -308,9 +308,9 @@ def test_the_signal_may_change_by_100_from_end_to_end(factor, wrong):
     assert any("repair second_moment differs" in fault for fault in faults) == wrong
 
 
-@pytest.mark.parametrize("number", PATIENTS)
-def test_healthy_twins_train_in_half_of_the_steps(number: int):
-    assert trained(healthy_twin(number, 101), STEPS // 2)[0] < 0.7
+def test_healthy_twins_train_to_a_loss_of_seven_tenths_in_half_of_the_steps():
+    losses = [trained(healthy_twin(number, 101), STEPS // 2)[0] for number in PATIENTS]
+    assert 0.65 < max(losses) < 0.7  # each stops at the first loss below, the slowest just there
 
 
 # ---- What a repair may do besides --------------------------------------------------------------------------
