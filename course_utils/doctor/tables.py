@@ -4,6 +4,8 @@ import math
 
 import pandas as pd
 
+from course_utils.comparison import markdown_table
+
 
 def rounded(table: pd.DataFrame, digits: int) -> pd.DataFrame:
     """Return the table as text, its numbers with so many significant digits, NaN as an empty cell."""
@@ -11,8 +13,7 @@ def rounded(table: pd.DataFrame, digits: int) -> pd.DataFrame:
 
 
 def _markdown(table: pd.DataFrame) -> str:
-    rows = [list(table.columns), ["---"] * table.shape[1], *table.to_numpy().tolist()]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return markdown_table([list(table.columns), *table.to_numpy().tolist()], "l" * table.shape[1])
 
 
 class Report:
