@@ -498,6 +498,16 @@ def test_a_shallow_network_with_a_law_for_no_activation_gets_a_remark():
         assert [(f.layer, f.fault, f.is_fault) for f in findings] == [("0", remark, False)]
 
 
+@pytest.mark.parametrize(("without", "is_fault"), [(3, True), (4, False)])
+def test_a_gain_is_missing_if_as_many_layers_have_it_as_do_not(without: int, is_fault: bool):
+    model = he(square(7))  # six layers in front of a ReLU
+    for i in range(without):
+        redraw(f"{2 * i}", WIDTH**-0.5)(model)
+    (finding,) = diagnose(model, VECTORS, labels(64)).findings
+    assert (finding.layer, finding.fault, finding.is_fault) == ("0", "missing gain", is_fault)
+    assert len(finding.others) == without - 1
+
+
 def test_xaviers_law_is_known_where_the_fans_differ():
     (finding,) = diagnose(xavier(mlp(64, 128, 64, CLASSES)), batch(64, 64), labels(64)).findings
     assert (finding.layer, finding.fault, finding.others, finding.is_fault) == (
