@@ -13,10 +13,10 @@ from typing import Any
 
 from torch import Tensor
 
-from course_utils.doctor.gain import gain_in_front
 from course_utils.doctor.measuring import NAN
 from course_utils.doctor.recording import ROWS, Call
 from course_utils.doctor.vocabulary import ODD, SIGMOIDS
+from course_utils.mean_field import gain_in_front
 
 _WEIGHTED = {"layer", "composite"}
 
