@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.integrate import quad
+from scipy.special import owens_t
 from scipy.stats import norm
 
 from course_utils import quadrature
@@ -170,6 +171,14 @@ def test_kinks_away_from_0_in_pairs(function, c):
     below, above = quadrature.pair_expectation(function, [c - step, c + step], 2.0, kinks)
     expected = 2 * quadrature.pair_expectation(slope, c, 2.0, kinks)
     assert math.isclose((above - below) / (2 * step), expected, rel_tol=1e-6)
+
+
+def test_a_jump_away_from_0_in_pairs():
+    # P(z1 < h, z2 < h) = Phi(h) - 2 T(h, sqrt((1 - c) / (1 + c))), T of Owen (1956)
+    c, q = np.array([-0.9999, -0.3, 0.2, 0.95, 0.9999]), 4.0
+    exact = norm.cdf(0.5) - 2 * owens_t(0.5, np.sqrt((1 - c) / (1 + c)))
+    found = quadrature.pair_expectation(lambda z: (z < 1).to(z.dtype), c, q, (1.0,))
+    np.testing.assert_allclose(found, exact, rtol=1e-11, atol=1e-12)
 
 
 @pytest.mark.parametrize(
