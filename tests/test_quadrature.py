@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.integrate import quad
+from scipy.special import owens_t
 from scipy.stats import norm
 
 from course_utils import quadrature
@@ -172,6 +173,14 @@ def test_kinks_away_from_0_in_pairs(function, c):
     assert math.isclose((above - below) / (2 * step), expected, rel_tol=1e-6)
 
 
+def test_a_jump_away_from_0_in_pairs():
+    # P(z1 < h, z2 < h) = Phi(h) - 2 T(h, sqrt((1 - c) / (1 + c))), T of Owen (1956)
+    c, q = np.array([-0.9999, -0.3, 0.2, 0.95, 0.9999]), 4.0
+    exact = norm.cdf(0.5) - 2 * owens_t(0.5, np.sqrt((1 - c) / (1 + c)))
+    found = quadrature.pair_expectation(lambda z: (z < 1).to(z.dtype), c, q, (1.0,))
+    np.testing.assert_allclose(found, exact, rtol=1e-11, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("c", "q", "message"),
     [
@@ -228,6 +237,7 @@ def test_adaptive_expectation_agrees_with_scipy(activation):
     ("function", "message"),
     [
         (lambda z: torch.exp(z**2 / 2.2), "grows too fast: no limit within 12 standard deviations"),
+        (lambda z: torch.exp(torch.relu(z) ** 2 / 2.2), "grows too fast"),  # on one side
         (lambda z: torch.sin(1e6 * z) ** 2, "oscillates too fast"),
         (lambda z: torch.where(z > 5, math.nan, z**2), "must be finite on the whole line"),
     ],
