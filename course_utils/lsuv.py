@@ -45,18 +45,7 @@ def lsuv_(
     trial = _copied(model)
     names = {trial.get_submodule(name): name for name in layers.values()}
     factors: dict[str, float] = {}
-    settled: set[int] = set()
-
-    def scale(layer: nn.Module, args: tuple, keywords: dict, output: Tensor) -> Tensor | None:
-        if layer.weight.data_ptr() in settled:
-            return None  # called again, by this layer or one that it is tied to
-        settled.add(layer.weight.data_ptr())
-        orthogonal_(layer.weight, generator=generator)
-        forward, name = partial(layer.forward, *args, **keywords), names[layer]
-        shown = name or type(layer).__name__
-        output, factors[name] = _unit_std(forward, layer.weight, shown, tolerance, max_iterations)
-        return output
-
+    scale = _scaler(names, factors, tolerance, max_iterations, generator)
     for layer in names:
         layer.register_forward_hook(scale, with_kwargs=True)
     args, keywords = _arguments(inputs)
@@ -66,6 +55,25 @@ def lsuv_(
     for name in factors:
         model.get_submodule(name).weight.copy_(trial.get_submodule(name).weight)
     return factors
+
+
+def _scaler(
+    names: Mapping[nn.Module, str], factors: dict[str, float], tolerance: float, most: int, generator: Rng
+) -> Callable[..., Tensor | None]:
+    """Return a forward hook that fills and scales a layer at its first call, and adds its factor."""
+    settled: set[int] = set()
+
+    def scale(layer: nn.Module, args: tuple, keywords: dict, output: Tensor) -> Tensor | None:
+        if layer.weight.data_ptr() in settled:
+            return None  # called again, by this layer or one that it is tied to
+        settled.add(layer.weight.data_ptr())
+        orthogonal_(layer.weight, generator=generator)
+        forward, name = partial(layer.forward, *args, **keywords), names[layer]
+        shown = name or type(layer).__name__
+        output, factors[name] = _unit_std(forward, layer.weight, shown, tolerance, most)
+        return output
+
+    return scale
 
 
 def _copied(model: nn.Module) -> nn.Module:

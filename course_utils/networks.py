@@ -28,10 +28,9 @@ def _are_sizes(*sizes: object) -> bool:
 
 
 def _check_widths(widths: Sequence[int]) -> None:
-    if len(widths) < 2 or not _are_sizes(*widths):
-        raise ValueError(
-            f"widths needs integers, at least fan-in and fan-out, all positive; got {list(widths)}"
-        )
+    widths = list(widths) if hasattr(widths, "__len__") else widths
+    if not isinstance(widths, list) or len(widths) < 2 or not _are_sizes(*widths):
+        raise ValueError(f"widths needs integers, at least fan-in and fan-out, all positive; got {widths}")
 
 
 def _takes_generator(init_: Initializer) -> bool:

@@ -50,6 +50,27 @@ def _per_network(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return loss, accuracy.where(loss.isfinite(), torch.nan)
 
 
+def _check_run(inputs: Tensor, labels: Tensor, steps: int, batch_size: int) -> None:
+    if len(inputs) != len(labels) or not len(labels):
+        raise ValueError(
+            f"expected as many inputs as labels, at least one; got {len(inputs)} and {len(labels)}"
+        )
+    if not all(isinstance(n, int) and n >= 1 for n in (steps, batch_size)):
+        raise ValueError(f"expected integers steps >= 1 and batch_size >= 1; got {steps} and {batch_size}")
+
+
+def _history(losses: list[Tensor], accuracies: list[Tensor]) -> pd.DataFrame:
+    steps, networks = len(losses), len(losses[0])
+    return pd.DataFrame(
+        {
+            "step": np.repeat(np.arange(steps), networks),
+            "network": np.tile(np.arange(networks), steps),
+            "loss": torch.cat(losses).double().cpu().numpy(),
+            "accuracy": torch.cat(accuracies).cpu().numpy(),
+        }
+    )
+
+
 def train(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -74,12 +95,7 @@ def train(
     Raises: ValueError if inputs and labels differ in number, steps or batch_size is no integer or below 1,
     the logits have another shape, or a label is none of their classes.
     """
-    if len(inputs) != len(labels) or not len(labels):
-        raise ValueError(
-            f"expected as many inputs as labels, at least one; got {len(inputs)} and {len(labels)}"
-        )
-    if not all(isinstance(n, int) and n >= 1 for n in (steps, batch_size)):
-        raise ValueError(f"expected integers steps >= 1 and batch_size >= 1; got {steps} and {batch_size}")
+    _check_run(inputs, labels, steps, batch_size)
     losses, accuracies = [], []
     for _ in range(steps):
         batch = torch.randint(len(labels), (batch_size,), generator=generator)
@@ -94,15 +110,7 @@ def train(
         accuracies.append(accuracy)
         if progress is not None:
             progress.update()
-    networks = len(losses[0])
-    return pd.DataFrame(
-        {
-            "step": np.repeat(np.arange(steps), networks),
-            "network": np.tile(np.arange(networks), steps),
-            "loss": torch.cat(losses).double().cpu().numpy(),
-            "accuracy": torch.cat(accuracies).cpu().numpy(),
-        }
-    )
+    return _history(losses, accuracies)
 
 
 @torch.no_grad()

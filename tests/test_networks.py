@@ -131,7 +131,7 @@ def test_an_initializer_that_does_not_fill_is_named(build, side, change):
 
 @pytest.mark.parametrize(
     "widths",
-    [[], [8], [8, 0], [0, 8], [8, -1, 8], [8.0, 8], [8, 4.5], [True, 8], ["8", 8], [8, None]],
+    [[], [8], [8, 0], [0, 8], [8, -1, 8], [8.0, 8], [8, 4.5], [True, 8], ["8", 8], [8, None], 8],
     ids=str,
 )
 @pytest.mark.parametrize("build", [PlainNetwork, partial(Ensemble, 2)], ids=["plain", "ensemble"])
