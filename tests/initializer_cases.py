@@ -1,5 +1,6 @@
 """What the tests of initializers share: the checks' limits, and the initializers as a table."""
 
+import inspect
 import math
 from functools import partial
 
@@ -49,6 +50,14 @@ RANDOM = {
     "kaiming_uniform": (init.kaiming_uniform_, (6, 4)),
     "orthogonal": (init.orthogonal_, (6, 4)),
     "sparse": (partial(init.sparse_, sparsity=0.5), (6, 4)),
+}
+LISTED = {getattr(function, "func", function) for function, _ in RANDOM.values()}
+LISTED |= {init.delta_orthogonal_, init.looks_linear_}  # which have tests of their own
+RANDOM |= {
+    name: (function, (6, 4))
+    for name, function in vars(init).items()
+    if name[0] != "_" and name[-1] == "_" and "generator" in inspect.signature(function).parameters
+    if function not in LISTED
 }
 STOCHASTIC = RANDOM | {  # the others have tests of their own
     "delta_orthogonal": (init.delta_orthogonal_, (6, 4, 3)),

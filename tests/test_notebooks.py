@@ -13,7 +13,8 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from store_outputs import README_NOTEBOOK, README_PICTURE, first_picture
 
-NOTEBOOKS_FOLDER = Path(__file__).parent.parent / "notebooks"
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS_FOLDER = ROOT / "notebooks"
 NOTEBOOKS = sorted(NOTEBOOKS_FOLDER.glob("*.ipynb"))
 
 # Cells whose output nbval may not compare: {notebook: {cell id: why}}.
@@ -240,6 +241,12 @@ def test_there_are_notebooks():
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook(path: Path, rule: Rule):
     assert list(rule(path.name, nbformat.read(path, as_version=4))) == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_readme_links_every_notebook(path: Path):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"(notebooks/{path.name})" in readme
 
 
 def test_the_readme_shows_the_stored_picture():

@@ -1,0 +1,161 @@
+"""What CONTRIBUTING says about adding things is tried in a copy of the course: the tests find each newcomer.
+
+All are added to one copy, and their tests run at once; then each gets a fault that these tests have to find.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+ACTIVATION = """
+softplus = Activation("softplus", torch.nn.functional.softplus, torch.sigmoid, kinks=())
+"""
+INITIALIZER = '''
+
+@torch.no_grad()
+def laplace_(tensor: Tensor, std: float = 1.0, generator: Rng = None) -> Tensor:
+    """Fill with draws from the Laplace law of mean 0 and standard deviation `std`."""
+    _check(tensor, std=std)
+    signs = torch.rand(tensor.shape, generator=generator).sub_(0.5).sign_()
+    return tensor.exponential_(generator=generator).mul_(std / math.sqrt(2)).mul_(signs)
+'''
+DEMO = '''"""How fast a power grows."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from course_utils.demos import canvas
+from course_utils.demos.demo import Demo, integers, slider
+
+
+def power_demo() -> Demo:
+    """Find the factor that makes a hundred after ten layers."""
+    controls = {"factor": slider("factor", 1.5, 1.0, 2.0, 0.1), "depth": integers("depth (L)", 10, 1, 10, 1)}
+    return Demo("Which factor makes a hundred in ten layers?", controls, power_figure)
+
+
+def power_figure(factor: float = 1.5, depth: int = 10) -> tuple[Figure, str]:
+    """Draw factor**l."""
+    figure, (ax,) = canvas.new_figure()
+    ax.plot(factor ** np.arange(depth + 1), "k--")
+    ax.set(xlabel="layer (l)", ylabel="signal (h)", title="A power")
+    return figure, f"After {depth} layers {factor**depth:.3f}."
+'''
+DEMO_TEST = '''"""The power against repeated products."""
+
+from drawing_checks import check_line, check_numbers, check_words
+
+SETTINGS = {"factor": 2.0, "depth": 3}
+CONTROLS = {"factor": (1.0, 2.0, 11), "depth": (1, 10, 10)}
+
+
+def check(figure, sentence):
+    check_line(figure.axes[0].lines[0], [1, 2, 4, 8])
+    check_words(figure.axes[0], "layer (l)", "signal (h)", "A power")
+    check_numbers(sentence, 3, "8.000")
+'''
+PATIENT = """
+
+@_patient(
+    "I doubled them all.",
+    network=healthy.deep(12),
+    plant=_scaled(lambda layer: 3.0),
+    fault="exploding signal",
+    layer="0",
+    meaning="weights so large that second_moment grows",
+    sign=signs.drift("second_moment", grows=True),
+    look="Compare second_moment from row to row.",
+    why="All weights are three times too large.",
+)
+def _(model, inputs):
+    for layer in model[::2]:
+        layer.weight.div_(3)
+"""
+NOTEBOOK = "notebooks/17_a_new_question.ipynb"
+
+# The file that is touched, what is added to its end, what to write for what as a fault, which tests find it.
+RECIPES = {
+    "activation": (
+        "course_utils/activations.py",
+        ACTIVATION,
+        ("torch.sigmoid, kinks=())", "torch.tanh, kinks=())"),
+        "softplus",
+    ),
+    "initializer": (
+        "course_utils/initializers.py",
+        INITIALIZER,
+        ("exponential_(generator=generator)", "exponential_()"),
+        "laplace_",
+    ),
+    "demo": ("course_utils/demos/power.py", DEMO, ("plot(factor", "plot(1.01 * factor"), "power"),
+    "patient": ("course_utils/exercises/cases.py", PATIENT, ("div_(3)", "div_(2)"), "[19]"),
+    "notebook": (
+        "README.md",
+        f"\n[17]({NOTEBOOK})\n",
+        (f"({NOTEBOOK})", "(notebooks/16)"),
+        "17_a_new_question",
+    ),
+}
+TESTS = (
+    "test_activations.py",
+    "test_initializers.py",
+    "demos/test_demos.py",
+    "exercises",
+    "test_notebooks.py",
+)
+CACHES = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of the course with all newcomers."""
+    copy = tmp_path_factory.mktemp("course")
+    for name in ("course_utils", "tests", "notebooks", ".github"):
+        shutil.copytree(
+            ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_check*")
+        )
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, copy)
+    for path, text, *_ in RECIPES.values():
+        with (copy / path).open("a", encoding="utf-8") as file:
+            file.write(text)
+    (copy / "tests/demos/test_power.py").write_text(DEMO_TEST, encoding="utf-8")
+    notebook = nbformat.read(ROOT / "notebooks/09_orthogonal_weights.ipynb", as_version=4)
+    nbformat.write(notebook, copy / NOTEBOOK)
+    return copy
+
+
+def outcomes(course: Path) -> dict[str, set[str]]:
+    """Return, of the tests of each newcomer, whether they passed or failed."""
+    command = [sys.executable, "-m", "pytest", "-q", "-rA", "--tb=no", "-p", "no:cacheprovider"]
+    newcomers = " or ".join(keyword for *_, keyword in RECIPES.values())
+    run = subprocess.run(
+        [*command, "-k", newcomers, *(f"tests/{name}" for name in TESTS)],
+        cwd=course,
+        env=os.environ | {"PYTHONPATH": str(course), "PYTEST_ADDOPTS": ""},
+        capture_output=True,
+        text=True,
+    )
+    lines = re.findall(r"^(PASSED|FAILED) (.*)$", run.stdout, re.MULTILINE)
+    return {name: {o for o, test in lines if keyword in test} for name, (*_, keyword) in RECIPES.items()}
+
+
+def test_the_tests_find_newcomers_and_are_content(course: Path):
+    assert outcomes(course) == {name: {"PASSED"} for name in RECIPES}
+
+
+def test_a_fault_in_a_newcomer_is_found(course: Path):
+    for path, text, (right, wrong), _ in RECIPES.values():
+        file = course / path
+        assert right in text
+        source = file.read_text(encoding="utf-8")
+        file.write_text(source.removesuffix(text) + text.replace(right, wrong), encoding="utf-8")
+    assert [name for name, seen in outcomes(course).items() if "FAILED" not in seen] == []
