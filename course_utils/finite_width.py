@@ -1,5 +1,4 @@
-"""Theory beyond one infinitely wide layer: the spread of finite networks, all directions of a deep one, and
-the laws of architectures: uneven widths, norms, residual streams, pruned weights, the first loss.
+"""Theory beyond one infinitely wide layer: the spread of finite networks, and all directions of a deep one.
 
 Conventions as in `mean_field`: `gain` is a standard deviation, `q` the second moment of a pre-activation.
 Laws are over networks, of the logarithm where a product of layers is log-normal. All numbers are float64.
@@ -8,15 +7,11 @@ SciPy takes longer to import than most of this takes to compute, so the function
 """
 
 import math
-from collections.abc import Callable, Sequence
-from functools import lru_cache
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
 from course_utils.activations import Activation, linear, relu
-from course_utils.mean_field import chi_1, length_map, relu_cosine_map
 from course_utils.quadrature import check_arguments, gaussian_expectation
 
 
@@ -150,118 +145,6 @@ def exact_log_growth(activation: Activation, gain: float, width: int) -> tuple[f
     return float(mean + np.log(gain**2 / width)), float(variance)
 
 
-def he_variances(widths: ArrayLike, mode: str) -> NDArray:
-    """Return He's variance 2 / fan of each layer's weights, (depth,), for layers of `widths` (depth + 1,).
-
-    mode: "fan_in", "fan_out", or "fan_avg", the mean of both.
-
-    Raises: ValueError for another mode.
-    """
-    n_in, n_out = np.asarray(widths)[:-1], np.asarray(widths)[1:]
-    fans = {"fan_in": n_in, "fan_avg": (n_in + n_out) / 2, "fan_out": n_out}
-    if mode not in fans:
-        raise ValueError(f"mode must be one of {', '.join(map(repr, fans))}; got {mode!r}")
-    return 2 / fans[mode]
-
-
-def relu_moments(widths: ArrayLike, variances: ArrayLike) -> tuple[NDArray, NDArray]:
-    """Return E m_l of the signal and E g_l of its gradient, l = 0..depth, in ReLU networks of any width.
-
-    m is the mean square of h_l, 1 in layer 0; g that of dL/dh_l, 1 in layer depth, for an error that does not
-    depend on the network. `widths` is (depth + 1,), `variances` of the weights (depth,).
-    Source: He et al. (2015), eq. 10 and 14.
-    """
-    widths, variances = np.asarray(widths), np.asarray(variances)
-    upwards = np.cumprod([1, *(widths[:-1] * variances / 2)])
-    return upwards, np.cumprod([1, *(widths[1:] * variances / 2)[::-1]])[::-1]
-
-
-@lru_cache(maxsize=4)
-def _gumbel_sum(std: float) -> tuple[NDArray, Callable[[NDArray], NDArray]]:
-    """Return points t, and P(z + G <= t) of z ~ N(0, std²) and a Gumbel G as a function of t."""
-    from scipy.interpolate import CubicSpline
-
-    t = np.arange(-8 * std - 6, 8 * std + 40, 0.1)
-    z = np.linspace(-8.5, 8.5, 61 + int(60 * std))
-    density = np.exp(-(z**2) / 2) * (z[1] - z[0]) / np.sqrt(2 * np.pi)
-    return t, CubicSpline(t, np.exp(-np.exp(np.minimum(std * z - t[:, None], 700))) @ density)
-
-
-def expected_first_loss(shares: ArrayLike, biases: ArrayLike, std: float) -> NDArray:
-    """Return the expected cross-entropy in nats, (settings,), of independent logits N(bias, std²).
-
-    `shares` (classes,) are those of the classes among the images; each row of the `biases` (settings,
-    classes) is one setting of the output biases, from -40 to 0.
-    E ln sum_k exp(b_k + z_k) = E max_k (b_k + z_k + G_k) - Euler's gamma with independent Gumbel G_k.
-    """
-    t, distribution = _gumbel_sum(std)
-    columns, counts = np.unique(biases, axis=1, return_counts=True)  # equal classes share a factor
-    top, below = columns.max(axis=1), np.ones(t.size)
-    for column, count in zip(columns.T, counts, strict=True):
-        gaps = (top - column)[:, None]
-        below = below * distribution(np.minimum(t + gaps, t[-1]) if gaps.any() else t) ** count
-    return top + t[-1] - np.trapezoid(below, t, axis=-1) - np.euler_gamma - np.asarray(biases) @ shares
-
-
-def first_order_shares(
-    gradients: Sequence[torch.Tensor],
-    factors: ArrayLike,
-    step: Callable[[torch.Tensor], torch.Tensor],
-) -> NDArray:
-    """Return the share of the first loss that one step removes per unit of learning rate, to first order.
-
-    gradients: of He networks with the error of a uniform guess, one tensor (networks, fan_out, fan_in) for
-    each layer. factors: of the hidden layers' weights. step: from a gradient to the step at learning rate 1.
-    For tiny logits, where the loss is ln(classes): hidden gradients go with c**(hidden layers - 1), the last
-    one's with c**(hidden layers). Shape (factors, networks).
-    """
-    *hidden, last = (g.flatten(1) for g in gradients)
-    inner, depth, shares = torch.cat(hidden, dim=1), len(hidden), []
-    for c in factors:
-        scaled = c ** (depth - 1) * inner, c**depth * last
-        shares.append(sum((g * step(g)).sum(dim=1) for g in scaled) / math.log(gradients[-1].shape[1]))
-    return torch.stack(shares).numpy()
-
-
-@lru_cache
-def _half_plane() -> tuple[NDArray, NDArray, NDArray]:
-    """Return u >= 0, v and weights (u, v) of the trapezoidal rule for even functions of two N(0, 1) numbers.
-
-    For smooth functions of Gaussian numbers it is as good as Gauss's rule: 1e-6 for tanh at gain 3.
-    """
-    v = np.linspace(-6, 6, 65)
-    u, weight = v[32:], np.exp(-(v**2) / 2)
-    half = np.append(weight[32], 2 * weight[33:])
-    return u[:, None], v, np.outer(half, weight) / weight.sum() ** 2
-
-
-def _output_products(activation: Activation, q: float, c: NDArray) -> tuple[float, NDArray]:
-    """Return E phi(z1)² and E phi(z1) phi(z2), the latter for each correlation in `c` (pairs,)."""
-    if activation is relu:  # a kink is not smooth, but ReLU has a closed form
-        return q / 2, q / 2 * relu_cosine_map(c)
-    u, v, weights = _half_plane()
-    c = c[:, None, None]
-    first = activation(torch.from_numpy(np.sqrt(q) * u)).numpy()
-    second = activation(torch.from_numpy(np.sqrt(q) * (c * u + np.sqrt(1 - c**2) * v))).numpy()
-    return float((first**2 * weights).sum()), np.einsum("uo,puv,uv->p", first, second, weights)
-
-
-def correlations(
-    activation: Activation, gain: float, depth: int, cosines: ArrayLike, *, bias_std: float = 0.0
-) -> NDArray:
-    """Return correlations of two inputs' pre-activations in layers 1..depth of wide networks, (pairs, depth).
-
-    `cosines` (pairs,) are those of the inputs, of second moment 1. Odd smooth activations and ReLU only, to
-    about 1e-6: `mean_field.cosines` is exact for all, and a hundred times slower.
-    """
-    second, product, rows = 1.0, np.asarray(cosines, dtype=float), []
-    for _ in range(depth):
-        q = gain**2 * second + bias_std**2
-        rows.append(np.minimum((gain**2 * product + bias_std**2) / q, 1))
-        second, product = _output_products(activation, q, rows[-1])
-    return np.stack(rows, axis=-1)
-
-
 def wide_product_law(depth: int, width: int) -> NDArray:
     """Return log10 of the singular values of a product of Gaussian matrices, (width,), largest first.
 
@@ -279,25 +162,6 @@ def deep_product_law(depth: int, width: int) -> NDArray:
     from scipy.special import digamma
 
     return depth * (digamma(np.arange(width, 0, -1) / 2) + np.log(2 / width)) / 2 / np.log(10)
-
-
-def gradient_correlations(
-    points: int, depth: int, *, normalized: bool = False, skip: float = 0.0, branch: float = 1.0
-) -> NDArray:
-    """Return the correlation of the gradients at two of `points` inputs on a circle by lag, (points,).
-
-    For wide layers z -> skip z + branch W relu(z) of He weights, with `normalized` pre-activations for the
-    ReLU: centred over the circle, of mean square 1. A layer multiplies the correlation by the share of units
-    that are on for both inputs, out of those that are on for one. Source: Balduzzi et al. (2017).
-    """
-    covariance, rho = np.cos(2 * np.pi * np.arange(points) / points), np.ones(points)
-    for _ in range(depth):
-        centred = covariance - normalized * covariance.mean()
-        c, gained = centred / centred[0], branch**2 / centred[0]
-        both_on = 1 - np.arccos(np.clip(c, -1, 1)) / np.pi
-        rho = rho * (skip**2 + gained * both_on) / (skip**2 + gained)
-        covariance = skip**2 * covariance + branch**2 * relu_cosine_map(c)
-    return rho
 
 
 def log_length_law(weights: str, width: int) -> tuple[float, float]:
@@ -320,97 +184,3 @@ def log_length_law(weights: str, width: int) -> tuple[float, float]:
         known = "'Gaussian', 'flattened orthogonal' or 'delta-orthogonal'"
         raise ValueError(f"weights must be {known}; got {weights!r}")
     return float(growth) / 2, float(np.sqrt(noise)) / 2
-
-
-def batch_norm_growth(batch: int) -> tuple[float, float]:
-    """Return the factor of a batch norm and ReLU layer on squared gradients, and the variance 1 - k it keeps.
-
-    For layers wide compared with the `batch` of at least 4 images, whose pre-activations then correlate by
-    -1 / (batch - 1); k is the arc-cosine map at that. For large batches pi / (pi - 1) and 1 - 1 / pi.
-    Source: Yang et al. (2019).
-    """
-    rho = -1 / (batch - 1)
-    k, both_on = float(relu_cosine_map(rho)), 1 / 4 + math.asin(rho) / (2 * math.pi)
-    return batch / ((batch - 3) * (1 - k)) * (1 - (2 - 2 * both_on - k) / batch), 1 - k
-
-
-def norm_gradient_factors(norm: str, batch: int, depth: int) -> NDArray:
-    """Return the factor of each of `depth` wide layers with a norm and a ReLU on squared gradients, (depth,).
-
-    norm: "batch norm", "batch norm in branches", "layer norm after ReLU", "layer norm before ReLU", or "none,
-    He's weights". `batch` counts images, for batch norm.
-
-    Raises: ValueError for another norm.
-    """
-    growth, kept = batch_norm_growth(batch)
-    factors = {
-        "batch norm": growth,
-        "batch norm in branches": 1 + growth * kept / (1 + np.arange(1, depth + 1) * kept),
-        "layer norm after ReLU": math.pi / (math.pi - 1),
-        "layer norm before ReLU": 1.0,
-        "none, He's weights": 1.0,
-    }
-    if norm not in factors:
-        raise ValueError(f"norm must be one of {', '.join(map(repr, factors))}; got {norm!r}")
-    return np.broadcast_to(factors[norm], depth)
-
-
-def stream_law(scale: float, branches: int, norm: str, width: int) -> tuple[NDArray, NDArray]:
-    """Return E m_k of a residual stream and the share of x_0 in x_k, in squares, for k = 0..branches.
-
-    `norm` as for `chains.residual_stream`. Even unrelated directions have 1/n in common.
-    """
-    k = np.arange(branches + 1)
-    grown = 1 + scale**2 * k if norm == "pre-norm" else (1 + scale**2) ** k
-    share = 1 / grown + (1 - 1 / grown) / (width - (norm == "post-norm"))
-    return (np.ones(branches + 1) if norm == "post-norm" else grown), share
-
-
-def pruned_normal(removed: str, kept: float) -> tuple[float, float, float]:
-    """Return where |w| is cut, what remains of E w², and the kurtosis of what remains, for w ~ N(0, 1).
-
-    removed: "the smallest" weights, or those "at random", for which nothing is cut; `kept` is the share that
-    stays. The zeros count.
-
-    Raises: ValueError for another name.
-    """
-    if removed == "at random":
-        return 0.0, kept, 3 / kept
-    if removed != "the smallest":
-        raise ValueError(f"removed must be 'the smallest' or 'at random'; got {removed!r}")
-    from scipy.special import ndtri
-
-    cut = max(0.0, -float(ndtri(kept / 2)))
-    density = math.exp(-(cut**2) / 2) / math.sqrt(2 * math.pi)
-    second, fourth = kept + 2 * cut * density, 3 * kept + 2 * (cut**3 + 3 * cut) * density
-    return cut, second, fourth / second**2
-
-
-def relu_log_variance(kurtosis: float, depth: int, width: int) -> NDArray | None:
-    """Return Var ln m_l, l = 0..depth, in ReLU networks of weights of a `kurtosis`, None beyond the pole.
-
-    To first order in 1/n: the kurtosis of a layer's outputs follows k' = 6 + 2 (kurtosis - 3) k / n, and a
-    layer adds (k' - 1) / n: as ln(1 + ...), so that it stays a variance of logarithms where it is large.
-    """
-    slope = 2 * (kurtosis - 3) / width
-    if slope >= 1:
-        return None
-    outputs, steps = 3.0, [2 / width]
-    for _ in range(depth):
-        outputs = 6 + slope * outputs
-        steps.append((outputs - 1) / width)
-    return np.cumsum(np.log1p(steps))
-
-
-def signal_and_gradient(
-    activation: Activation, gains: tuple[float, float], depth: int
-) -> tuple[NDArray, NDArray]:
-    """Return q_l, l = 1..depth, and chi_1 at each, (depth,), at infinite width for inputs of second moment 1.
-
-    `gains` are the standard deviations of the first layer's weights and of all others', times sqrt(fan_in).
-    """
-    first, gain = gains
-    q = [first**2]
-    for _ in range(depth - 1):
-        q.append(float(length_map(activation, q[-1], gain)))
-    return np.array(q), np.asarray(chi_1(activation, np.array(q), gain))

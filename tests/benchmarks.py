@@ -147,7 +147,7 @@ def bench_demos():
     if find_chromium() is None:
         print("no Chromium found: the demos are not timed in a browser")
         return
-    names = [name for name in vars(demos) if name.endswith("_demo")]
+    names = [f"{name}_demo" for name in demos.NAMES]
     set_up = "import torch\nfrom course_utils import demos, plotting\n"
     set_up += "plotting.use_course_style()\ntorch.set_num_threads(1)"
     print("from slider to picture, in the browser: median and 95th percentile in ms")

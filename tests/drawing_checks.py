@@ -81,7 +81,9 @@ def check_samples(
 
 
 def check_legends(ax: Axes) -> None:
-    """Assert that each name beside a marker belongs to a line with that name, marker and color."""
+    """Assert that each name beside a marker is that of one line, in its color."""
+    keys = [text.get_text().partition(" ")[0] for text in ax.texts]
+    assert all(keys.count(key) == 1 for key in keys if key in KEYS)
     for text in ax.texts:
         key, _, label = text.get_text().partition(" ")
         if key in KEYS:

@@ -12,8 +12,8 @@ import course_utils
 
 PACKAGE, TESTS = Path(course_utils.__file__).parent, Path(__file__).parent
 
-# What each module of the core may import from the package. Theory (mean_field, finite_width) and experiment
-# (propagation, chains) meet only in rooms, tests and notebooks.
+# What each module of the core may import from the package. Theory (mean_field, finite_width, architectures)
+# and experiment (propagation, chains) meet only in rooms, tests and notebooks.
 ARROWS = {
     "__init__": set(),
     "activations": set(),
@@ -27,7 +27,8 @@ ARROWS = {
     "lsuv": {"initializers"},
     "networks": {"initializers", "activations"},
     "mean_field": {"activations", "quadrature"},
-    "finite_width": {"activations", "quadrature", "mean_field"},
+    "finite_width": {"activations", "quadrature"},
+    "architectures": {"activations", "mean_field"},
     "propagation": {"networks", "activations"},
     "chains": {"activations", "propagation"},
 }

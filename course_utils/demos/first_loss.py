@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from course_utils import finite_width, plotting, propagation
+from course_utils import architectures, plotting, propagation
 from course_utils.activations import relu
 from course_utils.demos import canvas
 from course_utils.demos.demo import Demo, balanced_digits, integers, log_slider, luck, slider, versus
@@ -61,7 +61,7 @@ def first_loss_figure(gain: float = np.sqrt(2), share: float = 0.7, classes: int
     `share` is that of the first class; the others share the rest. The gain is √fan_in times a std.
     """
     p = np.array([share] + [(1 - share) / (classes - 1)] * (classes - 1))
-    theory = finite_width.expected_first_loss(p, np.outer(MULTIPLES, np.log(p)), gain)
+    theory = architectures.expected_first_loss(p, np.outer(MULTIPLES, np.log(p)), gain)
     losses, entropy = first_losses(gain, p), -p @ np.log(p)
     balanced = np.ptp(p) < 1e-9  # then one bias is as good as another, and only rounding tells them apart
     best = 20 if balanced else np.argmin(theory)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from course_utils import finite_width, plotting, propagation
+from course_utils import architectures, plotting, propagation
 from course_utils.activations import relu
 from course_utils.demos import canvas
 from course_utils.demos.demo import (
@@ -93,7 +93,7 @@ def measured_shares(hidden: int, rate: float, optimizer: str) -> NDArray:
 def predicted_shares(hidden: int, optimizer: str) -> NDArray:
     """Return the same per unit of learning rate, to first order in it and for tiny logits."""
     gradients = propagation.guess_gradients(he_networks(hidden), *balanced_digits(PER_CLASS))
-    return finite_width.first_order_shares(gradients, FACTORS, pick("optimizer", OPTIMIZERS, optimizer))
+    return architectures.first_order_shares(gradients, FACTORS, pick("optimizer", OPTIMIZERS, optimizer))
 
 
 def first_step_figure(hidden: int = 4, rate: float = 0.1, optimizer: str = "SGD") -> tuple[Figure, str]:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import nn
 
-from course_utils import activations, chains, comparison, finite_width, mean_field, plotting
+from course_utils import activations, architectures, chains, comparison, mean_field, plotting
 from course_utils.activations import Activation
 from course_utils.demos import canvas
 from course_utils.demos.demo import Demo, choice, integers, load_root_finder, luck, one_of, pick
@@ -79,7 +79,7 @@ def gains(name: str, rule: str) -> tuple[float, float] | None:
 
 @cache
 def _theory(name: str, gains: tuple[float, float]) -> tuple[NDArray, NDArray]:
-    return finite_width.signal_and_gradient(activation_of(name), gains, DEEPEST)
+    return architectures.signal_and_gradient(activation_of(name), gains, DEEPEST)
 
 
 @lru_cache(maxsize=len(WIDTHS))

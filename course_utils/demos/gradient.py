@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from course_utils import comparison, finite_width, plotting, propagation
+from course_utils import architectures, comparison, plotting, propagation
 from course_utils.demos import canvas
 from course_utils.demos.demo import Demo, choice, integers, luck, pick, plural, slider
 
@@ -81,7 +81,7 @@ def predicted_correlations(architecture: str, branch: float, depth: int) -> NDAr
     settings = {"normalized": architecture != "plain"}
     if architecture == "residual":
         settings |= {"skip": 1.0, "branch": branch}
-    return finite_width.gradient_correlations(POINTS, depth, **settings)
+    return architectures.gradient_correlations(POINTS, depth, **settings)
 
 
 def gradient_figure(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import layer_norm
 
-from course_utils import comparison, finite_width, plotting, propagation
+from course_utils import architectures, comparison, plotting, propagation
 from course_utils.demos import canvas
 from course_utils.demos.demo import Demo, choice, integers, luck, pick, power_of_ten
 
@@ -79,7 +79,7 @@ def norm_figure(norm: str = "batch norm", batch: int = 8, depth: int = 50) -> tu
 
     `batch` counts images. Predicted at infinite width, dotted for batch norm with infinitely many images.
     """
-    factors = finite_width.norm_gradient_factors(norm, batch, depth)
+    factors = architectures.norm_gradient_factors(norm, batch, depth)
     theory = np.sqrt(np.append(np.cumprod(factors[::-1])[::-1], 1.0))
     measured = measured_gradients(norm, batch, depth)
     figure, (ax,) = canvas.new_figure()

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from course_utils import activations, chains, comparison, finite_width, mean_field, plotting
+from course_utils import activations, architectures, chains, comparison, mean_field, plotting
 from course_utils.activations import Activation
 from course_utils.demos import canvas
 from course_utils.demos.demo import Demo, choice, integers, luck, pick, slider
@@ -55,7 +55,7 @@ def pair_figure(
     `gain` and `bias_std` are standard deviations; `activation` is "tanh" or "ReLU".
     """
     phi, cosines = pick("activation", ACTIVATIONS, activation), (STRANGERS, TWINS)
-    theory = finite_width.correlations(phi, gain, depth, cosines, bias_std=bias_std)
+    theory = architectures.correlations(phi, gain, depth, cosines, bias_std=bias_std)
     measured = chains.pair_chain(phi, gain, cosines, _normals()[:depth], bias_std=bias_std)
     chi, limit = trainable_depth(phi, gain, bias_std)
     figure, (ax,) = canvas.new_figure()

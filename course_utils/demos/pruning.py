@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from course_utils import comparison, finite_width, plotting, propagation
+from course_utils import architectures, comparison, plotting, propagation
 from course_utils.demos import canvas
 from course_utils.demos.demo import Demo, choice, log_slider, luck, pick
 
@@ -47,7 +47,7 @@ def pruned_signals(removed: str, kept: float) -> NDArray:
     Shape (networks, layers + 1), from matrices.
     """
     inputs, weights, dice = _draws()
-    cut = finite_width.pruned_normal(removed, kept)[0] * math.sqrt(2 / WIDTH)
+    cut = architectures.pruned_normal(removed, kept)[0] * math.sqrt(2 / WIDTH)
     masks = (dice[i] < kept if removed == "at random" else np.abs(weights[i]) > cut for i in range(LAYERS))
     return propagation.relu_signals(inputs, map(np.multiply, weights, masks))
 
@@ -59,10 +59,10 @@ def pruning_figure(
 
     If the `others`, those that remain, are "rescaled", their variance makes up for what is gone.
     """
-    _, factor, kurtosis = finite_width.pruned_normal(removed, kept)
+    _, factor, kurtosis = architectures.pruned_normal(removed, kept)
     layers, growth = np.arange(LAYERS + 1), pick("others", OTHERS, others)(factor)
     moments = pruned_signals(removed, kept) * (growth / factor) ** layers
-    theory, variance = growth**layers, finite_width.relu_log_variance(kurtosis, LAYERS, WIDTH)
+    theory, variance = growth**layers, architectures.relu_log_variance(kurtosis, LAYERS, WIDTH)
     figure, (ax,) = canvas.new_figure()
     _draw_moments(ax, moments)
     ax.plot(layers, theory, "k--")

@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from course_utils import chains, finite_width, plotting
+from course_utils import architectures, chains, plotting
 from course_utils.demos import canvas
 from course_utils.demos.demo import Demo, choice, integers, log_slider, luck, pick, versus
 
@@ -44,8 +44,8 @@ def pyramid_figure(
 ) -> tuple[Figure, str]:
     """Draw second moments of signal and gradient by layer for ReLU networks with Var(w) = 2 / fan."""
     widths, draws = widths_of(shape, ratio, depth), {"count": NETWORKS, "generator": luck()}
-    variances = finite_width.he_variances(widths, mode)
-    theory = upwards, downwards = finite_width.relu_moments(widths, variances)
+    variances = architectures.he_variances(widths, mode)
+    theory = upwards, downwards = architectures.relu_moments(widths, variances)
     signal = chains.leaky_chain(0.0, widths, variances, **draws)
     gradient = chains.relu_gradient_chain(widths, variances, **draws)
     figure, (ax,) = canvas.new_figure()

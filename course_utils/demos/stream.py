@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from course_utils import chains, comparison, finite_width, plotting
+from course_utils import architectures, chains, comparison, plotting
 from course_utils.demos import canvas
 from course_utils.demos.demo import Demo, choice, integers, log_slider, luck, power_of_ten, width_slider
 
@@ -44,7 +44,7 @@ def stream_figure(
     """
     branches = 2 * blocks
     moments, shares = chains.residual_stream(scale, norm, [table[:branches] for table in _draws(width)])
-    theory, share_theory = finite_width.stream_law(scale, branches, norm, width)
+    theory, share_theory = architectures.stream_law(scale, branches, norm, width)
     figure, (ax,) = canvas.new_figure()
     plotting.plot_signal(moments, theory, ax=ax, label="stream (mₖ)")
     _draw_shares(ax, shares, share_theory)

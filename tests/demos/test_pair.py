@@ -8,7 +8,7 @@ import pytest
 import torch
 from drawing_checks import check_line, check_numbers, check_samples, check_words, named, title, z_score
 
-from course_utils import chains, finite_width, initializers, mean_field
+from course_utils import architectures, chains, initializers, mean_field
 from course_utils.activations import relu, tanh
 from course_utils.comparison import mean_of
 from course_utils.demos.pair import pair_figure
@@ -71,10 +71,10 @@ def check(figure, sentence):
 
 @pytest.mark.parametrize(("phi", "gain", "bias_std"), [(tanh, 0.7, 0.0), (tanh, 3.0, 1.0), (relu, 3.0, 0.3)])
 def test_the_quick_correlations_are_those_of_the_exact_map(phi, gain, bias_std):
-    quick = finite_width.correlations(phi, gain, 6, (0.6, 0.99), bias_std=bias_std)
+    quick = architectures.correlations(phi, gain, 6, (0.6, 0.99), bias_std=bias_std)
     moments = mean_field.second_moments(phi, gain, 5, bias_std=bias_std)
     for row, cosine in zip(quick, (0.6, 0.99), strict=True):
-        cosines = mean_field.cosines(phi, gain, 5, cosine, bias_std=bias_std)
+        cosines = mean_field.cosines(phi, cosine, gain, 5, bias_std=bias_std)
         exact = (gain**2 * moments * cosines + bias_std**2) / (gain**2 * moments + bias_std**2)
         np.testing.assert_allclose(row, exact, atol=1e-5)  # a hundredth of the last digit shown
 
