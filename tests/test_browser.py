@@ -77,7 +77,8 @@ def run_on_slide(visit: Visit, source: str) -> None:
     visit.page.keyboard.press("Shift+Enter")
 
 
-VALUE = "e => e.type === 'checkbox' ? e.checked : e.getAttribute('aria-valuenow') ?? e.value"
+# Where a slider stands; its aria-valuenow has a single decimal.
+VALUE = "e => e.type === 'checkbox' ? e.checked : e.closest('.noUi-origin')?.style.transform ?? e.value"
 
 
 def move(handle: Locator, end: str) -> bool:
