@@ -280,6 +280,7 @@ def test_the_playground_obeys_in_jupyterlab(visit: Visit):
     wait_for_steps(visit, 50)
     pause.click()
     visit.page.evaluate(CATCH_UP)
+    visit.page.wait_for_timeout(1000)  # the last picture may still be under way
     paused = still_picture(image), steps(visit)
     visit.page.wait_for_timeout(1000)
     assert (still_picture(image), steps(visit)) == paused
