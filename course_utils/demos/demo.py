@@ -78,11 +78,6 @@ class Demo(widgets.VBox):
             self.redraw()
 
 
-def load_root_finder() -> None:
-    """Load SciPy's: it takes half a second, for which a slider should not wait when it first needs it."""
-    import scipy.optimize.elementwise  # noqa: F401
-
-
 def slider(
     label: str, value: float, low: float, high: float, step: float, readout: str = ".2f"
 ) -> widgets.FloatSlider:

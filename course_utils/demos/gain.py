@@ -14,7 +14,7 @@ from torch import nn
 from course_utils import activations, architectures, chains, comparison, mean_field, plotting
 from course_utils.activations import Activation
 from course_utils.demos import canvas
-from course_utils.demos.demo import Demo, choice, integers, load_root_finder, luck, one_of, pick
+from course_utils.demos.demo import Demo, choice, integers, luck, one_of, pick
 
 NETWORKS, DEEPEST, FACTOR = 50, 50, 30
 WIDTHS = (32, 64, 128, 256)
@@ -42,7 +42,6 @@ RULES = (*FIXED_GAINS, IN_FRONT, BEHIND)
 
 def gain_demo() -> Demo:
     """Find the rule, if there is one, that keeps signal and gradient of fifty layers alive."""
-    load_root_finder()
     return Demo(
         "Which rule keeps your activation's signal and gradient within a factor of 30 for fifty layers?",
         {
@@ -69,12 +68,10 @@ def gains(name: str, rule: str) -> tuple[float, float] | None:
         return 1.0, mean_field.gain_behind(phi)
     if rule != IN_FRONT:
         return (pick("rule", FIXED_GAINS | dict.fromkeys(RULES[-2:]), rule),) * 2
-    from scipy.optimize import brentq
-
-    def excess(gain: float) -> float:
-        return float(mean_field.output_second_moment(phi, gain**2)) - 1
-
-    return (brentq(excess, 0.5, 5),) * 2 if excess(5) > 0 else None
+    try:
+        return (mean_field.gain_in_front(phi),) * 2
+    except ValueError:  # bounded outputs
+        return None
 
 
 @cache

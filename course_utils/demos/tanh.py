@@ -7,14 +7,13 @@ from numpy.typing import NDArray
 
 from course_utils import activations, mean_field, plotting, propagation
 from course_utils.demos import canvas
-from course_utils.demos.demo import Demo, integers, load_root_finder, luck, median_and_range, slider
+from course_utils.demos.demo import Demo, integers, luck, median_and_range, slider
 
 NETWORKS, WIDTH = 50, 256
 
 
 def tanh_demo() -> Demo:
     """Find the gain at which a tanh network neither dies exponentially nor turns chaotic."""
-    load_root_finder()
     return Demo(
         "Which gain keeps both the signal and the gradient of a deep tanh network alive?",
         {
