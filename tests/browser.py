@@ -142,14 +142,16 @@ def jupyter_lab() -> Iterator[Server]:
         command += [*options, "--LabApp.news_url=None", "--expose-app-in-browser"]
         with log.open("w") as stream:
             start = partial(Popen, cwd=root, env=environment(home), stdout=stream, stderr=stream)
-            process, kernels = start(command), start(write_kernel(home))
+            processes = [start(command)]
+            if sys.platform == "linux":  # elsewhere a process that has imported torch cannot be forked safely
+                processes.append(start(write_kernel(home)))
         try:
-            wait_until_it_answers(server, process, log)
+            wait_until_it_answers(server, processes[0], log)
             yield server
         finally:
-            for running in (process, kernels):  # the server shuts its kernels down
-                running.terminate()
-                running.wait(30)
+            for process in processes:  # the server shuts its kernels down
+                process.terminate()
+                process.wait(30)
 
 
 @dataclass
