@@ -106,6 +106,12 @@ def _rms(tensors: list[Tensor]) -> NDArray:
     return np.array([x.detach().double().square().mean().sqrt().item() for x in tensors])
 
 
+def _ratio(new: Tensor, old: Tensor) -> float:
+    """Return the norm of the change over that of the old weight: 0 / 0 is 0, and 1 / 0 inf."""
+    moved = (new.detach().double() - old.double()).norm()
+    return (moved / old.double().norm()).item() if moved != 0 else 0.0
+
+
 class Trainer:
     """A network in training: `step()` makes one step, `measures()` looks at it, `losses` keeps its history.
 
@@ -165,16 +171,11 @@ class Trainer:
         signals.append(output(h))
         loss = nn.functional.cross_entropy(signals[-1], self.task.train_labels[:PROBE], reduction="sum")
         gradients = torch.autograd.grad(loss, signals)
-        ratios = self._update_ratios()
-        return Measures(_rms(signals), _rms(gradients), ratios, np.array(stuck), self._accuracy())
-
-    @torch.no_grad()
-    def _update_ratios(self) -> NDArray:
-        pairs = [(new.double(), old.double()) for new, old in zip(self._weights, self._before, strict=True)]
-        moved = np.array([(new - old).norm().item() for new, old in pairs])
-        norms = np.array([old.norm().item() for _, old in pairs])
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(moved == 0, 0.0, moved / norms)
+        ratios = [_ratio(*pair) for pair in zip(self._weights, self._before, strict=True)]
+        found = self._probabilities(self.task.test_inputs)
+        right = (found.argmax(dim=1) == self.task.test_labels).double().mean().item()
+        accuracy = right if found.isfinite().all() else math.nan
+        return Measures(_rms(signals), _rms(gradients), np.array(ratios), np.array(stuck), accuracy)
 
     @torch.no_grad()
     def _probabilities(self, inputs: Tensor) -> Tensor:
@@ -190,11 +191,6 @@ class Trainer:
             return None
         return self._probabilities(self.task.grid(size)).unflatten(0, (size, size)).numpy()
 
-    def _accuracy(self) -> float:
-        probabilities = self._probabilities(self.task.test_inputs)
-        right = (probabilities.argmax(dim=1) == self.task.test_labels).double().mean().item()
-        return right if probabilities.isfinite().all() else math.nan
-
 
 class Pair:
     """Two networks, A and B, with the same data, seed and batches: what differs is in their settings."""
@@ -208,18 +204,14 @@ class Pair:
         """Whether neither network trains any more."""
         return all(trainer.problem for trainer in self.trainers)
 
-    def step(self) -> None:
-        """Make one step with both networks."""
-        for trainer in self.trainers:
-            trainer.step()
-        self.steps += 1
-
     def train(self, steps: int, seconds: float = math.inf) -> None:
         """Make up to `steps` steps, at least one, and stop early after `seconds` or when both have."""
         end = time.perf_counter() + seconds
         for _ in range(steps):
             if self.finished:
                 return
-            self.step()
+            for trainer in self.trainers:
+                trainer.step()
+            self.steps += 1
             if time.perf_counter() > end:
                 return
