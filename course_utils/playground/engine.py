@@ -63,8 +63,8 @@ def make_task(name: str, seed: int) -> Task:
         raise ValueError(f"data must be one of {', '.join(map(repr, DATA_SETS))}; got {name!r}")
     if name == "digits":
         images = data.digits()
-        origin, axes = _principal_plane(images.train_inputs)
         parts = images.train_inputs, images.train_labels, images.test_inputs, images.test_labels
+        origin, axes = _principal_plane(images.train_inputs)
     else:
         inputs, labels = DATA_SETS[name](800, generator=torch.Generator().manual_seed(seed))
         origin, axes = torch.zeros(2), torch.eye(2)
@@ -163,11 +163,11 @@ class Trainer:
         *hidden, output = copy.deepcopy(self.network)  # whose running statistics a pass may change
         h, signals, stuck = self.task.train_inputs[:PROBE], [], []
         for layer in hidden:
-            z = layer.pre_activation(h)
-            h = layer.output(h, z)
-            signals.append(h)
-            steepest = layer.activation.derivative(z.detach()).abs().amax(dim=0)
+            z = layer.pre_activation(h).detach()
+            steepest = layer.activation.derivative(z).abs().amax(dim=0)
             stuck.append((steepest < STUCK).double().mean().item())
+            h = layer(h)
+            signals.append(h)
         signals.append(output(h))
         loss = nn.functional.cross_entropy(signals[-1], self.task.train_labels[:PROBE], reduction="sum")
         gradients = torch.autograd.grad(loss, signals)
@@ -178,8 +178,7 @@ class Trainer:
         return Measures(_rms(signals), _rms(gradients), np.array(ratios), np.array(stuck), accuracy)
 
     @torch.no_grad()
-    def _probabilities(self, inputs: Tensor) -> Tensor:
-        """Return class probabilities (points, classes), as in use: batch norm with its running statistics."""
+    def _probabilities(self, inputs: Tensor) -> Tensor:  # as in use: batch norms with running statistics
         self.network.eval()
         logits = self.network(inputs)
         self.network.train()
@@ -206,12 +205,10 @@ class Pair:
 
     def train(self, steps: int, seconds: float = math.inf) -> None:
         """Make up to `steps` steps, at least one, and stop early after `seconds` or when both have."""
-        end = time.perf_counter() + seconds
-        for _ in range(steps):
-            if self.finished:
-                return
+        start, goal = time.perf_counter(), self.steps + steps
+        while not self.finished and self.steps < goal:
             for trainer in self.trainers:
                 trainer.step()
             self.steps += 1
-            if time.perf_counter() > end:
+            if time.perf_counter() > start + seconds:
                 return

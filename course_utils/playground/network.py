@@ -97,11 +97,8 @@ MENUS: dict[str, dict[str, Any]] = {
         "SELU": activations.selu,
         "linear": activations.linear,
     },
-    "norm": {  # in a new batch norm the first batch replaces the running statistics
-        "none": nn.Identity,
-        "batch": partial(nn.BatchNorm1d, momentum=None),
-        "layer": nn.LayerNorm,
-    },
+    # Without momentum, the first batch replaces a new norm's running statistics.
+    "norm": {"none": nn.Identity, "batch": partial(nn.BatchNorm1d, momentum=None), "layer": nn.LayerNorm},
     "scheme": SCHEMES,
     "optimizer": {
         "SGD": torch.optim.SGD,
@@ -157,13 +154,10 @@ class Hidden(nn.Module):
         """Return what enters the activation: (batch, width)."""
         return self.norm(self.linear(h))
 
-    def output(self, h: Tensor, z: Tensor) -> Tensor:
-        """Return the layer's output (batch, width) for its input h and its pre-activation z."""
-        return h + self.activation(z) if self.residual else self.activation(z)
-
     def forward(self, h: Tensor) -> Tensor:
         """Map (batch, fan_in) to (batch, width)."""
-        return self.output(h, self.pre_activation(h))
+        y = self.activation(self.pre_activation(h))
+        return h + y if self.residual else y
 
 
 @torch.no_grad()

@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from functools import partial
 from typing import ClassVar
 
 import ipywidgets as widgets
+from traitlets import Bunch
 
 from course_utils.playground.engine import DATA_SETS, Pair, Trainer
 from course_utils.playground.experiments import EXPERIMENTS, Experiment
@@ -101,7 +101,9 @@ class Playground(widgets.VBox):
         self._make_controls(EXPERIMENTS[0])
         super().__init__([style_sheet(), *self._rows()])
         self.add_class("course-playground")
-        self._observe()
+        self.experiment.observe(lambda change: self._choose(change.new), names="value")
+        for control in (self.data, self.seed, *self.controls[0].values(), *self.controls[1].values()):
+            control.observe(self._changed, names="value")
         self._explain(EXPERIMENTS[0])
         with self._lock:
             (Playground.active or self).pause()
@@ -130,22 +132,11 @@ class Playground(widgets.VBox):
         self.image = widgets.Image(format="jpeg")
 
     def _rows(self) -> list[widgets.Widget]:
-        buttons = [self.run_button, self.pause_button, self.step_button, self.reset_button]
-        sides = [
-            _row("side", _html("name", f"<b>{side}</b>"), *controls.values())
-            for side, controls in zip("AB", self.controls, strict=True)
-        ]
         shared = _row("shared", self.experiment, self.data, self.seed, self.speed)
+        both = zip("AB", self.controls, strict=True)
+        sides = [_row("side", _html("name", f"<b>{side}</b>"), *row.values()) for side, row in both]
+        buttons = [self.run_button, self.pause_button, self.step_button, self.reset_button]
         return [shared, self.text, *sides, _row("buttons", *buttons, self.status), self.image]
-
-    def _observe(self) -> None:
-        self.experiment.observe(lambda change: self._choose(change.new), names="value")
-        for control in (self.data, self.seed):
-            control.observe(self._changed, names="value")
-        for i, controls in enumerate(self.controls):
-            for field, control in controls.items():
-                changed = partial(self._new_rate, i) if field == "learning_rate" else self._changed
-                control.observe(changed, names="value")
 
     # ---- What the buttons do
 
@@ -172,11 +163,10 @@ class Playground(widgets.VBox):
     def pause(self) -> None:
         """Stop training; `run` goes on from here."""
         with self._lock:
-            task, trained = self._task, self.running
+            task = self._task
             self._ended()
             if task is not None:
                 task.cancel()
-            if trained:
                 self._guarded(lambda: None)  # what is left to see of A and B is of the same step
 
     def step(self) -> None:
@@ -245,17 +235,16 @@ class Playground(widgets.VBox):
     def _start(self) -> None:
         self.pair = Pair(self.settings(0), self.settings(1), self.data.value, self.seed.value)
 
-    def _changed(self, change: object) -> None:
+    def _changed(self, change: Bunch) -> None:
+        rates = [controls["learning_rate"] for controls in self.controls]
         with self._lock:
-            if not self._quiet:
+            if self._quiet:
+                return
+            if change.owner in rates:
+                self.pair.trainers[rates.index(change.owner)].set_learning_rate(change.new)
+            else:
                 self._guarded(self._start)
-                self.experiment.value = FREE
-
-    def _new_rate(self, side: int, change: object) -> None:
-        with self._lock:
-            if not self._quiet:
-                self.pair.trainers[side].set_learning_rate(change.new)
-                self.experiment.value = FREE
+            self.experiment.value = FREE
 
     def _choose(self, name: str) -> None:
         """Set both sides as the experiment says, and start it from step 0; a free choice sets nothing."""

@@ -74,14 +74,14 @@ class Picture:
         self._key = _key(pair)
         *_, self._depth, self._room = self._key
         self._canvas = _canvas(WIDTH, HEIGHT)
-        figure, legend = self._canvas.figure, _LEGENDS[pair.task.classes > 2]
-        figure.text(MAP_LEFTS[0] / WIDTH, 1 - 260 / HEIGHT, legend, fontsize=8.5)
-        axes = {"loss": self._loss_axes(pair.task)}
-        axes |= {name: self._chart_axes(i, name) for i, name in enumerate(_CHARTS)}
-        shared = {"linewidth": 1.5, "animated": True}
-        self.lines = {k: [ax.plot([], [], **shared, **s)[0] for s in STYLES] for k, ax in axes.items()}
+        self.lines: dict[str, list[Line2D]] = {}
+        legend = _LEGENDS[pair.task.classes > 2]
+        self._canvas.figure.text(MAP_LEFTS[0] / WIDTH, 1 - 260 / HEIGHT, legend, fontsize=8.5)
+        self._make_loss_axes(pair.task.classes)
+        for column, name in enumerate(_CHARTS):
+            self._make_chart(column, name)
         self._canvas.draw()
-        self._background = self._canvas.copy_from_bbox(figure.bbox)
+        self._background = self._canvas.copy_from_bbox(self._canvas.figure.bbox)
         self._points = data_points(pair.task)
 
     def fits(self, pair: Pair) -> bool:
@@ -95,7 +95,7 @@ class Picture:
         for i, (trainer, snapshot) in enumerate(both):
             if trainer.losses:
                 steps, means = averaged(trainer.losses, self._room // 125)
-                self._draw_line("loss", i, steps, _exponents(means, *_LOSS_DECADES), markevery=[-1])
+                self._draw_line("loss", i, steps, _exponents(means, *_LOSS_DECADES))
             for name, (_, low, high) in _CHARTS.items() if snapshot.measures else ():
                 values = getattr(snapshot.measures, name)
                 heights = 100 * values if name == "stuck" else _exponents(values, low, high)
@@ -105,22 +105,22 @@ class Picture:
             self._paste_map(picture, i, trainer, snapshot.map)
         return picture
 
-    def _loss_axes(self, task: Task) -> Axes:
-        ax = self._axes(548, MAP_TOP, 396, 190, "training loss (nats)", "step")
+    def _make_loss_axes(self, classes: int) -> None:
+        ax = self._axes("loss", (548, MAP_TOP, 396, 190), "training loss (nats)", "step")
         ax.set(xlim=(0, self._room), ylim=_LOSS_DECADES)
         _label_decades(ax, *_LOSS_DECADES, every=1)
-        guess = math.log10(math.log(task.classes))
+        guess = math.log10(math.log(classes))
         ax.axhline(guess, color="k", linestyle="--", linewidth=1)
-        ax.text(self._room, guess, f"guessing: ln {task.classes}", ha="right", va="bottom", fontsize=8)
-        handles = [Line2D([], [], label=label, **style) for label, style in zip("AB", STYLES, strict=True)]
+        ax.text(self._room, guess, f"guessing: ln {classes}", ha="right", va="bottom", fontsize=8)
         place = {"loc": "lower right", "bbox_to_anchor": (1, 0.98), "borderaxespad": 0}
-        ax.legend(handles=handles, **place, fontsize=9, ncols=2, handlelength=3, frameon=False)
-        return ax
+        ax.legend(self.lines["loss"], "AB", **place, fontsize=9, ncols=2, handlelength=3, frameon=False)
+        for line in self.lines["loss"]:
+            line.set_markevery([-1])
 
-    def _chart_axes(self, column: int, name: str) -> Axes:
+    def _make_chart(self, column: int, name: str) -> None:
         title, low, high = _CHARTS[name]
         layers, last = (self._depth, self._depth) if name == "stuck" else (self._depth + 1, "out")
-        ax = self._axes(46 + 238 * column, 284, 184, 152, title, "layer")
+        ax = self._axes(name, (46 + 238 * column, 284, 184, 152), title, "layer")
         margin = 0.04 * (high - low)
         ax.set(xlim=(0.5, layers + 0.5), ylim=(low - margin, high + margin))
         every = -(-self._depth // 8)
@@ -130,12 +130,13 @@ class Picture:
             _label_decades(ax, low, high, every=3 if high - low > 6 else 2)
         if name == "update_ratio":
             ax.axhline(-3, color="k", linestyle=":", linewidth=1)
-        return ax
 
-    def _axes(self, left: float, top: float, width: float, height: float, title: str, xlabel: str) -> Axes:
-        """Return axes at a place in units of shown pixels, counted from the upper left corner."""
+    def _axes(self, name: str, place: tuple[int, ...], title: str, xlabel: str) -> Axes:
+        """Return axes for two lines; `place` is (left, top, width, height) in shown pixels."""
+        left, top, width, height = place
         box = (left / WIDTH, 1 - (top + height) / HEIGHT, width / WIDTH, height / HEIGHT)
         ax = self._canvas.figure.add_axes(box)
+        self.lines[name] = [ax.plot([], [], linewidth=1.5, animated=True, **style)[0] for style in STYLES]
         ax.set_title(title, fontsize=9.5, loc="left", y=1.0, pad=4)
         ax.set_xlabel(xlabel, fontsize=8.5, labelpad=2)
         ax.tick_params(labelsize=8, pad=2, length=2)
@@ -143,17 +144,16 @@ class Picture:
         ax.spines[["top", "right"]].set_visible(False)
         return ax
 
-    def _draw_line(self, name: str, i: int, x: NDArray, y: NDArray, **style: object) -> None:
+    def _draw_line(self, name: str, i: int, x: NDArray, y: NDArray) -> None:
         line = self.lines[name][i]
-        line.set(data=(x, y), **style)
+        line.set_data(x, y)
         line.axes.draw_artist(line)
 
     def _paste_map(self, picture: Image.Image, i: int, trainer: Trainer, tile: Image.Image | None) -> None:
         side, left, top = (DENSITY * x for x in (MAP_SIDE, MAP_LEFTS[i], MAP_TOP))
         pen = ImageDraw.Draw(picture)
-        if tile is None:
-            pen.rectangle((left, top, left + side, top + side), fill="#dddddd")
-        else:
+        pen.rectangle((left, top, left + side, top + side), fill="#dddddd")
+        if tile is not None:
             picture.paste(tile, (left, top))
             picture.paste(self._points, (left, top), self._points)
         pen.rectangle((left - 1, top - 1, left + side, top + side), outline=STYLES[i]["color"], width=3)
