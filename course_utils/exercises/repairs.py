@@ -80,9 +80,9 @@ def changed(before: nn.Module, after: nn.Module) -> set[str]:
 
 def faults_after(patient: Patient, repaired: Patient, seed: int) -> Iterator[str]:
     """Yield what is forbidden or still wrong after the repair, causes before consequences."""
-    case, found = case_of(patient.number), list(_forbidden(patient, repaired))
-    if found:
-        yield from found
+    case = case_of(patient.number)
+    if forbidden := _forbidden(patient, repaired):
+        yield forbidden
         return
     if not case.rewires:  # what else was done to the model than change its parameters is without effect
         fresh = copy.deepcopy(patient.model)
@@ -102,25 +102,24 @@ def faults_after(patient: Patient, repaired: Patient, seed: int) -> Iterator[str
     yield from _untrained(repaired)
 
 
-def _forbidden(patient: Patient, repaired: Patient) -> Iterator[str]:
-    """Yield what may not be done to this patient, and forbids to measure it."""
+def _forbidden(patient: Patient, repaired: Patient) -> str:
+    """Return what may not be done to this patient, and forbids to measure it; "" if nothing."""
     case, models = case_of(patient.number), (patient.model, repaired.model)
     if case.fault != "input scale" and not torch.equal(patient.inputs, repaired.inputs):
-        yield "You changed the inputs. Here they are sound: repair the model."
-    elif not _same_up_to_scale(patient.inputs, repaired.inputs):
-        yield "Inputs may be shifted and scaled, all examples alike; yours lost what they tell apart."
-    elif case.rewires:
+        return "You changed the inputs. Here they are sound: repair the model."
+    if not _same_up_to_scale(patient.inputs, repaired.inputs):
+        return "Inputs may be shifted and scaled, all examples alike; yours lost what they tell apart."
+    if case.rewires:
         old, new = ([tuple(p.shape) for p in model.parameters() if p.ndim > 1] for model in models)
-        for shape in [shape for shape in old if new.count(shape) < old.count(shape)]:
-            yield f"The repaired network must keep all weights; one of shape {shape} is gone."
-    else:
-        old, new = ([repr(m), {k: x.shape for k, x in m.state_dict().items()}] for m in models)
-        if old != new:
-            yield "Only values of parameters may change here: keep the layers and activations as they are."
+        gone = [shape for shape in old if new.count(shape) < old.count(shape)]
+        return f"The repaired network must keep all weights; one of shape {gone[0]} is gone." if gone else ""
+    old, new = ((repr(m), {name: x.shape for name, x in m.state_dict().items()}) for m in models)
+    words = "Only the values of parameters may change here: keep the layers and activations as they are."
+    return words if old != new else ""
 
 
 def _same_up_to_scale(x: Tensor, y: Tensor) -> bool:
-    if torch.equal(x, y) or x.shape != y.shape or not x.is_floating_point():
+    if torch.equal(x, y) or x.shape != y.shape:
         return torch.equal(x, y)
     standard = [(z - z.mean(0)) / z.std(0) for z in (x.double(), y.double())]
     return torch.allclose(*standard, atol=0.01)
