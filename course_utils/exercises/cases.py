@@ -71,14 +71,12 @@ def _scaled(factor: Callable[[nn.Module], float], *names: str) -> Plant:
     return plant
 
 
-def _to_sigmoids(model: nn.Module, inputs: Tensor, generator: Generator) -> None:
-    for i in range(1, len(model), 2):
-        model[i] = nn.Sigmoid()
+def _replaced(places: range, new: Callable[[nn.Module], nn.Module]) -> Plant:
+    def plant(model: nn.Module, inputs: Tensor, generator: Generator) -> None:
+        for i in places:
+            model[i] = new(model[i])
 
-
-def _without_skips(model: nn.Module, inputs: Tensor, generator: Generator) -> None:
-    for i in range(30):
-        model[i] = model[i].branch
+    return plant
 
 
 @_patient(
@@ -95,8 +93,7 @@ def _without_skips(model: nn.Module, inputs: Tensor, generator: Generator) -> No
 )
 def _(model, inputs):
     for layer in model[::2]:
-        std = layer.weight.square().mean().sqrt()
-        layer.weight.mul_(math.sqrt(2 / layer.in_features) / std)
+        layer.weight.mul_(math.sqrt(2 / layer.in_features) / layer.weight.std())
 
 
 @_patient(
@@ -138,10 +135,8 @@ def _(model, inputs):
     network=healthy.fixup,
     fault="healthy",
     look="Find out which layers are 0, and what they are the last layer of.",
-    why=(
-        "Only the last layer of each branch and of the network is 0. They get a gradient within two steps, "
-        "the blocks start as identities, and the loss starts at ln 10 exactly."
-    ),
+    why="Only the last layer of each branch and of the network is 0. They get a gradient within two steps, "
+    "the blocks start as identities, and the loss starts at ln 10 exactly.",
 )
 def _(model, inputs):
     pass
@@ -161,15 +156,14 @@ def _(model, inputs):
     why="The weights of `hidden` are 0. Neither the signal nor the gradient gets through, so they stay 0.",
 )
 def _(model, inputs):
-    generator = torch.Generator().manual_seed(0)
-    kaiming_normal_(model.hidden.weight, generator=generator)
+    kaiming_normal_(model.hidden.weight, generator=torch.Generator().manual_seed(0))
 
 
 @_patient(
     "I rebuilt a network from an old textbook, with ten layers instead of its two. "
     "The loss came down to 2.3 at once, and has stayed there since.",
     network=healthy.deep(10, lecun_normal_, act=nn.Tanh),
-    plant=_to_sigmoids,
+    plant=_replaced(range(1, 20, 2), lambda tanh: nn.Sigmoid()),
     fault="vanishing gradient",
     layer="0",
     rewires=True,
@@ -212,14 +206,11 @@ def _(model, inputs):
     meaning="units of one layer with the same weights",
     sign=signs.identical,
     look="The table shows little but a weight_std; print a corner of the weights of each layer.",
-    why=(
-        "All weights of layer 4 equal 1/128: its units are copies, so one number per example gets through. "
-        "Random weights follow here; were those constant, too, the units would stay copies for ever."
-    ),
+    why="All weights of layer 4 equal 1/128: its units are copies, so one number per example gets through. "
+    "Random weights follow here; were those constant, too, the units would stay copies for ever.",
 )
 def _(model, inputs):
-    generator = torch.Generator().manual_seed(0)
-    lecun_normal_(model[4].weight, generator=generator)
+    lecun_normal_(model[4].weight, generator=torch.Generator().manual_seed(0))
 
 
 @_patient(
@@ -261,7 +252,7 @@ def _(model, inputs):
     "Batch norm after every layer, thirty layers: initialization cannot matter any more, they say. "
     "Yet the first step throws the first layers away.",
     network=healthy.drawn(healthy.batch_norms),
-    plant=_without_skips,
+    plant=_replaced(range(30), lambda block: block.branch),
     fault="exploding gradient",
     layer="0.1",
     also=(("exploding gradient", "0.0"),),
@@ -272,16 +263,12 @@ def _(model, inputs):
     why="On its way back, each batch norm with ReLU multiplies the squared gradient by pi / (pi - 1) = 1.47.",
 )
 def _(model, inputs):
-    class Residual(nn.Module):
-        def __init__(self, branch):
-            super().__init__()
-            self.branch = branch
-
+    class Residual(nn.Sequential):
         def forward(self, x):
-            return x + self.branch(x)
+            return x + super().forward(x)
 
     for i in range(30):
-        model[i] = Residual(model[i])
+        model[i] = Residual(*model[i])
 
 
 @_patient(
@@ -312,14 +299,11 @@ def _(model, inputs):
     meaning="a matrix kept (in, out) with the std gain / sqrt(fan_out)",
     sign=signs.law,
     look="Compare weight_std² with 2 / fan_in and with 2 / fan_out.",
-    why=(
-        "torch takes the second dimension for the fan-in: right for (out, in). This one is kept (in, out), "
-        "so it was drawn with 2 / fan_out."
-    ),
+    why="torch takes the second dimension for the fan-in: right for (out, in). This one is kept (in, out), "
+    "so it was drawn with 2 / fan_out.",
 )
 def _(model, inputs):
-    generator = torch.Generator().manual_seed(0)
-    kaiming_normal_(model.matrices[1].T, generator=generator)
+    kaiming_normal_(model.matrices[1].T, generator=torch.Generator().manual_seed(0))
 
 
 @_patient(
@@ -381,8 +365,7 @@ def _(model, inputs):
 )
 def _(model, inputs):
     for layer in model[::2]:
-        std = layer.weight.square().mean().sqrt()
-        layer.weight.mul_(math.sqrt(2 / layer.in_features) / std)
+        layer.weight.mul_(math.sqrt(2 / layer.in_features) / layer.weight.std())
 
 
 @_patient(

@@ -5,16 +5,22 @@ numbers.
 """
 
 import textwrap
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
 import pandas as pd
+import torch
 
 from course_utils.doctor import FAULTS
 from course_utils.exercises.cases import CASES, Case, Repair
-from course_utils.exercises.patients import case_of, clinic_patient, healthy_twin
-from course_utils.exercises.repairs import changed, faults_after, repaired_by, untouched
+from course_utils.exercises.repairs import (
+    case_of,
+    changed,
+    clinic_patient,
+    faults_after,
+    healthy_twin,
+    repaired_by,
+)
 from course_utils.exercises.signs import Patient, examine
 
 GRADED_SEEDS = (101, 102, 103)  # a repair must work on each of these fresh networks
@@ -24,23 +30,30 @@ _TYPICAL = {case.fault: case for case in CASES}  # what each name means, and how
 
 @cache
 def _first_look(number: int) -> tuple[Patient, pd.DataFrame]:
-    """Return the patient that the learner has seen, and its table."""
     patient = clinic_patient(number)
     return patient, examine(patient)
 
 
 def _clue(case: Case, patient: Patient, table: pd.DataFrame) -> str:
-    """Return what shows the truth, in the patient's numbers."""
     return case.why if case.fault == "healthy" else case.sign(patient, table)[1]
 
 
-def _about_fault(number: int, fault: str) -> str:
-    """Return why the diagnosis `fault` is wrong."""
-    case, seen = case_of(number), _first_look(number)
-    clue = _clue(case, *seen)
+def _about_diagnosis(number: int, fault: str, layer: str | None) -> str:
+    """Return what is wrong with the diagnosis, "" if nothing."""
+    case = case_of(number)
+    right = {(case.fault, case.layer), *case.also}
+    if fault not in {name for name, _ in right}:
+        return _about_fault(case, fault, *_first_look(number))
+    if fault == "healthy" or (fault, layer) in right:
+        return ""
+    return f'"{fault}" is right{_about_layer(case, layer, _first_look(number)[1])}'
+
+
+def _about_fault(case: Case, fault: str, patient: Patient, table: pd.DataFrame) -> str:
+    clue = _clue(case, patient, table)
     if fault == "healthy":
         return f"You called it healthy. {case.look} Measured: {clue}"
-    present, words = _TYPICAL[fault].sign(*seen)
+    present, words = _TYPICAL[fault].sign(patient, table)
     sentence = f'You named "{fault}", which means {_TYPICAL[fault].meaning}. Measured: {words}'
     if case.fault == "healthy":
         return f"{sentence} Is that a fault here? {case.look}"
@@ -50,39 +63,28 @@ def _about_fault(number: int, fault: str) -> str:
     return f"{sentence} {verb}. {case.look} Measured: {clue}"
 
 
-def _about_layer(number: int, fault: str, layer: str | None) -> str:
-    """Return why the layer is wrong, given that the fault is right."""
-    case, (_, table) = case_of(number), _first_look(number)
+def _about_layer(case: Case, layer: str | None, table: pd.DataFrame) -> str:
     names = table["layer"].tolist()
     if layer is None:
-        return f'"{fault}" is right. In which layer does it begin?'
+        return ". In which layer does it begin?"
     if layer not in names:
-        return f'"{fault}" is right, but in which layer does it begin? {case.look}'
+        return f", but in which layer does it begin? {case.look}"
     columns = ["input_second_moment", "second_moment", "growth", "weight_std", "gradient_second_moment"]
     row = table.iloc[names.index(layer)]
     measured = ", ".join(f"{column} {row[column]:.2g}" for column in columns)
     where = "an earlier row" if names.index(case.layer) < names.index(layer) else "a later row"
-    return f'"{fault}" is right, but it begins in {where} than {layer}, which has {measured}. {case.look}'
-
-
-def _about_diagnosis(number: int, fault: str, layer: str | None) -> Iterator[str]:
-    case = case_of(number)
-    right = {(case.fault, case.layer), *case.also}
-    if fault not in {name for name, _ in right}:
-        yield _about_fault(number, fault)
-    elif fault != "healthy" and (fault, layer) not in right:
-        yield _about_layer(number, fault, layer)
+    return f", but it begins in {where} than {layer}, which has {measured}. {case.look}"
 
 
 def _judge(number: int, seed: int, repair: Repair) -> tuple[str, set[str]]:
     """Return what is wrong after a repair, "" if nothing, and what was sound and is changed."""
     case, patient = case_of(number), clinic_patient(number, seed)
     repaired = repaired_by(repair, patient)
-    if untouched(patient, repaired):
+    new, same = changed(patient.model, repaired.model), torch.equal(patient.inputs, repaired.inputs)
+    if same and not new and repr(patient.model) == repr(repaired.model):
         words = f"Your repair changed nothing. {_clue(case, patient, examine(patient))}"
         return words * (case.fault != "healthy"), set()
-    sick = changed(healthy_twin(number, seed).model, patient.model)
-    sound = changed(patient.model, repaired.model) - sick
+    sound = new - changed(healthy_twin(number, seed).model, patient.model)
     return next(faults_after(patient, repaired, seed), ""), set() if case.rewires else sound
 
 
@@ -144,7 +146,7 @@ def grade(
     if layer is not None and layer not in names:
         raise ValueError(f"layer must be one of {', '.join(map(repr, names))}; got {layer!r}")
     wrong, warning = _about_repair(number, repair)
-    faults = [*_about_diagnosis(number, fault, layer), *filter(None, [wrong])]
+    faults = [remark for remark in (_about_diagnosis(number, fault, layer), wrong) if remark]
     return Grade(number, True, not faults, (*faults, *filter(None, [warning])))
 
 

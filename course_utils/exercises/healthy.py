@@ -82,21 +82,15 @@ def cnn() -> nn.Sequential:
 
 def residual(*, norm: bool) -> nn.Sequential:
     """Return a linear layer, six branches of two layers, with or without layer norms, and a linear layer."""
-
-    def branch() -> list[nn.Module]:
-        return [nn.LayerNorm(64)] * norm + [nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64)]
-
-    end = [nn.LayerNorm(64)] * norm + [nn.Linear(64, CLASSES)]
-    return nn.Sequential(nn.Linear(64, 64), *(Residual(*branch()) for _ in range(6)), *end)
+    *inner, last = [[nn.LayerNorm(64)] * norm for _ in range(7)]
+    branches = [Residual(*n, nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64)) for n in inner]
+    return nn.Sequential(nn.Linear(64, 64), *branches, *last, nn.Linear(64, CLASSES))
 
 
 def batch_norms() -> nn.Sequential:
     """Return thirty residual branches of linear layer, batch norm and ReLU, and a linear layer."""
-
-    def branch() -> list[nn.Module]:
-        return [nn.Linear(64, 64, bias=False), nn.BatchNorm1d(64), nn.ReLU()]
-
-    blocks = [Residual(*branch()) for _ in range(30)]
+    linears = [nn.Linear(64, 64, bias=False) for _ in range(30)]
+    blocks = [Residual(linear, nn.BatchNorm1d(64), nn.ReLU()) for linear in linears]
     return nn.Sequential(*blocks, nn.BatchNorm1d(64), nn.Linear(64, CLASSES))
 
 
@@ -107,22 +101,18 @@ def drawn(make: Callable[[], nn.Module], law_: Callable = kaiming_normal_) -> Ne
         model = make()
         *_, last = [name for name, p in model.named_parameters() if p.ndim > 1]
         for name, parameter in model.named_parameters():
-            weight = parameter.T if isinstance(model, Product) else parameter
-            _fill(name, weight, lecun_normal_ if name == last else law_, generator)
+            if "embedding" in name:
+                parameter.normal_(generator=generator)
+            elif "recurrent" in name:
+                parameter.uniform_(-0.125, 0.125, generator=generator)  # torch's default for 64 units
+            elif parameter.ndim > 1:
+                fill_ = lecun_normal_ if name == last else law_
+                fill_(parameter.T if isinstance(model, Product) else parameter, generator=generator)
+            else:
+                parameter.fill_(float(name.endswith("weight")))
         return model
 
     return network
-
-
-def _fill(name: str, parameter: Tensor, law_: Callable, generator: Generator) -> None:
-    if "embedding" in name:
-        parameter.normal_(generator=generator)
-    elif "recurrent" in name:
-        parameter.uniform_(-0.125, 0.125, generator=generator)  # torch's default for 64 units
-    elif parameter.ndim > 1:
-        law_(parameter, generator=generator)
-    else:
-        parameter.fill_(float(name.endswith("weight")))
 
 
 def deep(depth: int, law_: Callable = kaiming_normal_, act: type[nn.Module] = nn.ReLU) -> Network:

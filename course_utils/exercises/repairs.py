@@ -1,8 +1,9 @@
-"""What a repair does to a patient, held against the patient's healthy twin."""
+"""The patients, drawn afresh from any seed, and what repairs do to them, held against their healthy twins."""
 
 import copy
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 
@@ -11,13 +12,50 @@ import torch
 from torch import Tensor, nn
 
 from course_utils.exercises import signs
-from course_utils.exercises.cases import Repair
-from course_utils.exercises.patients import case_of, healthy_twin, own_stream
+from course_utils.exercises.cases import CASES, Case, Repair
 from course_utils.exercises.signs import SPREAD, Patient, examine, weighted
 
+PATIENTS = range(1, len(CASES) + 1)
 STEPS, LEARNING_RATE = 50, 2e-3  # Adam on the whole batch
 TRAINED = 0.7  # the loss after training; healthy twins get there in half of the steps
 EXACT, ROUGH = 1.25, 2.0  # the factor on the twin's weight_std: where it is all that is wrong, and elsewhere
+
+
+@contextmanager
+def own_stream(seed: int) -> Iterator[None]:
+    """Let what draws without a generator draw from `seed`, and put torch's random state back."""
+    state = torch.default_generator.get_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(state)
+
+
+def case_of(number: int) -> Case:
+    """Return the case of patient `number`. Raises: ValueError for another number."""
+    if number not in PATIENTS:
+        raise ValueError(f"patients have the numbers {PATIENTS[0]} to {PATIENTS[-1]}; got {number!r}")
+    return CASES[number - 1]
+
+
+def healthy_twin(number: int, seed: int) -> Patient:
+    """Return the patient as it was before the fault. Raises: ValueError for another number."""
+    case, generator = case_of(number), torch.Generator().manual_seed(seed)
+    with own_stream(seed), torch.no_grad():
+        model = case.network(generator)
+        return Patient(number, case.complaint, model, *case.task(generator))
+
+
+def clinic_patient(number: int, seed: int = 0) -> Patient:
+    """Return a fresh network with the fault of patient `number`, one of PATIENTS, drawn from `seed`.
+
+    Raises: ValueError for another number.
+    """
+    patient = healthy_twin(number, seed)
+    with torch.no_grad():
+        case_of(number).plant(patient.model, patient.inputs, torch.Generator().manual_seed(seed + 10**6))
+    return patient
 
 
 def repaired_by(repair: Repair, patient: Patient) -> Patient:
@@ -40,60 +78,48 @@ def changed(before: nn.Module, after: nn.Module) -> set[str]:
     return {name for name in old if name not in new or not torch.equal(old[name], new[name])}
 
 
-def untouched(patient: Patient, repaired: Patient) -> bool:
-    """Whether inputs, layers and parameters are all as they were."""
-    same = torch.equal(patient.inputs, repaired.inputs) and repr(patient.model) == repr(repaired.model)
-    return same and not changed(patient.model, repaired.model)
-
-
 def faults_after(patient: Patient, repaired: Patient, seed: int) -> Iterator[str]:
     """Yield what is forbidden or still wrong after the repair, causes before consequences."""
-    case, found = case_of(patient.number), list(_forbidden(patient, repaired))
-    if found:
-        yield from found
+    case = case_of(patient.number)
+    if forbidden := _forbidden(patient, repaired):
+        yield forbidden
         return
-    repaired = repaired if case.rewires else _with_new_values(patient, repaired.model)
+    if not case.rewires:  # what else was done to the model than change its parameters is without effect
+        fresh = copy.deepcopy(patient.model)
+        fresh.load_state_dict(repaired.model.state_dict())
+        repaired = replace(patient, model=fresh)
     table, twin = examine(repaired), _twin_rows(patient.number, seed)
     rows = weighted(table)
     yield from _seen(repaired, table, signs.not_finite, signs.identical)
     if not (case.rewires or case.fault == "healthy"):
         yield from _wrong_weights(EXACT if case.exact else ROUGH, rows, twin)
-    for words in () if _standardized(rows, twin) else _seen(repaired, table, signs.input_scale):
-        yield f"{words[:-1]}, and the first layer does not make up for it."
+    if not _standardized(rows.iloc[0], twin.iloc[0]):
+        for words in _seen(repaired, table, signs.input_scale):
+            yield f"{words[:-1]}, and the first layer does not make up for it."
     yield from _seen(repaired, table, signs.dead, signs.saturated)
     yield from _spread_too_far(rows, twin)
     yield from _seen(repaired, table, signs.initial_loss)
     yield from _untrained(repaired)
 
 
-def _with_new_values(patient: Patient, model: nn.Module) -> Patient:
-    """Return the patient with the model's parameters: what else was done to the model is without effect."""
-    fresh = copy.deepcopy(patient.model)
-    fresh.load_state_dict(model.state_dict())
-    return replace(patient, model=fresh)
-
-
-def _forbidden(patient: Patient, repaired: Patient) -> Iterator[str]:
-    """Yield what may not be done to this patient, and forbids to measure it."""
-    case, (before, after) = case_of(patient.number), (patient.model, repaired.model)
+def _forbidden(patient: Patient, repaired: Patient) -> str:
+    """Return what may not be done to this patient, and forbids to measure it; "" if nothing."""
+    case, models = case_of(patient.number), (patient.model, repaired.model)
     if case.fault != "input scale" and not torch.equal(patient.inputs, repaired.inputs):
-        yield "You changed the inputs. Here they are sound: repair the model."
-    elif not _same_up_to_scale(patient.inputs, repaired.inputs):
-        yield "Inputs may be shifted and scaled, all examples alike; yours lost what they tell apart."
-    elif case.rewires:
-        old, new = ([tuple(p.shape) for p in model.parameters() if p.ndim > 1] for model in (before, after))
-        for shape in [shape for shape in old if new.count(shape) < old.count(shape)]:
-            yield f"The repaired network must keep all weights; one of shape {shape} is gone."
-    elif repr(before) != repr(after) or _shapes(before) != _shapes(after):
-        yield "Only the values of parameters may change here: keep the layers and activations as they are."
-
-
-def _shapes(model: nn.Module) -> dict[str, torch.Size]:
-    return {name: x.shape for name, x in model.state_dict().items()}
+        return "You changed the inputs. Here they are sound: repair the model."
+    if not _same_up_to_scale(patient.inputs, repaired.inputs):
+        return "Inputs may be shifted and scaled, all examples alike; yours lost what they tell apart."
+    if case.rewires:
+        old, new = ([tuple(p.shape) for p in model.parameters() if p.ndim > 1] for model in models)
+        gone = [shape for shape in old if new.count(shape) < old.count(shape)]
+        return f"The repaired network must keep all weights; one of shape {gone[0]} is gone." if gone else ""
+    old, new = ((repr(m), {name: x.shape for name, x in m.state_dict().items()}) for m in models)
+    words = "Only the values of parameters may change here: keep the layers and activations as they are."
+    return words if old != new else ""
 
 
 def _same_up_to_scale(x: Tensor, y: Tensor) -> bool:
-    if torch.equal(x, y) or x.shape != y.shape or not x.is_floating_point():
+    if torch.equal(x, y) or x.shape != y.shape:
         return torch.equal(x, y)
     standard = [(z - z.mean(0)) / z.std(0) for z in (x.double(), y.double())]
     return torch.allclose(*standard, atol=0.01)
@@ -121,9 +147,8 @@ def _wrong_weights(limit: float, rows: pd.DataFrame, twin: pd.DataFrame) -> Iter
             yield f"After your repair {words}, {math.sqrt(row['fan_in']) * target:.2g} / sqrt(fan_in)."
 
 
-def _standardized(rows: pd.DataFrame, twin: pd.DataFrame) -> bool:
+def _standardized(first: pd.Series, wanted: pd.Series) -> bool:
     """Return whether the first layer makes up for its inputs, as one with folded-in mean and scale does."""
-    first, wanted = rows.iloc[0], twin.iloc[0]
     steady = 0.25 < first["second_moment"] / wanted["second_moment"] < 4
     return steady and first["varies"] > wanted["varies"] / 2
 
@@ -135,14 +160,13 @@ def _spread(values: pd.Series) -> float:
 
 
 def _spread_too_far(rows: pd.DataFrame, twin: pd.DataFrame) -> Iterator[str]:
-    """Compare the second moments of signal and gradient in the hidden layers from end to end."""
     for column in ("second_moment", "gradient_second_moment"):
         values, healthy = rows[column].iloc[:-1], twin[column].iloc[:-1]
         spread, allowed = _spread(values), max(SPREAD, 10 * _spread(healthy))
         if spread > allowed:
-            ends = f"between {rows['layer'][values.idxmax()]} and {rows['layer'][values.idxmin()]}"
-            words = f"{column} differs by a factor of {spread:.2g} {ends}"
-            yield f"After your repair {words}; at most {allowed:.2g} is healthy here."
+            high, low = rows["layer"][values.idxmax()], rows["layer"][values.idxmin()]
+            words = f"differs by a factor of {spread:.2g} between {high} and {low}"
+            yield f"After your repair {column} {words}; at most {allowed:.2g} is healthy here."
 
 
 def trained(patient: Patient, steps: int = STEPS) -> tuple[float, nn.Module]:

@@ -63,8 +63,8 @@ def make_task(name: str, seed: int) -> Task:
         raise ValueError(f"data must be one of {', '.join(map(repr, DATA_SETS))}; got {name!r}")
     if name == "digits":
         images = data.digits()
-        origin, axes = _principal_plane(images.train_inputs)
         parts = images.train_inputs, images.train_labels, images.test_inputs, images.test_labels
+        origin, axes = _principal_plane(images.train_inputs)
     else:
         inputs, labels = DATA_SETS[name](800, generator=torch.Generator().manual_seed(seed))
         origin, axes = torch.zeros(2), torch.eye(2)
@@ -104,6 +104,12 @@ class Measures:
 
 def _rms(tensors: list[Tensor]) -> NDArray:
     return np.array([x.detach().double().square().mean().sqrt().item() for x in tensors])
+
+
+def _ratio(new: Tensor, old: Tensor) -> float:
+    """Return the norm of the change over that of the old weight: 0 / 0 is 0, and 1 / 0 inf."""
+    moved = (new.detach().double() - old.double()).norm()
+    return (moved / old.double().norm()).item() if moved != 0 else 0.0
 
 
 class Trainer:
@@ -157,28 +163,22 @@ class Trainer:
         *hidden, output = copy.deepcopy(self.network)  # whose running statistics a pass may change
         h, signals, stuck = self.task.train_inputs[:PROBE], [], []
         for layer in hidden:
-            z = layer.pre_activation(h)
-            h = layer.output(h, z)
-            signals.append(h)
-            steepest = layer.activation.derivative(z.detach()).abs().amax(dim=0)
+            z = layer.pre_activation(h).detach()
+            steepest = layer.activation.derivative(z).abs().amax(dim=0)
             stuck.append((steepest < STUCK).double().mean().item())
+            h = layer(h)
+            signals.append(h)
         signals.append(output(h))
         loss = nn.functional.cross_entropy(signals[-1], self.task.train_labels[:PROBE], reduction="sum")
         gradients = torch.autograd.grad(loss, signals)
-        ratios = self._update_ratios()
-        return Measures(_rms(signals), _rms(gradients), ratios, np.array(stuck), self._accuracy())
+        ratios = [_ratio(*pair) for pair in zip(self._weights, self._before, strict=True)]
+        found = self._probabilities(self.task.test_inputs)
+        right = (found.argmax(dim=1) == self.task.test_labels).double().mean().item()
+        accuracy = right if found.isfinite().all() else math.nan
+        return Measures(_rms(signals), _rms(gradients), np.array(ratios), np.array(stuck), accuracy)
 
     @torch.no_grad()
-    def _update_ratios(self) -> NDArray:
-        pairs = [(new.double(), old.double()) for new, old in zip(self._weights, self._before, strict=True)]
-        moved = np.array([(new - old).norm().item() for new, old in pairs])
-        norms = np.array([old.norm().item() for _, old in pairs])
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(moved == 0, 0.0, moved / norms)
-
-    @torch.no_grad()
-    def _probabilities(self, inputs: Tensor) -> Tensor:
-        """Return class probabilities (points, classes), as in use: batch norm with its running statistics."""
+    def _probabilities(self, inputs: Tensor) -> Tensor:  # as in use: batch norms with running statistics
         self.network.eval()
         logits = self.network(inputs)
         self.network.train()
@@ -189,11 +189,6 @@ class Trainer:
         if self.network is None:
             return None
         return self._probabilities(self.task.grid(size)).unflatten(0, (size, size)).numpy()
-
-    def _accuracy(self) -> float:
-        probabilities = self._probabilities(self.task.test_inputs)
-        right = (probabilities.argmax(dim=1) == self.task.test_labels).double().mean().item()
-        return right if probabilities.isfinite().all() else math.nan
 
 
 class Pair:
@@ -208,18 +203,12 @@ class Pair:
         """Whether neither network trains any more."""
         return all(trainer.problem for trainer in self.trainers)
 
-    def step(self) -> None:
-        """Make one step with both networks."""
-        for trainer in self.trainers:
-            trainer.step()
-        self.steps += 1
-
     def train(self, steps: int, seconds: float = math.inf) -> None:
         """Make up to `steps` steps, at least one, and stop early after `seconds` or when both have."""
-        end = time.perf_counter() + seconds
-        for _ in range(steps):
-            if self.finished:
-                return
-            self.step()
-            if time.perf_counter() > end:
+        start, goal = time.perf_counter(), self.steps + steps
+        while not self.finished and self.steps < goal:
+            for trainer in self.trainers:
+                trainer.step()
+            self.steps += 1
+            if time.perf_counter() > start + seconds:
                 return

@@ -36,9 +36,8 @@ EXPERIMENTS = (
     Experiment(
         "2 All weights equal",
         "A starts with every weight 0.1: signals and gradients flow. What can 32 equal units draw?",
-        "A: what one unit can. All units of a layer stay equal, so A sees only the sum of the two "
-        "coordinates; its boundaries are parallel lines, and it classifies less than 80 %. B closes the "
-        "circle.",
+        "A: what one unit can. All units of a layer stay equal, so A sees only the coordinates' sum: its "
+        "boundaries are parallel lines, and it classifies less than 80 %. B closes the circle.",
         Settings(depth=2, scheme="constant 0.1"),
         Settings(depth=2),
         data="circles",
@@ -104,9 +103,8 @@ EXPERIMENTS = (
     Experiment(
         "10 A good start, a learning rate too large",
         "The same weights, but B's learning rate is 100 times larger. What becomes of its ReLUs?",
-        "B's first step is about as large as its weights, and ReLUs are pushed to where no input reaches "
-        "them: 40 % or more of B's units are dead, of A's less than 25 %. A good start does not protect "
-        "from the optimizer.",
+        "B's first step is about as large as its weights: ReLUs end up where no input reaches them, and 40 % "
+        "or more of B's are dead, of A's less than 25 %. A good start does not protect from the optimizer.",
         Settings(optimizer="Adam", learning_rate=0.003),
         Settings(optimizer="Adam", learning_rate=0.3),
     ),

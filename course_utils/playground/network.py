@@ -4,7 +4,6 @@ Each menu of the panel is one table here: a new entry shows up in the panel, in 
 """
 
 import math
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -48,19 +47,13 @@ def _looks_linear(network: nn.Sequential, inputs: Tensor, streams: list[Generato
     """Let half of the units mirror the other half: (relu(y), relu(-y)) is read as y by the next layer."""
     name, width = network[0].activation.name, network[0].linear.out_features
     if name != "relu" or width % 2:
-        raise ValueError(
-            f"looks-linear weights need ReLU and an even width; here are {name} and width {width}"
-        )
+        raise ValueError(f"looks-linear weights need ReLU and an even width; got {name} and width {width}")
     *hidden, output = (layer.weight for layer in linear_maps(network))
     for weight, stream in zip(hidden, streams[:-1], strict=True):
         fill_ = init.orthogonal_ if weight is hidden[0] else init.looks_linear_
         half = fill_(weight.new_empty(width // 2, weight.shape[1]), generator=stream)
         weight.copy_(torch.cat([half, -half]))
     init.looks_linear_(output, generator=streams[-1])
-
-
-def _lsuv(network: nn.Sequential, inputs: Tensor, streams: list[Generator]) -> None:
-    lsuv_(network, inputs, generator=streams[0])
 
 
 def _sparse(weight: Tensor, generator: Generator) -> Tensor:
@@ -89,10 +82,8 @@ SCHEMES: dict[str, Scheme] = {
     "orthogonal": _each(init.orthogonal_),
     "looks-linear": _looks_linear,
     f"sparse, {100 * SPARSITY:g} % zeros": _each(_sparse),
-    "LSUV": _lsuv,
+    "LSUV": lambda network, inputs, streams: lsuv_(network, inputs, generator=streams[0]),
 }
-
-_BATCH_NORM = partial(nn.BatchNorm1d, momentum=None)  # the first batch replaces the running statistics
 
 # What a setting may be, by its field in `Settings`, and what stands behind each name.
 MENUS: dict[str, dict[str, Any]] = {
@@ -106,7 +97,8 @@ MENUS: dict[str, dict[str, Any]] = {
         "SELU": activations.selu,
         "linear": activations.linear,
     },
-    "norm": {"none": nn.Identity, "batch": _BATCH_NORM, "layer": nn.LayerNorm},
+    # Without momentum, the first batch replaces a new norm's running statistics.
+    "norm": {"none": nn.Identity, "batch": partial(nn.BatchNorm1d, momentum=None), "layer": nn.LayerNorm},
     "scheme": SCHEMES,
     "optimizer": {
         "SGD": torch.optim.SGD,
@@ -162,13 +154,10 @@ class Hidden(nn.Module):
         """Return what enters the activation: (batch, width)."""
         return self.norm(self.linear(h))
 
-    def output(self, h: Tensor, z: Tensor) -> Tensor:
-        """Return the layer's output (batch, width) for its input h and its pre-activation z."""
-        return h + self.activation(z) if self.residual else self.activation(z)
-
     def forward(self, h: Tensor) -> Tensor:
         """Map (batch, fan_in) to (batch, width)."""
-        return self.output(h, self.pre_activation(h))
+        y = self.activation(self.pre_activation(h))
+        return h + y if self.residual else y
 
 
 @torch.no_grad()
@@ -182,7 +171,13 @@ def build_network(settings: Settings, inputs: Tensor, classes: int, seed: int) -
     another, draws from one.
     Raises: ValueError if the scheme does not apply to this network.
     """
-    network = _empty_network(settings, inputs.shape[1], classes)
+    network = nn.Sequential()
+    for i in range(1, settings.depth + 1):
+        fan_in = settings.width if i > 1 else inputs.shape[1]
+        network.add_module(f"hidden_{i}", Hidden(fan_in, settings, settings.residual and i > 1))
+    network.add_module("output", nn.utils.skip_init(nn.Linear, settings.width, classes))
+    for layer in linear_maps(network):
+        init.zeros_(layer.bias)
     numbers = [*range(1, settings.depth + 1), 0]  # the output has the same stream, whatever the depth
     streams = [torch.Generator().manual_seed(1000 * seed + number) for number in numbers]
     SCHEMES[settings.scheme](network, inputs, streams)
@@ -191,18 +186,4 @@ def build_network(settings: Settings, inputs: Tensor, classes: int, seed: int) -
     network(inputs)
     for norm in [module for module in network.modules() if isinstance(module, nn.BatchNorm1d)]:
         norm.momentum = 0.1
-    return network
-
-
-def _empty_network(settings: Settings, features: int, classes: int) -> nn.Sequential:
-    """Return the network with weights yet to be drawn, and biases 0."""
-    fan_ins = [features] + [settings.width] * (settings.depth - 1)
-    layers = OrderedDict(
-        (f"hidden_{i}", Hidden(fan_in, settings, settings.residual and i > 1))
-        for i, fan_in in enumerate(fan_ins, 1)
-    )
-    layers["output"] = nn.utils.skip_init(nn.Linear, settings.width, classes)
-    network = nn.Sequential(layers)
-    for layer in linear_maps(network):
-        init.zeros_(layer.bias)
     return network

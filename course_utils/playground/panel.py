@@ -9,12 +9,13 @@ import asyncio
 import html
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from functools import partial
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 from typing import ClassVar
 
 import ipywidgets as widgets
+from traitlets import Bunch
 
 from course_utils.playground.engine import DATA_SETS, Pair, Trainer
 from course_utils.playground.experiments import EXPERIMENTS, Experiment
@@ -49,15 +50,14 @@ _TEXTS = {
 
 
 def _control(side: str, field: str, value: object) -> widgets.Widget:
-    """Return the widget for one field of the settings of side "A" or "B"."""
-    if field == "gain":
-        control = widgets.FloatLogSlider(value, min=-2, max=1, step=0.05, readout_format=".3g")
-    elif field == "learning_rate":
-        control = widgets.SelectionSlider(options=RATES, value=value).add_class("course-no-typing")
-    else:
-        control = widgets.Dropdown(options=_OPTIONS[field], value=value)
     label, tooltip = _TEXTS[field]
-    control.description, control.tooltip = label, f"{side}: {tooltip}"
+    common = {"value": value, "description": label, "tooltip": f"{side}: {tooltip}"}
+    if field == "gain":
+        control = widgets.FloatLogSlider(**common, min=-2, max=1, step=0.05, readout_format=".3g")
+    elif field == "learning_rate":
+        control = widgets.SelectionSlider(**common, options=RATES).add_class("course-no-typing")
+    else:
+        control = widgets.Dropdown(**common, options=_OPTIONS[field])
     return control.add_class(f"playground-{field.replace('_', '-')}")
 
 
@@ -69,6 +69,14 @@ def _button(label: str, icon: str, tooltip: str, action: Callable[[], None]) -> 
     button = widgets.Button(description=label, icon=icon, tooltip=tooltip)
     button.on_click(lambda _: action())
     return button
+
+
+def _html(name: str, text: str = "") -> widgets.HTML:
+    return widgets.HTML(text).add_class(f"playground-{name}")
+
+
+def _row(name: str, *parts: widgets.Widget) -> widgets.Box:
+    return widgets.Box(parts).add_class(f"playground-{name}")
 
 
 class Playground(widgets.VBox):
@@ -86,18 +94,19 @@ class Playground(widgets.VBox):
     def __init__(self) -> None:
         self._loop = _event_loop()
         self._run: object | None = None  # stands for the present run; a frame of any other run does nothing
-        self._task: asyncio.Task | None = None
+        self._task: Future | None = None
         self._picture: Picture | None = None
         self.snapshots: list[Snapshot | None] = [None, None]
         self._quiet, self._turn = False, 0
         self._make_controls(EXPERIMENTS[0])
-        self._make_buttons()
         super().__init__([style_sheet(), *self._rows()])
         self.add_class("course-playground")
-        self._observe()
+        self.experiment.observe(lambda change: self._choose(change.new), names="value")
+        for control in (self.data, self.seed, *self.controls[0].values(), *self.controls[1].values()):
+            control.observe(self._changed, names="value")
         self._explain(EXPERIMENTS[0])
         with self._lock:
-            self._pause_whatever_trains()
+            (Playground.active or self).pause()
             self.reset()
 
     def __repr__(self) -> str:
@@ -108,41 +117,26 @@ class Playground(widgets.VBox):
         self.controls = [{f: _control(side, f, getattr(values, f)) for f in _TEXTS} for side, values in both]
         names = [*(experiment.name for experiment in EXPERIMENTS), FREE]
         self.experiment = _dropdown("experiment", names, first.name, "Sets both networks and the data")
-        self.data = _dropdown("data", [*DATA_SETS], first.data, "What both networks learn")
-        self.seed = widgets.BoundedIntText(0, min=0, max=999, description="seed")
-        self.seed.tooltip = "Draws weights, data and batches; the same for A and B"
-        self.speed = _dropdown("steps per frame", SPEEDS, 5, "Fewer, if the computer cannot keep up")
         self.experiment.add_class("playground-experiment")
+        self.data = _dropdown("data", [*DATA_SETS], first.data, "What both networks learn")
+        tooltip = "Draws weights, data and batches; the same for A and B"
+        self.seed = widgets.BoundedIntText(0, min=0, max=999, description="seed", tooltip=tooltip)
+        self.speed = _dropdown("steps per frame", SPEEDS, 5, "Fewer, if the computer cannot keep up")
         self.speed.add_class("playground-speed")
-
-    def _make_buttons(self) -> None:
         self.run_button = _button("Run", "play", "Train both networks until Pause", self.run)
         self.pause_button = _button("Pause", "pause", "Stop here; Run goes on", self.pause)
         self.step_button = _button("Step", "step-forward", "Pause and make one step", self.step)
         tooltip = "Pause and go back to step 0, with these settings"
         self.reset_button = _button("Reset", "undo", tooltip, self.reset)
-        self.text = widgets.HTML().add_class("playground-text")
-        self.status = widgets.HTML().add_class("playground-status")
+        self.text, self.status = _html("text"), _html("status")
         self.image = widgets.Image(format="jpeg")
 
     def _rows(self) -> list[widgets.Widget]:
-        shared = widgets.Box([self.experiment, self.data, self.seed, self.speed])
+        shared = _row("shared", self.experiment, self.data, self.seed, self.speed)
+        both = zip("AB", self.controls, strict=True)
+        sides = [_row("side", _html("name", f"<b>{side}</b>"), *row.values()) for side, row in both]
         buttons = [self.run_button, self.pause_button, self.step_button, self.reset_button]
-        bar = widgets.Box([*buttons, self.status]).add_class("playground-buttons")
-        sides = []
-        for side, controls in zip("AB", self.controls, strict=True):
-            name = widgets.HTML(f"<b>{side}</b>").add_class("playground-name")
-            sides.append(widgets.Box([name, *controls.values()]).add_class("playground-side"))
-        return [shared.add_class("playground-shared"), self.text, *sides, bar, self.image]
-
-    def _observe(self) -> None:
-        self.experiment.observe(lambda change: self._choose(change.new), names="value")
-        for control in (self.data, self.seed):
-            control.observe(self._changed, names="value")
-        for i, controls in enumerate(self.controls):
-            for field, control in controls.items():
-                changed = partial(self._new_rate, i) if field == "learning_rate" else self._changed
-                control.observe(changed, names="value")
+        return [shared, self.text, *sides, _row("buttons", *buttons, self.status), self.image]
 
     # ---- What the buttons do
 
@@ -161,26 +155,25 @@ class Playground(widgets.VBox):
             if self._loop is None:
                 self.status.value = "<b>Run needs an event loop</b>: run this in a notebook, which has one."
                 return
-            self._pause_whatever_trains()
+            (Playground.active or self).pause()
             Playground.active, self._run, self._left = self, object(), MOST_STEPS
-            self._loop.call_soon_threadsafe(self._spawn, self._run)
-            self._show_state()
+            self._task = asyncio.run_coroutine_threadsafe(self._train(self._run), self._loop)
+            self.run_button.disabled, self.pause_button.disabled = True, False
 
     def pause(self) -> None:
         """Stop training; `run` goes on from here."""
         with self._lock:
-            task, trained = self._task, self.running
+            task = self._task
             self._ended()
-            if task is not None and not task.get_loop().is_closed():
-                task.get_loop().call_soon_threadsafe(task.cancel)
-            if trained:
+            if task is not None:
+                task.cancel()
                 self._guarded(lambda: None)  # what is left to see of A and B is of the same step
 
     def step(self) -> None:
         """Pause, and make one step."""
         with self._lock:
             self.pause()
-            self._guarded(self.pair.step)
+            self._guarded(lambda: self.pair.train(1))
 
     def reset(self) -> None:
         """Pause, and go back to step 0 with the present settings."""
@@ -193,23 +186,13 @@ class Playground(widgets.VBox):
         self.pause()
         super().close()
 
-    @classmethod
-    def _pause_whatever_trains(cls) -> None:
-        if cls.active is not None:
-            cls.active.pause()
-
     def _ended(self) -> None:
         self._run = self._task = None
         if Playground.active is self:
             Playground.active = None
-        self._show_state()
+        self.run_button.disabled, self.pause_button.disabled = False, True
 
     # ---- Training
-
-    def _spawn(self, run: object) -> None:
-        with self._lock:
-            if self._run is run:
-                self._task = asyncio.ensure_future(self._train(run))
 
     async def _train(self, run: object) -> None:
         try:
@@ -252,47 +235,30 @@ class Playground(widgets.VBox):
     def _start(self) -> None:
         self.pair = Pair(self.settings(0), self.settings(1), self.data.value, self.seed.value)
 
-    def _changed(self, change: object) -> None:
-        with self._lock:
-            if not self._quiet:
-                self._guarded(self._start)
-                self._choose_freely()
-
-    def _new_rate(self, side: int, change: object) -> None:
-        with self._lock:
-            if not self._quiet:
-                self.pair.trainers[side].set_learning_rate(change.new)
-                self._choose_freely()
-
-    def _choose(self, name: str) -> None:
-        """Set both sides as the experiment says, and start it from step 0."""
+    def _changed(self, change: Bunch) -> None:
+        rates = [controls["learning_rate"] for controls in self.controls]
         with self._lock:
             if self._quiet:
                 return
+            if change.owner in rates:
+                self.pair.trainers[rates.index(change.owner)].set_learning_rate(change.new)
+            else:
+                self._guarded(self._start)
+            self.experiment.value = FREE
+
+    def _choose(self, name: str) -> None:
+        """Set both sides as the experiment says, and start it from step 0; a free choice sets nothing."""
+        with self._lock:
             experiment = next((e for e in EXPERIMENTS if e.name == name), None)
             self._explain(experiment)
             if experiment is not None:
-                with self._quietly():
-                    self.data.value = experiment.data
-                    for controls, settings in zip(self.controls, (experiment.a, experiment.b), strict=True):
-                        for field, control in controls.items():
-                            control.value = getattr(settings, field)
+                self._quiet = True  # lest each control start the networks anew
+                self.data.value = experiment.data
+                for controls, settings in zip(self.controls, (experiment.a, experiment.b), strict=True):
+                    for field, control in controls.items():
+                        control.value = getattr(settings, field)
+                self._quiet = False
                 self._guarded(self._start)
-
-    def _choose_freely(self) -> None:
-        if self.experiment.value != FREE:
-            with self._quietly():
-                self.experiment.value = FREE
-            self._explain(None)
-
-    @contextmanager
-    def _quietly(self) -> Iterator[None]:
-        """Let controls be set without acting on each of them."""
-        self._quiet = True
-        try:
-            yield
-        finally:
-            self._quiet = False
 
     # ---- What is shown
 
@@ -308,18 +274,12 @@ class Playground(widgets.VBox):
         both = zip("AB", trainers, self.snapshots, strict=True)
         self.status.value = "".join(f"<div>{_sentence(*shown)}</div>" for shown in both)
 
-    def _show_state(self) -> None:
-        self.run_button.disabled, self.pause_button.disabled = self.running, not self.running
-
     def _explain(self, experiment: Experiment | None) -> None:
         if experiment is None:
             self.text.value = "Free choice: change one side or both, and predict before you run."
-            return
-        self.text.value = (
-            f"<b>Predict:</b> {experiment.question}"
-            f"<details><summary>What to expect by step {experiment.steps}</summary>"
-            f"{experiment.expectation}</details>"
-        )
+        else:
+            details = f"<summary>What to expect by step {experiment.steps}</summary>{experiment.expectation}"
+            self.text.value = f"<b>Predict:</b> {experiment.question}<details>{details}</details>"
 
 
 def _event_loop() -> asyncio.AbstractEventLoop | None:
@@ -329,7 +289,6 @@ def _event_loop() -> asyncio.AbstractEventLoop | None:
 
 
 def _sentence(name: str, trainer: Trainer, snapshot: Snapshot) -> str:
-    """Return in words how far network "A" or "B" has come."""
     if trainer.problem:
         return f"<b>{name}</b> {html.escape(trainer.problem)}."
     words = f"<b>{name}</b> step {len(trainer.losses)}: "

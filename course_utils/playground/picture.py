@@ -37,7 +37,15 @@ _CHARTS = {
     "stuck": ("dead or stuck units (%)", 0, 100),
 }
 _LOSS_DECADES = (-3, 1)
+_LEGENDS = (  # for two classes, and for more
+    "Maps: training points ● class 0, ▲ class 1; colour: the more probable class; line: even odds.",
+    "Maps: the plane of the first two principal components; bold: the class predicted there.",
+)
 _TINTS = "b8e0f0 f7d0b5 bfe6cf f0cfe2 e8e4b0 cfcff2 dddddd d9c6b0 c3ecec f4c0c0"
+# From class 0 by way of white to class 1, none so dark that a point is lost on it: (256, 3).
+_AWAY = np.linspace(-1, 1, 256)[:, None]
+_ENDS = np.where(_AWAY < 0, *(np.array([*bytes.fromhex(colour[1:])]) for colour in (GREEN, PINK)))
+_SHADES = (255 - 0.45 * np.abs(_AWAY) * (255 - _ENDS)).astype(np.uint8)
 CLASS_COLOURS = np.frombuffer(bytes.fromhex(_TINTS), np.uint8).reshape(10, 3)
 
 
@@ -52,9 +60,8 @@ class Snapshot:
 def take_snapshot(trainer: Trainer) -> Snapshot:
     """Return what there is to see of a network now."""
     probabilities = trainer.probability_map(GRID)
-    if probabilities is None or not np.isfinite(probabilities).all():
-        return Snapshot(trainer.measures(), None)
-    return Snapshot(trainer.measures(), class_map(probabilities))
+    seen = probabilities is not None and np.isfinite(probabilities).all()
+    return Snapshot(trainer.measures(), class_map(probabilities) if seen else None)
 
 
 class Picture:
@@ -66,14 +73,15 @@ class Picture:
     def __init__(self, pair: Pair) -> None:
         self._key = _key(pair)
         *_, self._depth, self._room = self._key
-        self._figure = Figure(figsize=(WIDTH / 100, HEIGHT / 100), dpi=100 * DENSITY, layout="none")
-        self._canvas = FigureCanvasAgg(self._figure)
-        self._figure.text(MAP_LEFTS[0] / WIDTH, 1 - 260 / HEIGHT, _legend(pair.task), fontsize=8.5)
-        axes = {"loss": self._loss_axes(pair.task)}
-        axes |= {name: self._chart_axes(i, name) for i, name in enumerate(_CHARTS)}
-        self.lines = {name: _animated_lines(ax) for name, ax in axes.items()}
+        self._canvas = _canvas(WIDTH, HEIGHT)
+        self.lines: dict[str, list[Line2D]] = {}
+        legend = _LEGENDS[pair.task.classes > 2]
+        self._canvas.figure.text(MAP_LEFTS[0] / WIDTH, 1 - 260 / HEIGHT, legend, fontsize=8.5)
+        self._make_loss_axes(pair.task.classes)
+        for column, name in enumerate(_CHARTS):
+            self._make_chart(column, name)
         self._canvas.draw()
-        self._background = self._canvas.copy_from_bbox(self._figure.bbox)
+        self._background = self._canvas.copy_from_bbox(self._canvas.figure.bbox)
         self._points = data_points(pair.task)
 
     def fits(self, pair: Pair) -> bool:
@@ -83,7 +91,8 @@ class Picture:
     def draw(self, pair: Pair, snapshots: Sequence[Snapshot]) -> Image.Image:
         """Return the picture, of WIDTH × HEIGHT at twice the density, for the pair and what is seen of it."""
         self._canvas.restore_region(self._background)
-        for i, (trainer, snapshot) in enumerate(zip(pair.trainers, snapshots, strict=True)):
+        both = list(zip(pair.trainers, snapshots, strict=True))
+        for i, (trainer, snapshot) in enumerate(both):
             if trainer.losses:
                 steps, means = averaged(trainer.losses, self._room // 125)
                 self._draw_line("loss", i, steps, _exponents(means, *_LOSS_DECADES))
@@ -92,26 +101,26 @@ class Picture:
                 heights = 100 * values if name == "stuck" else _exponents(values, low, high)
                 self._draw_line(name, i, np.arange(1, len(values) + 1), heights)
         picture = Image.fromarray(np.asarray(self._canvas.buffer_rgba())).convert("RGB")
-        for i, (trainer, snapshot) in enumerate(zip(pair.trainers, snapshots, strict=True)):
+        for i, (trainer, snapshot) in enumerate(both):
             self._paste_map(picture, i, trainer, snapshot.map)
         return picture
 
-    def _loss_axes(self, task: Task) -> Axes:
-        ax = self._axes(548, MAP_TOP, 396, 190, "training loss (nats)", "step")
+    def _make_loss_axes(self, classes: int) -> None:
+        ax = self._axes("loss", (548, MAP_TOP, 396, 190), "training loss (nats)", "step")
         ax.set(xlim=(0, self._room), ylim=_LOSS_DECADES)
         _label_decades(ax, *_LOSS_DECADES, every=1)
-        guess = math.log10(math.log(task.classes))
+        guess = math.log10(math.log(classes))
         ax.axhline(guess, color="k", linestyle="--", linewidth=1)
-        ax.text(self._room, guess, f"guessing: ln {task.classes}", ha="right", va="bottom", fontsize=8)
-        handles = [Line2D([], [], label=label, **style) for label, style in zip("AB", STYLES, strict=True)]
+        ax.text(self._room, guess, f"guessing: ln {classes}", ha="right", va="bottom", fontsize=8)
         place = {"loc": "lower right", "bbox_to_anchor": (1, 0.98), "borderaxespad": 0}
-        ax.legend(handles=handles, **place, fontsize=9, ncols=2, handlelength=3, frameon=False)
-        return ax
+        ax.legend(self.lines["loss"], "AB", **place, fontsize=9, ncols=2, handlelength=3, frameon=False)
+        for line in self.lines["loss"]:
+            line.set_markevery([-1])
 
-    def _chart_axes(self, column: int, name: str) -> Axes:
+    def _make_chart(self, column: int, name: str) -> None:
         title, low, high = _CHARTS[name]
         layers, last = (self._depth, self._depth) if name == "stuck" else (self._depth + 1, "out")
-        ax = self._axes(46 + 238 * column, 284, 184, 152, title, "layer")
+        ax = self._axes(name, (46 + 238 * column, 284, 184, 152), title, "layer")
         margin = 0.04 * (high - low)
         ax.set(xlim=(0.5, layers + 0.5), ylim=(low - margin, high + margin))
         every = -(-self._depth // 8)
@@ -121,12 +130,13 @@ class Picture:
             _label_decades(ax, low, high, every=3 if high - low > 6 else 2)
         if name == "update_ratio":
             ax.axhline(-3, color="k", linestyle=":", linewidth=1)
-        return ax
 
-    def _axes(self, left: float, top: float, width: float, height: float, title: str, xlabel: str) -> Axes:
-        """Return axes at a place in units of shown pixels, counted from the upper left corner."""
+    def _axes(self, name: str, place: tuple[int, ...], title: str, xlabel: str) -> Axes:
+        """Return axes for two lines; `place` is (left, top, width, height) in shown pixels."""
+        left, top, width, height = place
         box = (left / WIDTH, 1 - (top + height) / HEIGHT, width / WIDTH, height / HEIGHT)
-        ax = self._figure.add_axes(box)
+        ax = self._canvas.figure.add_axes(box)
+        self.lines[name] = [ax.plot([], [], linewidth=1.5, animated=True, **style)[0] for style in STYLES]
         ax.set_title(title, fontsize=9.5, loc="left", y=1.0, pad=4)
         ax.set_xlabel(xlabel, fontsize=8.5, labelpad=2)
         ax.tick_params(labelsize=8, pad=2, length=2)
@@ -137,16 +147,13 @@ class Picture:
     def _draw_line(self, name: str, i: int, x: NDArray, y: NDArray) -> None:
         line = self.lines[name][i]
         line.set_data(x, y)
-        if name == "loss":
-            line.set_markevery([-1])
         line.axes.draw_artist(line)
 
     def _paste_map(self, picture: Image.Image, i: int, trainer: Trainer, tile: Image.Image | None) -> None:
         side, left, top = (DENSITY * x for x in (MAP_SIDE, MAP_LEFTS[i], MAP_TOP))
         pen = ImageDraw.Draw(picture)
-        if tile is None:
-            pen.rectangle((left, top, left + side, top + side), fill="#dddddd")
-        else:
+        pen.rectangle((left, top, left + side, top + side), fill="#dddddd")
+        if tile is not None:
             picture.paste(tile, (left, top))
             picture.paste(self._points, (left, top), self._points)
         pen.rectangle((left - 1, top - 1, left + side, top + side), outline=STYLES[i]["color"], width=3)
@@ -179,12 +186,6 @@ def _exponents(values: ArrayLike, low: int, high: int) -> NDArray:
         return np.clip(np.log10(values), low, high)
 
 
-def _legend(task: Task) -> str:
-    if task.classes == 2:
-        return "Maps: training points ● class 0, ▲ class 1; colour: the more probable class; line: even odds."
-    return "Maps: the plane of the first two principal components; bold: the class predicted there."
-
-
 def _label_decades(ax: Axes, low: int, high: int, every: int) -> None:
     """Put powers of ten on a linear axis of exponents, as plain text: mathtext is slow."""
     ticks = range(low, high + 1, every)
@@ -193,8 +194,8 @@ def _label_decades(ax: Axes, low: int, high: int, every: int) -> None:
     ax.set_yticks(list(ticks), names)
 
 
-def _animated_lines(ax: Axes) -> list[Line2D]:
-    return [ax.plot([], [], linewidth=1.5, animated=True, **style)[0] for style in STYLES]
+def _canvas(width: float, height: float) -> FigureCanvasAgg:
+    return FigureCanvasAgg(Figure(figsize=(width / 100, height / 100), dpi=100 * DENSITY, layout="none"))
 
 
 @cache
@@ -208,9 +209,9 @@ def _write(pen: ImageDraw.ImageDraw, centre: tuple[float, float], text: str, siz
 
 def data_points(task: Task) -> Image.Image:
     """Return the points of the data as they lie on a map, on a transparent ground."""
-    figure = Figure(figsize=(MAP_SIDE / 100, MAP_SIDE / 100), dpi=100 * DENSITY, layout="none")
-    figure.patch.set_alpha(0)
-    ax = figure.add_axes((0, 0, 1, 1))
+    canvas = _canvas(MAP_SIDE, MAP_SIDE)
+    canvas.figure.patch.set_alpha(0)
+    ax = canvas.figure.add_axes((0, 0, 1, 1))
     ax.set(xlim=(-task.extent, task.extent), ylim=(-task.extent, task.extent))
     ax.axis("off")
     shown = task.coordinates(task.train_inputs).numpy()
@@ -221,7 +222,6 @@ def data_points(task: Task) -> Image.Image:
     else:
         for (x, y), label in zip(shown[:120], task.train_labels[:120].tolist(), strict=True):
             ax.text(x, y, str(label), fontsize=6, color="#444444", ha="center", va="center")
-    canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba()))
 
@@ -257,16 +257,6 @@ def _edges(winner: NDArray) -> NDArray:
             edge |= winner != np.roll(winner, shift, axis)
     edge[:2] = edge[-2:] = edge[:, :2] = edge[:, -2:] = False  # where np.roll has gone round
     return edge
-
-
-def _shades() -> NDArray:
-    """Return 256 colours from class 0 by way of white to class 1, none so dark that a point is lost on it."""
-    x = np.linspace(-1, 1, 256)[:, None]
-    zero, one = (np.array([*bytes.fromhex(colour[1:])]) for colour in (GREEN, PINK))
-    return (255 - 0.45 * np.abs(x) * (255 - np.where(x < 0, zero, one))).astype(np.uint8)
-
-
-_SHADES = _shades()
 
 
 def _name_regions(tile: Image.Image, winner: NDArray) -> None:

@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from course_utils.exercises import PATIENTS, clinic_patient, grade, solution
-from course_utils.exercises.patients import healthy_twin
-from course_utils.exercises.repairs import STEPS, faults_after, repaired_by, trained
+from course_utils.exercises.repairs import STEPS, faults_after, healthy_twin, repaired_by, trained
 from course_utils.initializers import kaiming_normal_, lecun_normal_
 
 SICK = [number for number in PATIENTS if solution(number).fault != "healthy"]
