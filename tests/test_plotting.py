@@ -208,3 +208,10 @@ def test_plot_cobweb_draws_the_map_and_the_diagonal():
 def test_layer_histograms_take_a_color():
     (ax,) = plotting.plot_layer_histograms({1: SAMPLES[0]}, (0, 8), color=plotting.GREEN)
     assert {patch.get_facecolor() for patch in ax.patches} == {to_rgba(plotting.GREEN)}
+
+
+def test_the_band_of_a_history_has_the_color_of_its_line():
+    history = pd.DataFrame({"step": [0, 0], "network": [0, 1], "loss": [1.0, 2.0]})
+    ax = plotting.plot_history(history, color=plotting.PINK)
+    assert ax.lines[0].get_color() == plotting.PINK
+    assert to_rgba(ax.collections[0].get_facecolor()[0])[:3] == to_rgba(plotting.PINK)[:3]

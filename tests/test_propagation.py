@@ -11,7 +11,7 @@ import torch
 from course_utils import activations, propagation
 from course_utils.activations import Activation
 from course_utils.initializers import eye_, lecun_normal_
-from course_utils.networks import PlainNetwork
+from course_utils.networks import Ensemble, PlainNetwork
 from course_utils.propagation import Profile
 
 
@@ -194,3 +194,11 @@ def test_only_the_linear_activation_itself_takes_the_shortcut():
         for a in (namesake, activations.relu)
     )
     np.testing.assert_array_equal(named.second_moment, relu.second_moment)
+
+
+def test_unit_logits_do_not_depend_on_the_size_of_any_image():
+    generator = torch.Generator().manual_seed(0)
+    network = Ensemble(2, [6, 16, 3], activations.relu, lecun_normal_, generator=generator)
+    inputs, sizes = normal(4, 6), torch.tensor([[0.1], [1.0], [3.0], [10.0]])
+    scaled = propagation.unit_logits(network, sizes * inputs)
+    torch.testing.assert_close(scaled, propagation.unit_logits(network, inputs))

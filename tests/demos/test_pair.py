@@ -11,7 +11,7 @@ from drawing_checks import check_line, check_numbers, check_samples, check_words
 from course_utils import architectures, chains, initializers, mean_field
 from course_utils.activations import relu, tanh
 from course_utils.comparison import mean_of
-from course_utils.demos.pair import pair_figure
+from course_utils.demos.pair import pair_figure, trainable_depth
 
 SETTINGS = {"activation": "tanh", "gain": 1.9, "bias_std": 0.3, "depth": 36}
 CONTROLS = {
@@ -113,3 +113,9 @@ def test_the_title_names_the_phase(activation, gain, bias_std, phase):
     figure, sentence = pair_figure(activation, gain, bias_std, 10)
     assert title(figure.axes[0]).startswith(phase)
     assert ("at every depth shown here" in sentence) == phase.startswith("Edge")
+
+
+@pytest.mark.parametrize("gain", [0.7, 3.0])
+def test_order_and_chaos_both_train_up_to_a_factor_of_900(gain):
+    chi = gain**2 / 2
+    assert trainable_depth(relu, gain, 0.0) == pytest.approx((chi, math.log(900) / abs(math.log(chi))))

@@ -1,5 +1,7 @@
 """The clinic's patients: planted faults are what they are said to be, and nothing else is wrong with them."""
 
+import re
+
 import matplotlib.pyplot as plt
 import pytest
 import torch
@@ -52,3 +54,10 @@ def test_the_table_keeps_the_answer_to_itself_and_can_be_drawn(number: int):
     assert (table["fault"] == "").all()
     plot_diagnosis(table)
     plt.close("all")
+
+
+def test_the_solution_gives_the_variance_of_the_large_logits():
+    (number,) = (n for n in PATIENTS if solution(n).fault == "large initial loss")
+    said = re.search(r"logits have variance (\S+) instead", solution(number).why)[1]
+    head = examine(clinic_patient(number)).iloc[-1]  # of weights N(0, 1)
+    assert said == f"{head['fan_in'] * head['input_second_moment']:.0f}"

@@ -146,6 +146,15 @@ async def test_step_pauses_and_makes_one_step():
     await idle()
 
 
+def test_the_status_gives_the_mean_loss_of_the_last_twenty_steps():
+    panel = Playground()
+    panel.pair.train(30)
+    panel.step()
+    for trainer in panel.pair.trainers:
+        recent = sum(trainer.losses[11:]) / 20
+        assert f"step 31: loss {recent:.3g} (last 20 steps)" in panel.status.value
+
+
 @in_a_loop
 async def test_reset_goes_back_to_step_0_with_the_present_settings():
     panel = Playground()
