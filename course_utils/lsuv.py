@@ -16,12 +16,7 @@ _LINEAR_MAPS = (nn.Linear, nn.modules.conv._ConvNd)
 
 @torch.no_grad()
 def lsuv_(
-    model: nn.Module,
-    inputs: Any,
-    *,
-    tolerance: float = 1e-3,
-    max_iterations: int = 10,
-    generator: Rng = None,
+    model: nn.Module, inputs: Any, *, tolerance: float = 1e-3, max_iterations: int = 10, generator: Rng = None
 ) -> dict[str, float]:
     """Give all linear and convolutional layers orthogonal weights, scaled until their outputs have std 1.
 

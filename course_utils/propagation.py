@@ -44,8 +44,7 @@ class Profile:
         """Return one profile with the rows of all `profiles`."""
         profiles = list(profiles)
         return cls(
-            np.concatenate([p.mean for p in profiles]),
-            np.concatenate([p.second_moment for p in profiles]),
+            np.concatenate([p.mean for p in profiles]), np.concatenate([p.second_moment for p in profiles])
         )
 
 
