@@ -125,10 +125,4 @@ def evaluate(model: nn.Module, inputs: Tensor, labels: Tensor) -> pd.DataFrame:
     logits = model(inputs)
     _check(logits, labels, len(labels))
     loss, accuracy = _per_network(logits, labels)
-    return pd.DataFrame(
-        {
-            "network": np.arange(len(loss)),
-            "loss": loss.double().cpu().numpy(),
-            "accuracy": accuracy.cpu().numpy(),
-        }
-    )
+    return _history([loss], [accuracy]).drop(columns="step")
