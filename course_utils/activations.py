@@ -108,7 +108,6 @@ def from_function(
 
     function: takes a tensor of any shape and returns one of the same shape and dtype, element by element.
     name: by default the function's own. kinks: where it is not smooth, such as (-1, 1) for a hard tanh.
-
     Raises: ValueError as `check_element_wise`, and if the function has no derivative.
     """
     name = check_element_wise(function, name)

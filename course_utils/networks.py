@@ -79,7 +79,6 @@ class PlainNetwork(nn.Module):
     `widths` lists fan-in and fan-outs: depth + 1 numbers. Weights have torch's layout (fan_out, fan_in).
     `weight_init_` and `bias_init_` fill each tensor in place: `init_(tensor, generator=generator)`, or
     `init_(tensor)` if they take none or have their own. Built in float32 on the CPU; `.to(...)` moves it.
-
     Raises: ValueError for fewer than two widths, one that is no integer or not positive, and for an
     initializer that does not fill its tensor with numbers.
     """
@@ -123,7 +122,6 @@ class Ensemble(nn.Module):
     tensor (networks, fan_out, fan_in), its biases in one (networks, 1, fan_out). The gradient of the summed
     losses gives each network its own, so that an element-wise optimizer (SGD, Adam, RMSprop; not LBFGS)
     trains each as if it were alone.
-
     Raises: ValueError for fewer than one network, and as `PlainNetwork`.
     """
 
@@ -175,7 +173,6 @@ class DeepChain(nn.Module):
     `PlainNetwork`. The parameters are only two tensors, `weights` `(depth, *shape)` and `biases`
     `(depth, width)`, so that an optimizer makes one update for all layers, and `weights.grad[l - 1]` is the
     gradient of layer l.
-
     Raises: ValueError unless depth is a positive integer and the shape square, of 2 to 5 positive integers,
     with an odd kernel; and for an initializer as `PlainNetwork`.
     """

@@ -67,7 +67,6 @@ def signal_profile(network: PlainNetwork, inputs: Tensor) -> Profile:
     """Run `inputs` (batch, fan_in) forward and return their profile, one row per input.
 
     Statistics are taken in float64: the square of a float32 as small as 1e-24 would be 0.
-
     Raises: ValueError for inputs of another shape.
     """
     _check_batch(network, inputs)
@@ -83,7 +82,6 @@ def gradient_second_moments(network: PlainNetwork, inputs: Tensor, output_gradie
     """Return the mean square of dL/dh_l over the units, shape (batch, depth + 1), last column given.
 
     `inputs` is (batch, fan_in), `output_gradient` = dL/dh_depth is (batch, fan_out).
-
     Raises: ValueError for inputs of another shape.
     """
     _check_batch(network, inputs)
@@ -124,7 +122,6 @@ def norm_chain(
     that of one input in each network: two inputs of one network share the weights and need the real thing.
 
     `gain` is a standard deviation.
-
     Raises: ValueError unless count and width are integers >= 1, depth one >= 0, and 0 <= gain < inf.
     """
     _check(count, width, depth, gain)

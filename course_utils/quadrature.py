@@ -53,12 +53,13 @@ def _rule_at_zero(count: int) -> tuple[NDArray, NDArray]:
 
 
 def check_arguments(**passed: ArrayLike) -> None:
-    """Check q, gain, bias_std, depth and width, or some of them, each a number or an array.
+    """Check q, gain, bias_std, depth, width and factors, or some of them, each a number or an array.
 
-    Raises: ValueError unless q, gain and bias_std are in [0, inf), depth is an integer from 0, width from 1.
+    Raises: ValueError unless q, gain and bias_std are in [0, inf), depth is an integer >= 0, width and
+    factors (of a product) integers >= 1.
     """
     for name, value in passed.items():
-        least, whole = int(name == "width"), name in ("depth", "width")
+        least, whole = int(name in ("width", "factors")), name in ("depth", "width", "factors")
         numbers = np.asarray(value)
         if not ((numbers >= least) & (numbers < np.inf)).all() or (whole and numbers.dtype.kind not in "iu"):
             kind = "an integer" if whole else "a number"
@@ -112,7 +113,6 @@ def gaussian_expectation(
     About 1e-13 for functions that are smooth apart from kinks and jumps at `kinks`. A kink elsewhere costs
     accuracy (hard tanh with kinks=(0,): 1e-5), and so do many oscillations within `std`; `quadrature_error`
     tells how much. What is narrower than 1e-6 `std`, as the slope of tanh is at q > 1e12, may be missed.
-
     Raises: ValueError unless `mean` is finite and 0 <= std < inf, and as `evaluate`.
     """
     return _expectation(function, std, mean, kinks)
@@ -161,7 +161,6 @@ def adaptive_expectation(function: Function) -> float:
 
     Kinks and jumps need not be declared: the relative error is below 1e-6, unless all of f hides between two
     nodes, about 0.05 apart.
-
     Raises: ValueError if that takes too many panels, if f grows so fast that the integral has no end within
     `END` standard deviations, and as `evaluate`.
     """

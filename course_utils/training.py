@@ -88,10 +88,8 @@ def train(
     does: the networks then see the same batches, and each follows the gradient of its own loss.
     inputs: (images, ...); labels: (images,) of integers. progress: a bar from `progress_bar`, advanced once a
     step. Calling again with the same optimizer goes on where this call ended.
-
     Returns: one row per step and network: `step` (from 0), `network`, `loss` (in nats) and `accuracy`, both
     on the step's batch before the update. A network that diverges has loss and accuracy nan from there on.
-
     Raises: ValueError if inputs and labels differ in number, steps or batch_size is no integer or below 1,
     the logits have another shape, or a label is none of their classes.
     """
@@ -118,7 +116,6 @@ def evaluate(model: nn.Module, inputs: Tensor, labels: Tensor) -> pd.DataFrame:
     """Return `network`, `loss` (nats) and `accuracy` on all `inputs` (images, ...), one row per network.
 
     A network with a loss that is not finite has accuracy nan.
-
     Raises: ValueError if the logits have another shape than (images, classes) or (networks, images, classes),
     or if a label is none of the classes.
     """
