@@ -32,11 +32,7 @@ class Estimate(NamedTuple):
 
 
 def _rounded(values: Sequence[float], error: float) -> tuple[str, ...]:
-    """Return the values and their standard error as text.
-
-    The standard error gets two significant digits and decides where the others end: further digits would be
-    noise, and might differ between machines.
-    """
+    """Return the values and their standard error as text, all to two significant digits of the latter."""
     if not (np.isfinite(values).all() and 0 <= error < math.inf):
         return tuple(f"{x:g}" for x in (*values, error))
     if error == 0:
@@ -50,9 +46,7 @@ def _rounded(values: Sequence[float], error: float) -> tuple[str, ...]:
 
 
 def _samples(samples: ArrayLike) -> np.ndarray:
-    if isinstance(samples, Estimate) or (
-        isinstance(samples, list | tuple) and any(isinstance(x, Estimate) for x in samples)
-    ):
+    if isinstance(samples, Estimate):
         raise TypeError(f"expected samples, one number for each network; got an Estimate: {samples}")
     x = np.asarray(samples).ravel()
     if x.dtype.kind not in "biuf" and x.size:

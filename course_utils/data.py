@@ -60,7 +60,7 @@ def moons(points: int, *, noise: float = 0.1, generator: torch.Generator) -> tup
 
     Labels alternate. noise: std of the Gaussian noise on each coordinate, for half circles of radius 1.
     Afterwards both coordinates are centred and divided by their common std, so that the mean square is 1.
-    Raises: ValueError for fewer than 2 points, or a noise that is negative or not finite.
+    Raises: ValueError for fewer than 2 points.
     """
     labels, angle = _alternating(points), math.pi * torch.rand(points, generator=generator)
     side = 1.0 - 2 * labels
@@ -92,8 +92,6 @@ def _alternating(points: int) -> Tensor:
 
 def _planar(x: Tensor, y: Tensor, noise: float, generator: torch.Generator) -> Tensor:
     """Return standardized points (points, 2) with noise of std `noise` on each coordinate."""
-    if not 0 <= noise < math.inf:
-        raise ValueError(f"expected noise, a standard deviation, finite and >= 0; got {noise}")
     inputs = torch.stack([x, y], dim=1)
     inputs = inputs + noise * torch.randn(inputs.shape, generator=generator)
     inputs = inputs - inputs.mean(dim=0)

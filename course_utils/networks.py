@@ -28,27 +28,20 @@ def _are_sizes(*sizes: object) -> bool:
 
 
 def _check_widths(widths: Sequence[int]) -> None:
-    widths = list(widths) if hasattr(widths, "__len__") else widths
-    if not isinstance(widths, list) or len(widths) < 2 or not _are_sizes(*widths):
+    if len(widths) < 2 or not _are_sizes(*widths):
         raise ValueError(f"widths needs integers, at least fan-in and fan-out, all positive; got {widths}")
 
 
 def _takes_generator(init_: Initializer) -> bool:
     """Return whether to pass a generator: to what takes one and has none of its own, as a partial may."""
-    try:
-        parameters = inspect.signature(init_).parameters
-    except ValueError:  # written in C, as torch.Tensor.normal_ is
-        return True
+    parameters = inspect.signature(init_).parameters
     if "generator" in parameters:
         return parameters["generator"].default in (None, inspect.Parameter.empty)
     return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
 
 
 def _filler(init_: Initializer, generator: Generator | None) -> Callable[..., Tensor]:
-    """Return a function of a shape that makes a tensor and has `init_` fill it in place.
-
-    Raises (when called): ValueError naming the initializer if it leaves entries as they were, or nan.
-    """
+    """Return a function of a shape that makes a tensor and has `init_` fill it in place."""
     fill_ = partial(init_, generator=generator) if _takes_generator(init_) else init_
     name = getattr(getattr(init_, "func", init_), "__name__", type(init_).__name__)
 
@@ -102,8 +95,13 @@ class PlainNetwork(nn.Module):
             self.biases.append(bias(fan_out))
 
     def layers(self, inputs: Tensor) -> Iterator[Tensor]:
-        """Yield the output of each layer, h_1, ..., h_depth; each has shape (batch, width)."""
-        h = inputs
+        """Yield the output of each layer, h_1, ..., h_depth; each has shape (batch, width).
+
+        Raises: ValueError for inputs of another shape than (batch, fan_in).
+        """
+        fan_in, h = self.weights[0].shape[1], inputs
+        if inputs.ndim != 2 or inputs.shape[1] != fan_in:
+            raise ValueError(f"expected inputs of shape (batch, {fan_in}); got {tuple(inputs.shape)}")
         for weight, bias in zip(self.weights, self.biases, strict=True):
             h = self.activation(nn.functional.linear(h, weight, bias))
             yield h

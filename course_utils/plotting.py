@@ -70,11 +70,6 @@ def use_log_axis(ax: Axes) -> Axes:
     return ax
 
 
-def _log_layers(ax: Axes) -> Axes:
-    ax.set_xlabel("layer (l)")
-    return use_log_axis(ax)
-
-
 def plot_samples(
     x: ArrayLike,
     samples: ArrayLike,
@@ -115,7 +110,8 @@ def plot_signal(
     ax = plot_samples(layers, samples, ax=ax, every=every, label=label, color=color, marker=marker)
     if theory is not None:
         ax.plot(layers, theory, "k--", linewidth=1.5)
-    return _log_layers(ax)
+    ax.set_xlabel("layer (l)")
+    return use_log_axis(ax)
 
 
 def plot_history(
@@ -158,7 +154,8 @@ def plot_fan(
     ax.plot(low, "k:", linewidth=2, label="predicted 95 %")
     ax.plot(high, "k:", linewidth=2)
     ax.legend(loc="lower left")
-    return _log_layers(ax)
+    ax.set_xlabel("layer (l)")
+    return use_log_axis(ax)
 
 
 def plot_cobweb(
@@ -179,18 +176,13 @@ def plot_cobweb(
 
 
 def plot_layer_histograms(
-    values: dict[int, ArrayLike],
-    limits: tuple[float, float],
-    *,
-    axes: Sequence[Axes] | None = None,
-    color: str = BLUE,
+    values: dict[int, ArrayLike], limits: tuple[float, float], *, axes: Sequence[Axes], color: str = BLUE
 ) -> Sequence[Axes]:
-    """Draw one histogram a layer, all over the same 40 bins between `limits`; the RMS is in the title.
+    """Draw one histogram a layer, each into one of `axes`, all over the same 40 bins between `limits`.
 
-    `values` maps a layer to its units' outputs; heights are shares of the units, on a logarithmic axis.
+    `values` maps a layer to its units' outputs. Heights are shares of the units, on a logarithmic axis; the
+    RMS is in the title.
     """
-    if axes is None:
-        axes = plt.subplots(1, len(values), figsize=(12, 2.8), sharey=True, squeeze=False)[1][0]
     for ax, (layer, h) in zip(axes, values.items(), strict=True):
         h = np.ravel(h)
         ax.hist(h, bins=np.linspace(*limits, 41), weights=np.full(h.size, 1 / h.size), color=color)

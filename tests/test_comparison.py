@@ -294,7 +294,6 @@ def test_any_one_number_may_be_predicted(number):
         (["1", "2"], "samples must be real numbers; got <U1 in list"),
         ([1.0, None], "samples must be real numbers; got object"),
         (ONE, "expected samples, .* got an Estimate"),
-        ([ONE, ONE], "expected samples, .* got an Estimate"),
     ],
 )
 def test_samples_that_are_no_real_numbers(estimator, samples, message):
