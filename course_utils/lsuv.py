@@ -73,9 +73,8 @@ def _linear_maps(model: nn.Module) -> dict[nn.Module, str]:
     """Return the linear and convolutional layers that learn, and their names, if all can be scaled."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module; got {type(model).__name__}")
-    modules = {module: name for name, module in model.named_modules()}
-    layers = {module: name for module, name in modules.items() if isinstance(module, _LINEAR_MAPS)}
-    others = [(name, module) for module, name in modules.items() if module not in layers]
+    layers = {module: name for name, module in model.named_modules() if isinstance(module, _LINEAR_MAPS)}
+    others = [(name, module) for name, module in model.named_modules() if module not in layers]
     owners = {id(p): f"{name}.{own}".strip(".") for name, m in others for own, p in m._parameters.items()}
     for layer, name in layers.items():
         if "weight" not in layer._parameters:  # to be asked first: looking at such a weight may compute it

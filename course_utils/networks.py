@@ -141,10 +141,8 @@ class Ensemble(nn.Module):
         self.activation = activation
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         weight, bias = _filler(weight_init_, generator), _filler(bias_init_, generator)
-        last = _filler(output_init_ or weight_init_, generator)
-        for fill, (fan_in, fan_out) in zip(
-            [weight] * (len(widths) - 2) + [last], pairwise(widths), strict=True
-        ):
+        fills = [weight] * (len(widths) - 2) + [_filler(output_init_ or weight_init_, generator)]
+        for fill, (fan_in, fan_out) in zip(fills, pairwise(widths), strict=True):
             self.weights.append(fill(fan_out, fan_in, count=networks))
             self.biases.append(bias(1, fan_out, count=networks))
 
@@ -191,9 +189,8 @@ class DeepChain(nn.Module):
             raise ValueError(f"expected at least one layer; got depth {depth}")
         square = 2 <= len(shape) <= 5 and _are_sizes(*shape) and shape[0] == shape[1]
         if not square or any(size % 2 == 0 for size in shape[2:]):
-            raise ValueError(
-                f"expected a shape (width, width, *kernel), all positive, the kernel odd; got {tuple(shape)}"
-            )
+            wanted = "a shape (width, width, *kernel), all positive, the kernel odd"
+            raise ValueError(f"expected {wanted}; got {tuple(shape)}")
         self.activation = activation
         self.weights = nn.Parameter(_filler(weight_init_, generator)(*shape, count=depth))
         self.biases = nn.Parameter(_filler(bias_init_, generator)(depth, shape[0]))

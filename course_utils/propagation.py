@@ -51,10 +51,8 @@ class Profile:
 def _check(count: int, width: int = 1, depth: int = 0, gain: float = 1.0) -> None:
     whole = all(isinstance(n, int | np.integer) for n in (count, width, depth))
     if not (whole and count >= 1 and width >= 1 and depth >= 0 and 0 <= gain < np.inf):
-        raise ValueError(
-            f"expected integers count >= 1, width >= 1, depth >= 0 and 0 <= gain < inf; "
-            f"got count={count}, width={width}, depth={depth}, gain={gain}"
-        )
+        wanted = "integers count >= 1, width >= 1, depth >= 0 and 0 <= gain < inf"
+        raise ValueError(f"expected {wanted}; got {count=}, {width=}, {depth=}, {gain=}")
 
 
 def signal_profile(network: PlainNetwork, inputs: Tensor) -> Profile:
