@@ -384,9 +384,8 @@ def output_prior_bias_(tensor: Tensor, frequencies: Tensor | Sequence[float]) ->
     """
     _check(tensor, 1)
     shares = torch.as_tensor(frequencies, dtype=torch.float64)
-    if shares.shape != tensor.shape[-1:] or len(shares) < 2:
-        wanted = f"{tensor.shape[-1]} frequencies; got shape {tuple(shares.shape)}"
-        raise ValueError(f"expected {wanted} (a single output has no softmax: give it log(p / (1 - p)))")
-    if not ((shares > 0) & shares.isfinite()).all():
-        raise ValueError(f"frequencies must be positive and finite; got {shares.tolist()}")
+    valid = shares.shape == tensor.shape[-1:] and len(shares) > 1 and ((shares > 0) & shares.isfinite()).all()
+    if not valid:
+        wanted = f"{tensor.shape[-1]} frequencies, at least 2, all positive and finite"
+        raise ValueError(f"expected {wanted}; got {shares.tolist()}")
     return tensor.copy_(shares.log().log_softmax(dim=0).expand_as(tensor))  # as a sum, they might overflow

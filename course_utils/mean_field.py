@@ -18,7 +18,7 @@ is not finite on the whole line (`quadrature.evaluate`).
 """
 
 import math
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -151,11 +151,8 @@ def _fixed_q(
     activation: Activation, gain: NDArray, bias_std: NDArray, low: NDArray, high: NDArray
 ) -> NDArray:
     """Return the fixed point between exp(low) and exp(high), element by element."""
-
-    def growth(log_q: NDArray) -> NDArray:
-        return np.log(length_map(activation, np.exp(log_q), gain, bias_std)) - log_q
-
-    return np.exp(find_root(growth, low, high))
+    length = partial(length_map, activation, gain=gain, bias_std=bias_std)
+    return np.exp(find_root(lambda log_q: np.log(length(np.exp(log_q))) - log_q, low, high))
 
 
 def fixed_point(activation: Activation, gain: ArrayLike, bias_std: ArrayLike = 0.0) -> NDArray | float:

@@ -107,8 +107,6 @@ def norm_chain(
     Given its input x, a fresh Gaussian layer outputs W x ~ N(0, gain**2 * mean(x**2)) independently in every
     unit. So `width` normal numbers stand for `width`**2 weights, and the law is exact at any width. It is
     that of one input in each network: two inputs of one network share the weights and need the real thing.
-
-    `gain` is a standard deviation.
     Raises: ValueError unless count and width are integers >= 1, depth one >= 0, and 0 <= gain < inf.
     """
     _check(count, width, depth, gain)
