@@ -98,10 +98,7 @@ def std_of(samples: ArrayLike) -> Estimate:
 
 
 def median_of(samples: ArrayLike) -> Estimate:
-    """Estimate a median: its error is half the distance of the order statistics at N/2 +- sqrt(N)/2.
-
-    Raises: ValueError as `mean_of`.
-    """
+    """Estimate a median: its error is half the distance of the order statistics at N/2 +- sqrt(N)/2."""
     x = np.sort(_samples(samples))
     low = max(math.floor((x.size - math.sqrt(x.size)) / 2), 0)
     return Estimate(float(np.median(x)), float(x[x.size - 1 - low] - x[low]) / 2)
