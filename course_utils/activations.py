@@ -11,6 +11,7 @@ from numbers import Real
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,11 @@ tanh = Activation("tanh", torch.tanh, lambda z: torch.cosh(z).reciprocal().squar
 sigmoid = Activation("sigmoid", torch.sigmoid, _sigmoid_derivative)
 softsign = Activation("softsign", lambda z: z / (1 + z.abs()), lambda z: (1 + z.abs()).reciprocal().square())
 relu = Activation("relu", torch.relu, lambda z: (z > 0).to(z.dtype))
-gelu = Activation("gelu", torch.nn.functional.gelu, _gelu_derivative)
-silu = Activation("silu", torch.nn.functional.silu, _silu_derivative)
+gelu = Activation("gelu", F.gelu, _gelu_derivative)
+silu = Activation("silu", F.silu, _silu_derivative)
 selu = Activation("selu", torch.selu, _selu_derivative)
 erf = Activation("erf", torch.erf, lambda z: 2 / math.sqrt(math.pi) * torch.exp(-(z**2)))
-hard_tanh = Activation(
-    "hard_tanh", torch.nn.functional.hardtanh, lambda z: (z.abs() < 1).to(z.dtype), kinks=(-1.0, 1.0)
-)
+hard_tanh = Activation("hard_tanh", F.hardtanh, lambda z: (z.abs() < 1).to(z.dtype), kinks=(-1.0, 1.0))
 
 
 def leaky_relu(negative_slope: float) -> Activation:
@@ -108,7 +107,6 @@ def from_function(
 
     function: takes a tensor of any shape and returns one of the same shape and dtype, element by element.
     name: by default the function's own. kinks: where it is not smooth, such as (-1, 1) for a hard tanh.
-
     Raises: ValueError as `check_element_wise`, and if the function has no derivative.
     """
     name = check_element_wise(function, name)

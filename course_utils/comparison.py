@@ -1,7 +1,7 @@
 """Predicted against measured: estimates with standard errors, the table, the assertion, the verdict."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from reprlib import repr as shortened
@@ -32,11 +32,7 @@ class Estimate(NamedTuple):
 
 
 def _rounded(values: Sequence[float], error: float) -> tuple[str, ...]:
-    """Return the values and their standard error as text.
-
-    The standard error gets two significant digits and decides where the others end: further digits would be
-    noise, and might differ between machines.
-    """
+    """Return the values and their standard error as text, all to two significant digits of the latter."""
     if not (np.isfinite(values).all() and 0 <= error < math.inf):
         return tuple(f"{x:g}" for x in (*values, error))
     if error == 0:
@@ -50,9 +46,7 @@ def _rounded(values: Sequence[float], error: float) -> tuple[str, ...]:
 
 
 def _samples(samples: ArrayLike) -> np.ndarray:
-    if isinstance(samples, Estimate) or (
-        isinstance(samples, list | tuple) and any(isinstance(x, Estimate) for x in samples)
-    ):
+    if isinstance(samples, Estimate):
         raise TypeError(f"expected samples, one number for each network; got an Estimate: {samples}")
     x = np.asarray(samples).ravel()
     if x.dtype.kind not in "biuf" and x.size:
@@ -104,10 +98,7 @@ def std_of(samples: ArrayLike) -> Estimate:
 
 
 def median_of(samples: ArrayLike) -> Estimate:
-    """Estimate a median: its error is half the distance of the order statistics at N/2 +- sqrt(N)/2.
-
-    Raises: ValueError as `mean_of`.
-    """
+    """Estimate a median: its error is half the distance of the order statistics at N/2 +- sqrt(N)/2."""
     x = np.sort(_samples(samples))
     low = max(math.floor((x.size - math.sqrt(x.size)) / 2), 0)
     return Estimate(float(np.median(x)), float(x[x.size - 1 - low] - x[low]) / 2)
@@ -121,17 +112,16 @@ class Row(NamedTuple):
     measured: Estimate
 
     @property
-    def is_sound(self) -> bool:
-        """Whether prediction and measurement are numbers, with a standard error that is one too."""
-        numbers = math.isfinite(self.predicted) and math.isfinite(self.measured.value)
-        return numbers and 0 <= self.measured.standard_error < math.inf
-
-    @property
     def z(self) -> float:
-        """(measured - predicted) / standard error; 0 when an exact measurement hits, inf when it misses."""
-        difference = self.measured.value - self.predicted
-        if self.measured.standard_error:
-            return difference / self.measured.standard_error
+        """(measured - predicted) / standard error; 0 when an exact measurement hits, inf when it misses.
+
+        nan where one of the three is no finite number, or the standard error is negative.
+        """
+        difference, error = self.measured.value - self.predicted, self.measured.standard_error
+        if not math.isfinite(difference) or not 0 <= error < math.inf:
+            return math.nan
+        if error:
+            return difference / error
         return math.copysign(math.inf, difference) if difference else 0.0
 
 
@@ -144,16 +134,10 @@ def markdown_table(cells: Iterable[Sequence[str]], align: str) -> str:
     """Return a table in Markdown whose cells show exactly their text, markup and HTML included.
 
     cells: rows of text, the header first. align: "l" or "r" for each column, such as "lrr".
-    Raises: ValueError for a row of another length than `align`.
     """
-    header, *body = (_markdown_row([text.translate(_ESCAPES) for text in row], align) for row in cells)
-    return "\n".join([header, "|" + "|".join({"l": ":--", "r": "--:"}[side] for side in align) + "|", *body])
-
-
-def _markdown_row(texts: Sequence[str], align: str) -> str:
-    if len(texts) != len(align):
-        raise ValueError(f"expected {len(align)} cells in each row, as in {align!r}; got {texts}")
-    return f"| {' | '.join(texts)} |"
+    header, *body = (f"| {' | '.join(text.translate(_ESCAPES) for text in row)} |" for row in cells)
+    rule = "|".join({"l": ":--", "r": "--:"}[side] for side in align)
+    return "\n".join([header, f"|{rule}|", *body])
 
 
 @dataclass(frozen=True)
@@ -169,29 +153,13 @@ class Comparison:
 
     def __str__(self) -> str:
         cells = self.cells()
-        widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
-        lines = [
-            "  ".join(
-                text.ljust(w) if i == 0 else text.rjust(w)
-                for i, (text, w) in enumerate(zip(line, widths, strict=True))
-            )
-            for line in cells
-        ]
-        return "\n".join(lines)
+        first, *others = (max(map(len, column)) for column in zip(*cells, strict=True))
+        return "\n".join("  ".join([row[0].ljust(first), *map(str.rjust, row[1:], others)]) for row in cells)
 
     __repr__ = __str__
 
     def _repr_markdown_(self) -> str:
         return markdown_table(self.cells(), "lrrrr")
-
-
-def _real(number: Any, what: str) -> float:
-    """Return a number of Python, NumPy or torch as a float."""
-    if np.ndim(number) == 0 and hasattr(number, "item"):
-        number = number.item()
-    if isinstance(number, Estimate) or not isinstance(number, Real):
-        raise TypeError(f"{what} must be one real number; got {number!r}")
-    return float(number)
 
 
 def _row(row: Any) -> Row:
@@ -202,48 +170,43 @@ def _row(row: Any) -> Row:
             f'compare(("RMS", 22.6, mean_of(samples))); got {shortened(row)}'
         )
     quantity, predicted, measured = row
-    if isinstance(measured, Estimate):
-        error = _real(measured.standard_error, f"{quantity}: the standard error")
-        measured = Estimate(_real(measured.value, f"{quantity}: measured"), error)
-        return Row(quantity, _real(predicted, f"{quantity}: predicted"), measured)
-    hint = "wrap it in mean_of(samples), or an exact number in Estimate(number, 0.0)"
-    if isinstance(predicted, Estimate):
-        hint = "the predicted number comes first, the measured Estimate last"
-    elif isinstance(measured, list | tuple) or getattr(measured, "ndim", 0):
-        hint = "wrap these samples in mean_of(...)"
-    raise TypeError(f"{quantity}: measured must have a standard error; got {shortened(measured)}: {hint}")
+    if not isinstance(measured, Estimate):
+        hint = "wrap it in mean_of(samples), or an exact number in Estimate(number, 0.0)"
+        if isinstance(predicted, Estimate):
+            hint = "the predicted number comes first, the measured Estimate last"
+        raise TypeError(f"{quantity}: measured must have a standard error; got {shortened(measured)}: {hint}")
+    number = predicted.item() if np.ndim(predicted) == 0 and hasattr(predicted, "item") else predicted
+    if not isinstance(number, Real):
+        raise TypeError(f"{quantity}: predicted must be one real number; got {predicted!r}")
+    return Row(quantity, float(number), Estimate(*map(float, measured)))
 
 
-def _table(rows: Sequence[tuple[str, float, Estimate]], z_limit: float) -> Comparison:
-    if not rows or not 0 < z_limit < math.inf:
-        raise ValueError(f"expected at least one row and z_limit > 0; got {len(rows)} rows, {z_limit}")
-    return Comparison([_row(row) for row in rows])
+def _asserted(rows: Sequence[Any], holds: Callable[[Row], bool], otherwise: str) -> Comparison:
+    if not rows:
+        raise ValueError("expected at least one row (quantity, predicted, measured); got none")
+    table = Comparison([_row(row) for row in rows])
+    failed = [row.quantity for row in table.rows if not holds(row)]  # nan never holds
+    if failed:
+        raise AssertionError(f"{otherwise}: {', '.join(failed)}\n{table}")
+    return table
 
 
-def compare(*rows: tuple[str, float, Estimate], z_limit: float = Z_LIMIT) -> Comparison:
-    """Return the table of (quantity, predicted, measured) rows, having asserted |z| <= `z_limit` in each.
+def compare(*rows: tuple[str, float, Estimate]) -> Comparison:
+    """Return the table of (quantity, predicted, measured) rows, having asserted |z| <= `Z_LIMIT` in each.
 
     Raises: AssertionError with the whole table when a prediction is refuted or a number is not sound, under
     `python -O` too; ValueError without rows; TypeError for what is no such row.
     """
-    table = _table(rows, z_limit)
-    failed = [row.quantity for row in table.rows if not (row.is_sound and abs(row.z) <= z_limit)]
-    if failed:
-        raise AssertionError(f"|z| > {z_limit:g} for: {', '.join(failed)}\n{table}")
-    return table
+    return _asserted(rows, lambda row: abs(row.z) <= Z_LIMIT, f"|z| > {Z_LIMIT:g} for")
 
 
-def refute(*rows: tuple[str, float, Estimate], z_limit: float = Z_LIMIT) -> Comparison:
-    """Return the table of rows whose predictions are wrong, having asserted |z| > `z_limit` in each.
+def refute(*rows: tuple[str, float, Estimate]) -> Comparison:
+    """Return the table of rows whose predictions are wrong, having asserted |z| > `Z_LIMIT` in each.
 
     Raises: AssertionError with the whole table when a prediction survives or a number is not sound; else as
     `compare`.
     """
-    table = _table(rows, z_limit)
-    survived = [row.quantity for row in table.rows if not (row.is_sound and abs(row.z) > z_limit)]
-    if survived:
-        raise AssertionError(f"|z| <= {z_limit:g}, not refuted: {', '.join(survived)}\n{table}")
-    return table
+    return _asserted(rows, lambda row: abs(row.z) > Z_LIMIT, f"|z| <= {Z_LIMIT:g}, not refuted")
 
 
 def verdict(claim: str, holds: ArrayLike) -> None:

@@ -3,6 +3,9 @@
 Conventions as in `mean_field`: `gain` is a standard deviation, `q` the second moment of a pre-activation.
 Laws are over networks, of the logarithm where a product of layers is log-normal. All numbers are float64.
 
+Raises, besides what a docstring lists: ValueError for arguments out of their range, which
+`quadrature.check_arguments` names (factors are the layers of a product, 1 or more).
+
 SciPy takes longer to import than most of this takes to compute, so the functions that need it do that.
 """
 
@@ -21,8 +24,6 @@ def jacobian_spread(activation: Activation, q: ArrayLike, *, orthogonal: bool) -
     q: the second moments (layers,) of the pre-activations. Each layer adds mu_2 / mu_1**2 - 1, with
     mu_k = E phi'(sqrt(q) Z)**(2 k), and a Gaussian weight matrix a further 1, an orthogonal one nothing.
     Infinite width, layers free of one another; 0 is an isometry up to a factor.
-
-    Raises: ValueError unless 0 <= q < inf.
     Source: Pennington, Schoenholz and Ganguli (2017).
     """
     check_arguments(q=q)
@@ -34,21 +35,13 @@ def jacobian_spread(activation: Activation, q: ArrayLike, *, orthogonal: bool) -
     return float((mu_2 / mu_1**2 - 1 + (not orthogonal)).sum())
 
 
-def _check_factors(depth: int) -> None:
-    check_arguments(depth=depth)
-    if depth < 1:
-        raise ValueError(f"a product needs at least one factor; got depth={depth}")
-
-
 def product_spectrum_edge(depth: int) -> float:
     """Return (L + 1)**(L + 1) / L**L, the largest squared singular value of a product of L Gaussian matrices.
 
     n x n matrices with entries of variance 1/n, n -> inf with L fixed; for large L about e (L + 1/2).
-
-    Raises: ValueError unless `depth` L is an integer >= 1.
     Source: Penson and Zyczkowski (2011).
     """
-    _check_factors(depth)
+    check_arguments(factors=depth)
     return float((depth + 1) * np.exp(depth * np.log1p(1 / depth)))
 
 
@@ -56,10 +49,8 @@ def product_spectrum_moment(depth: int, k: int) -> float:
     """Return E s**(2 k) of the singular values s of a product as in `product_spectrum_edge`.
 
     The Fuss-Catalan number binom((L + 1) k, k) / (L k + 1); the mean of s**2 is 1, its variance L.
-
-    Raises: ValueError unless `depth` L is an integer >= 1 and k one >= 0.
     """
-    _check_factors(depth)
+    check_arguments(factors=depth)
     return math.comb((depth + 1) * k, k) / (depth * k + 1)
 
 
@@ -69,11 +60,9 @@ def product_spectrum(depth: int, points: int = 2000) -> tuple[NDArray, NDArray, 
     Three arrays of shape (points,), x rising from near 0 to near `product_spectrum_edge(depth)`. With
     0 < t < pi / (L + 1) it is x = sin((L+1) t)**(L+1) / (sin t sin(L t)**L), and the density
     sin(t)**2 sin(L t)**(L-1) / (pi sin((L+1) t)**L).
-
-    Raises: ValueError unless `depth` L is an integer >= 1.
     Source: Penson and Zyczkowski (2011); Haagerup and Moeller (2013) for this form.
     """
-    _check_factors(depth)
+    check_arguments(factors=depth)
     v = (np.arange(points) + 0.5) / points
     t = np.pi / (depth + 1) * (1 - v**2)  # dense where x is near 0
     dt = np.pi / (depth + 1) * 2 * v / points
@@ -101,8 +90,7 @@ def log_second_moment_law(
     ln m' = g(ln m) + noise; the noise has variance v = Var(phi**2) / (width * (E phi**2)**2) and mean -v/2.
     exp(mean / 2) is the geometric mean of the RMS, and for linear and ReLU layers, where `exact_log_growth`
     has the exact law, nearly its median.
-
-    Raises: ValueError as `quadrature.check_arguments`, and for gain 0, which leaves no signal.
+    Raises: ValueError for gain 0, which leaves no signal.
     """
     _check_log(gain=gain, depth=depth, width=width)
     step = 1e-3
@@ -124,7 +112,6 @@ def exact_log_growth(activation: Activation, gain: float, width: int) -> tuple[f
 
     Linear: m'/m = gain**2 chi2_n / n. ReLU: the same with chi2_K, K ~ Binomial(n, 1/2) active units, given
     K > 0 (with probability 2**-n all units are off and the signal is gone).
-
     Raises: ValueError for other activations, whose growth depends on m, and as `log_second_moment_law`.
     """
     _check_log(gain=gain, width=width)
@@ -168,7 +155,6 @@ def log_length_law(weights: str, width: int) -> tuple[float, float]:
     """Return mean and standard deviation of ln |h_l| / |h_l-1| of a linear layer of gain 1.
 
     `weights` as for `chains.log_lengths`; `width` counts units or channels.
-
     Raises: ValueError for other weights.
     """
     from scipy.special import digamma, polygamma

@@ -5,9 +5,9 @@ Weights are laid out `(out, in, *kernel)`, as in `nn.Linear` and `nn.Conv*`; a m
 transpose of that, so pass `W.T`. A call that raises has written and drawn nothing.
 
 Raises, besides what a docstring lists: TypeError for what is no tensor; NotImplementedError for a sparse one,
-and for integers or complex numbers that should be random; ValueError for a wrong number of dimensions, for a
-tensor that is expanded or that inference mode protects, and for a mean, std or gain that is infinite, NaN or
-too large for draws of the tensor's dtype, a std or gain also if it is negative.
+and for integers or complex numbers that should be random; ValueError for a wrong number of dimensions, and
+for a mean, std or gain that is infinite, NaN or too large for draws of the tensor's dtype, a std or gain also
+if it is negative.
 
 Read `variance_scaling_` first: LeCun, Xavier (Glorot) and Kaiming (He) are three ways to call it.
 """
@@ -50,10 +50,6 @@ def _check(
     if tensor.layout != torch.strided or (random and not tensor.is_floating_point()):
         wanted = "dense tensor" + " of floating-point numbers" * random
         raise NotImplementedError(f"expected a {wanted}; got {tensor.dtype}, {tensor.layout}")
-    if any(size > 1 and step == 0 for size, step in zip(tensor.shape, tensor.stride(), strict=True)):
-        raise InitializationError(f"expected memory for each entry; got strides {tensor.stride()}")
-    if tensor.is_inference() and not torch.is_inference_mode_enabled():
-        raise InitializationError("expected a tensor that can be written to; got one made in inference mode")
     for name, value in scale.items():  # no draw is 9 std away from its mean
         if not (value >= 0 and abs(mean) + 9 * value <= torch.finfo(tensor.dtype).max):
             wanted = f"a finite mean and a finite {name} >= 0, so that draws fit into {tensor.dtype}"
@@ -75,8 +71,7 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     Raises: ValueError for an unknown nonlinearity or a slope that is not a number.
     Source: He et al. 2015, eq. 10 and 15 (ReLU and leaky ReLU); the gains of tanh and SELU are empirical.
     """
-    names = [*_GAINS, "leaky_relu"]
-    if nonlinearity not in names:
+    if nonlinearity not in (names := [*_GAINS, "leaky_relu"]):
         raise ValueError(f"nonlinearity must be one of {', '.join(map(repr, names))}; got {nonlinearity!r}")
     if nonlinearity in _GAINS:
         return _GAINS[nonlinearity]
@@ -189,13 +184,10 @@ def trunc_normal_(
 
 
 def _truncated_quantiles(share: NDArray, low: float, high: float) -> NDArray:
-    """Return quantiles of N(0, 1) conditioned on [low, high]; `share` of the law lies above each.
-
-    The distribution function is inverted in the lower tail, as a logarithm, which loses no digits far out.
-    """
+    """Return quantiles of N(0, 1) conditioned on [low, high]; `share` of the law lies above each."""
     from scipy.special import log_ndtr, ndtri_exp  # its import takes a while, and few need it
 
-    if low + high > 0:
+    if low + high > 0:  # logarithms in the lower tail lose no digits far out
         return -_truncated_quantiles(share, -high, -low)
     if (high - low) * (1 - low) < 1e-6:  # the density is constant there, to that precision
         return high + (low - high) * share
@@ -392,9 +384,8 @@ def output_prior_bias_(tensor: Tensor, frequencies: Tensor | Sequence[float]) ->
     """
     _check(tensor, 1)
     shares = torch.as_tensor(frequencies, dtype=torch.float64)
-    if shares.shape != tensor.shape[-1:] or len(shares) < 2:
-        wanted = f"{tensor.shape[-1]} frequencies; got shape {tuple(shares.shape)}"
-        raise ValueError(f"expected {wanted} (a single output has no softmax: give it log(p / (1 - p)))")
-    if not ((shares > 0) & shares.isfinite()).all():
-        raise ValueError(f"frequencies must be positive and finite; got {shares.tolist()}")
+    valid = shares.shape == tensor.shape[-1:] and len(shares) > 1 and ((shares > 0) & shares.isfinite()).all()
+    if not valid:
+        wanted = f"{tensor.shape[-1]} frequencies, at least 2, all positive and finite"
+        raise ValueError(f"expected {wanted}; got {shares.tolist()}")
     return tensor.copy_(shares.log().log_softmax(dim=0).expand_as(tensor))  # as a sum, they might overflow

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -16,16 +16,11 @@ _LINEAR_MAPS = (nn.Linear, nn.modules.conv._ConvNd)
 
 @torch.no_grad()
 def lsuv_(
-    model: nn.Module,
-    inputs: Any,
-    *,
-    tolerance: float = 1e-3,
-    max_iterations: int = 10,
-    generator: Rng = None,
+    model: nn.Module, *inputs: Any, tolerance: float = 1e-3, max_iterations: int = 10, generator: Rng = None
 ) -> dict[str, float]:
     """Give all linear and convolutional layers orthogonal weights, scaled until their outputs have std 1.
 
-    inputs: one batch, `model(inputs)`; a tuple or list for `model(*inputs)`, a mapping for `model(**inputs)`.
+    inputs: one batch, that is what the model takes: `model(*inputs)`.
     One forward pass: each layer, at its first call, gets an orthogonal weight, which is divided by the std of
     the layer's output, over batch and units, until |std - 1| <= tolerance; then the signal goes on. Biases
     are kept, and are why one division may not do; so are frozen weights (`requires_grad` False). The pass
@@ -35,21 +30,19 @@ def lsuv_(
     Trap: it sets the size of the signal at one moment: neither its angles nor the gradients.
     Raises: ValueError naming the layer if its output is constant or not finite, or if `max_iterations`
     divisions do not bring the std to 1; ValueError for lazy or parametrized layers, for one that is tied to
-    what is no such layer (tied layers are scaled at the first call), if no layer is called, or for a model
-    that cannot be copied.
+    what is no such layer (tied layers are scaled at the first call), or if no layer is called.
     Source: Mishkin and Matas 2016, "All you need is a good init", algorithm 1.
     """
     layers = _linear_maps(model)
     if not (tolerance > 0 and max_iterations >= 0):
         raise ValueError(f"expected tolerance > 0 and max_iterations >= 0; got {tolerance}, {max_iterations}")
-    trial = _copied(model)
+    trial = copy.deepcopy(model)
     names = {trial.get_submodule(name): name for name in layers.values()}
     factors: dict[str, float] = {}
     scale = _scaler(names, factors, tolerance, max_iterations, generator)
     for layer in names:
         layer.register_forward_hook(scale, with_kwargs=True)
-    args, keywords = _arguments(inputs)
-    trial(*args, **keywords)
+    trial(*inputs)
     if not factors:
         raise ValueError(f"no linear or convolutional layer of {type(model).__name__} was called that learns")
     for name in factors:
@@ -61,12 +54,12 @@ def _scaler(
     names: Mapping[nn.Module, str], factors: dict[str, float], tolerance: float, most: int, generator: Rng
 ) -> Callable[..., Tensor | None]:
     """Return a forward hook that fills and scales a layer at its first call, and adds its factor."""
-    settled: set[int] = set()
+    settled: set[Tensor] = set()
 
     def scale(layer: nn.Module, args: tuple, keywords: dict, output: Tensor) -> Tensor | None:
-        if layer.weight.data_ptr() in settled:
+        if layer.weight in settled:
             return None  # called again, by this layer or one that it is tied to
-        settled.add(layer.weight.data_ptr())
+        settled.add(layer.weight)
         orthogonal_(layer.weight, generator=generator)
         forward, name = partial(layer.forward, *args, **keywords), names[layer]
         shown = name or type(layer).__name__
@@ -76,30 +69,12 @@ def _scaler(
     return scale
 
 
-def _copied(model: nn.Module) -> nn.Module:
-    """Return a copy to try things on; of what an attribute kept from an earlier pass it has the values."""
-    attributes = [value for module in model.modules() for value in vars(module).values()]
-    kept = {id(t): t.detach().clone() for t in attributes if isinstance(t, Tensor) and not t.is_leaf}
-    try:
-        trial = copy.deepcopy(model, kept)
-    except Exception as error:
-        raise ValueError(f"{type(model).__name__} cannot be copied, to be tried out: {error}") from error
-    first: dict[int, Tensor] = {}
-    for given, copied in zip(model.parameters(), trial.parameters(), strict=True):
-        if not nn.parameter.is_lazy(given) and given.layout == torch.strided and given.numel():
-            # A copy forgets that two parameters share their memory.
-            shared = first.setdefault(given.data_ptr(), copied.data)
-            copied.data = shared.as_strided(given.shape, given.stride())
-    return trial
-
-
 def _linear_maps(model: nn.Module) -> dict[nn.Module, str]:
     """Return the linear and convolutional layers that learn, and their names, if all can be scaled."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module; got {type(model).__name__}")
-    modules = {module: name for name, module in model.named_modules()}
-    layers = {module: name for module, name in modules.items() if isinstance(module, _LINEAR_MAPS)}
-    others = [(name, module) for module, name in modules.items() if module not in layers]
+    layers = {module: name for name, module in model.named_modules() if isinstance(module, _LINEAR_MAPS)}
+    others = [(name, module) for name, module in model.named_modules() if module not in layers]
     owners = {id(p): f"{name}.{own}".strip(".") for name, m in others for own, p in m._parameters.items()}
     for layer, name in layers.items():
         if "weight" not in layer._parameters:  # to be asked first: looking at such a weight may compute it
@@ -108,16 +83,7 @@ def _linear_maps(model: nn.Module) -> dict[nn.Module, str]:
             raise ValueError(f"{name}.weight has no shape yet; run the model once on a batch first")
         if id(layer.weight) in owners:
             raise ValueError(f"{name}.weight is tied to {owners[id(layer.weight)]}: scaling it changes both")
-        if layer.weight.is_inference() and not torch.is_inference_mode_enabled():
-            raise ValueError(f"{name}.weight was made in inference mode and cannot be written to")
     return {layer: name for layer, name in layers.items() if layer.weight.requires_grad}
-
-
-def _arguments(inputs: Any) -> tuple[Sequence, Mapping]:
-    """Return the positional and the keyword arguments that `inputs` stands for."""
-    if isinstance(inputs, Mapping):
-        return (), inputs
-    return (inputs if isinstance(inputs, tuple | list) else (inputs,)), {}
 
 
 def _unit_std(

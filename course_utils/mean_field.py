@@ -11,10 +11,14 @@ gain 1 and no biases unless told; what depth does needs a gain.
 
 Slopes, and c* and the depth scales that rest on them, assume that phi is continuous: where phi jumps, the
 true slope has a part that the derivative does not show.
+
+Raises, besides what a docstring lists: ValueError for a q, c, gain, bias_std or depth out of its range
+(`quadrature.check_arguments`, `check_correlation`), and for a function that does not keep a tensor's shape or
+is not finite on the whole line (`quadrature.evaluate`).
 """
 
 import math
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -38,10 +42,7 @@ _ROUNDING = 1e-12  # a second moment that changes by less has not changed
 
 
 def output_second_moment(activation: Activation, q: ArrayLike) -> NDArray | float:
-    """Return E phi(sqrt(q) Z)**2, the second moment of a layer's outputs, for pre-activations ~ N(0, q).
-
-    Raises: ValueError as `quadrature.check_arguments` and `evaluate`.
-    """
+    """Return E phi(sqrt(q) Z)**2, the second moment of a layer's outputs, for pre-activations ~ N(0, q)."""
     check_arguments(q=q)
     return gaussian_expectation(lambda z: activation(z) ** 2, np.sqrt(q), kinks=activation.kinks)
 
@@ -51,7 +52,6 @@ def length_map(
 ) -> NDArray | float:
     """Return the next layer's q: gain**2 * E phi(sqrt(q) Z)**2 + bias_std**2.
 
-    Raises: ValueError as `quadrature.check_arguments` and `evaluate`.
     Source: Poole et al. (2016).
     """
     check_arguments(gain=gain, bias_std=bias_std)
@@ -62,8 +62,6 @@ def length_slope(activation: Activation, q: ArrayLike, gain: ArrayLike = 1.0) ->
     """Return chi_q = dq'/dq, the slope of the length map: below 1 in size, a fixed point there is stable.
 
     By Stein's lemma it is gain**2 * E phi(z) phi'(z) Z / sqrt(q), z = sqrt(q) Z. At q = 0 the limit.
-
-    Raises: ValueError as `length_map`.
     """
     check_arguments(q=q, gain=gain)
     root = np.sqrt(np.maximum(q, 1e-12))  # at 0 a difference quotient, and no smaller, for its rounding
@@ -80,8 +78,7 @@ def correlation_map(
 
     (gain**2 E phi(z1) phi(z2) + bias_std**2) / (gain**2 E phi(z1)**2 + bias_std**2), a double integral of
     accuracy 1e-12 or so for activations that declare their kinks.
-
-    Raises: ValueError unless 0 < q < inf and |c| <= 1, where the next layer's q is 0, and as `length_map`.
+    Raises: ValueError for q = 0, and where the next layer's q is 0.
     Source: Poole et al. (2016).
     """
     second_moment = length_map(activation, q, gain, bias_std)
@@ -95,7 +92,7 @@ def gradient_correlation_map(activation: Activation, c: ArrayLike, q: ArrayLike)
     """Return E phi'(z1) phi'(z2) / E phi'(z1)**2, the factor by which one layer multiplies the correlation
     between the gradients that two inputs of correlation c and second moment q send back.
 
-    Raises: ValueError unless 0 < q < inf and |c| <= 1, and as `quadrature.evaluate`.
+    Raises: ValueError for q = 0.
     """
     return pair_expectation(activation.derivative, c, q, activation.kinks) / chi_1(activation, q)
 
@@ -103,7 +100,7 @@ def gradient_correlation_map(activation: Activation, c: ArrayLike, q: ArrayLike)
 def second_moments(activation: Activation, gain: float, depth: int, *, bias_std: float = 0.0) -> NDArray:
     """Return E h_l**2 for l = 0..depth, shape (depth + 1,), at infinite width; E h_0**2 is 1.
 
-    Raises: ValueError as `quadrature.check_arguments`, and where a layer's q overflows.
+    Raises: ValueError where a layer's q overflows.
     """
     check_arguments(gain=gain, bias_std=bias_std, depth=depth)
     moments = [1.0]
@@ -119,8 +116,7 @@ def cosines(
 
     `cosine` is that of the inputs, of second moment 1 each. The correlation of the pre-activations of layer
     l + 1 is (gain**2 m c + bias_std**2) / (gain**2 m + bias_std**2), m = E h_l**2.
-
-    Raises: ValueError as `second_moments`, for |cosine| > 1, and where a layer's q underflows to 0.
+    Raises: ValueError where a layer's q overflows, or underflows to 0.
     """
     values = [cosine]
     for m in second_moments(activation, gain, depth, bias_std=bias_std)[:-1]:
@@ -145,10 +141,8 @@ _HERE = _GRID.size // 2  # where q = 1
 def _growth(activation: Activation, gain: ArrayLike, bias_std: ArrayLike) -> NDArray:
     """Return q'/q - 1 at each q of the grid, shape (..., grid); what is 0 up to rounding is 0."""
     gain, bias_std = np.asarray(gain, dtype=float), np.asarray(bias_std, dtype=float)
-    if not ((gain > 0) & (gain < 1e8)).all() or not ((bias_std >= 0) & (bias_std < 1e8)).all():
-        raise ValueError(
-            f"expected 0 < gain < 1e8, 0 <= bias_std < 1e8; got gain={gain}, bias_std={bias_std}"
-        )
+    if not ((gain > 0) & (gain < 1e8) & (bias_std >= 0) & (bias_std < 1e8)).all():
+        raise ValueError(f"expected 0 < gain < 1e8, 0 <= bias_std < 1e8; got {gain=!s}, {bias_std=!s}")
     growth = length_map(activation, _GRID, gain[..., None], bias_std[..., None]) / _GRID - 1
     return np.where(np.abs(growth) < _ROUNDING, 0.0, growth)
 
@@ -157,11 +151,8 @@ def _fixed_q(
     activation: Activation, gain: NDArray, bias_std: NDArray, low: NDArray, high: NDArray
 ) -> NDArray:
     """Return the fixed point between exp(low) and exp(high), element by element."""
-
-    def growth(log_q: NDArray) -> NDArray:
-        return np.log(length_map(activation, np.exp(log_q), gain, bias_std)) - log_q
-
-    return np.exp(find_root(growth, low, high))
+    length = partial(length_map, activation, gain=gain, bias_std=bias_std)
+    return np.exp(find_root(lambda log_q: np.log(length(np.exp(log_q))) - log_q, low, high))
 
 
 def fixed_point(activation: Activation, gain: ArrayLike, bias_std: ArrayLike = 0.0) -> NDArray | float:
@@ -170,7 +161,6 @@ def fixed_point(activation: Activation, gain: ArrayLike, bias_std: ArrayLike = 0
     `gain` and `bias_std` broadcast. It is the first fixed point in the direction in which q moves, looked for
     from e**-40 to e**40 in steps of 22 %. The length map must not fall with q, which holds wherever |phi|
     grows with |z|. Where every q is fixed, as for ReLU at gain sqrt(2), it is 1.
-
     Raises: ValueError unless 0 < gain < 1e8 and 0 <= bias_std < 1e8.
     """
     gain, bias_std = np.broadcast_arrays(np.asarray(gain, dtype=float), np.asarray(bias_std, dtype=float))
@@ -193,8 +183,7 @@ def fixed_points(activation: Activation, gain: float, bias_std: float = 0.0) -> 
     """Return every fixed point of the length map between e**-40 and e**40, and 0 if it is one, in order.
 
     Two that are closer than 22 % may be missed.
-
-    Raises: ValueError if every q is a fixed point, and as `fixed_point`.
+    Raises: ValueError if every q is a fixed point; else as `fixed_point`.
     """
     growth = _growth(activation, gain, bias_std)
     if not growth.any():
@@ -211,8 +200,6 @@ def chi_1(activation: Activation, q: ArrayLike, gain: ArrayLike = 1.0) -> NDArra
 
     For square layers; unequal fans bring in a further factor fan_out / fan_in. Assumes that the weights met
     on the way back are independent of the forward pass. Biases act through q alone; q = inf stands for e**40.
-
-    Raises: ValueError as `length_map`, but for q = inf.
     Source: Schoenholz et al. (2017).
     """
     q = np.minimum(q, _GRID[-1])
@@ -239,7 +226,6 @@ def correlation_fixed_point(activation: Activation, gain: float, bias_std: float
     In the chaotic phase, where the slope at c = 1 exceeds 1, it is the fixed point below 1. Where the signal
     dies without biases the map is that of a linear network, which leaves every c alone, and c* = 1 is its
     limit for small biases.
-
     Raises: ValueError as `fixed_point`.
     """
     q = _settled_q(activation, gain, bias_std)
@@ -283,7 +269,6 @@ def depth_scales(activation: Activation, gain: float, bias_std: float = 0.0) -> 
     e; in the ordered phase with a signal it equals xi_c. A scale is inf where its slope is 1 (to 1e-9): at
     criticality the approach is a power of l, not an exponential. Without a signal, q* = 0, slopes are those
     at q = 1e-12; where q* = inf, those at e**40.
-
     Raises: ValueError as `fixed_point`.
     Source: Schoenholz et al. (2017).
     """
@@ -307,7 +292,6 @@ def critical_point(activation: Activation, q: ArrayLike) -> CriticalPoint:
     """Return gain and bias_std that make q a fixed point with chi_1 = 1; many q trace the critical line.
 
     gain**2 = 1 / E phi'(z)**2 and bias_std**2 = q - gain**2 E phi(z)**2, z ~ N(0, q).
-
     Raises: ValueError if that asks for a negative variance of the biases: no critical network has this q.
     Source: Schoenholz et al. (2017).
     """
@@ -349,7 +333,6 @@ def gain_behind(function: Function) -> float:
     if phi(a z) = a phi(z) for a > 0, as for ReLU; else it is `gain_in_front`.
     function: an Activation or any element-wise function of a tensor. Its kinks need not be declared:
     `quadrature.adaptive_expectation`.
-
     Raises: ValueError as `activations.check_element_wise` and `quadrature.adaptive_expectation`, and if phi
     is 0 on the whole line.
     Source: He et al. (2015) for ReLU.
@@ -370,7 +353,6 @@ def gain_in_front(function: Function) -> float:
 
     sqrt(2) for ReLU, 1.468 for GELU, 1.559 for SiLU. Of several g the smallest at which E phi(g Z)**2 crosses
     1, looked for from e**-20 to e**20 in steps of 28 %. function, accuracy: as `gain_behind`.
-
     Raises: ValueError if there is none, as for tanh and sigmoid, whose outputs are below 1; else as
     `gain_behind`.
     Source: He et al. (2015) for ReLU.

@@ -28,27 +28,20 @@ def _are_sizes(*sizes: object) -> bool:
 
 
 def _check_widths(widths: Sequence[int]) -> None:
-    widths = list(widths) if hasattr(widths, "__len__") else widths
-    if not isinstance(widths, list) or len(widths) < 2 or not _are_sizes(*widths):
+    if len(widths) < 2 or not _are_sizes(*widths):
         raise ValueError(f"widths needs integers, at least fan-in and fan-out, all positive; got {widths}")
 
 
 def _takes_generator(init_: Initializer) -> bool:
     """Return whether to pass a generator: to what takes one and has none of its own, as a partial may."""
-    try:
-        parameters = inspect.signature(init_).parameters
-    except ValueError:  # written in C, as torch.Tensor.normal_ is
-        return True
+    parameters = inspect.signature(init_).parameters
     if "generator" in parameters:
         return parameters["generator"].default in (None, inspect.Parameter.empty)
     return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
 
 
 def _filler(init_: Initializer, generator: Generator | None) -> Callable[..., Tensor]:
-    """Return a function of a shape that makes a tensor and has `init_` fill it in place.
-
-    Raises (when called): ValueError naming the initializer if it leaves entries as they were, or nan.
-    """
+    """Return a function of a shape that makes a tensor and has `init_` fill it in place."""
     fill_ = partial(init_, generator=generator) if _takes_generator(init_) else init_
     name = getattr(getattr(init_, "func", init_), "__name__", type(init_).__name__)
 
@@ -79,7 +72,6 @@ class PlainNetwork(nn.Module):
     `widths` lists fan-in and fan-outs: depth + 1 numbers. Weights have torch's layout (fan_out, fan_in).
     `weight_init_` and `bias_init_` fill each tensor in place: `init_(tensor, generator=generator)`, or
     `init_(tensor)` if they take none or have their own. Built in float32 on the CPU; `.to(...)` moves it.
-
     Raises: ValueError for fewer than two widths, one that is no integer or not positive, and for an
     initializer that does not fill its tensor with numbers.
     """
@@ -103,8 +95,13 @@ class PlainNetwork(nn.Module):
             self.biases.append(bias(fan_out))
 
     def layers(self, inputs: Tensor) -> Iterator[Tensor]:
-        """Yield the output of each layer, h_1, ..., h_depth; each has shape (batch, width)."""
-        h = inputs
+        """Yield the output of each layer, h_1, ..., h_depth; each has shape (batch, width).
+
+        Raises: ValueError for inputs of another shape than (batch, fan_in).
+        """
+        fan_in, h = self.weights[0].shape[1], inputs
+        if inputs.ndim != 2 or inputs.shape[1] != fan_in:
+            raise ValueError(f"expected inputs of shape (batch, {fan_in}); got {tuple(inputs.shape)}")
         for weight, bias in zip(self.weights, self.biases, strict=True):
             h = self.activation(nn.functional.linear(h, weight, bias))
             yield h
@@ -123,7 +120,6 @@ class Ensemble(nn.Module):
     tensor (networks, fan_out, fan_in), its biases in one (networks, 1, fan_out). The gradient of the summed
     losses gives each network its own, so that an element-wise optimizer (SGD, Adam, RMSprop; not LBFGS)
     trains each as if it were alone.
-
     Raises: ValueError for fewer than one network, and as `PlainNetwork`.
     """
 
@@ -145,10 +141,8 @@ class Ensemble(nn.Module):
         self.activation = activation
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         weight, bias = _filler(weight_init_, generator), _filler(bias_init_, generator)
-        last = _filler(output_init_ or weight_init_, generator)
-        for fill, (fan_in, fan_out) in zip(
-            [weight] * (len(widths) - 2) + [last], pairwise(widths), strict=True
-        ):
+        fills = [weight] * (len(widths) - 2) + [_filler(output_init_ or weight_init_, generator)]
+        for fill, (fan_in, fan_out) in zip(fills, pairwise(widths), strict=True):
             self.weights.append(fill(fan_out, fan_in, count=networks))
             self.biases.append(bias(1, fan_out, count=networks))
 
@@ -175,7 +169,6 @@ class DeepChain(nn.Module):
     `PlainNetwork`. The parameters are only two tensors, `weights` `(depth, *shape)` and `biases`
     `(depth, width)`, so that an optimizer makes one update for all layers, and `weights.grad[l - 1]` is the
     gradient of layer l.
-
     Raises: ValueError unless depth is a positive integer and the shape square, of 2 to 5 positive integers,
     with an odd kernel; and for an initializer as `PlainNetwork`.
     """
@@ -196,9 +189,8 @@ class DeepChain(nn.Module):
             raise ValueError(f"expected at least one layer; got depth {depth}")
         square = 2 <= len(shape) <= 5 and _are_sizes(*shape) and shape[0] == shape[1]
         if not square or any(size % 2 == 0 for size in shape[2:]):
-            raise ValueError(
-                f"expected a shape (width, width, *kernel), all positive, the kernel odd; got {tuple(shape)}"
-            )
+            wanted = "a shape (width, width, *kernel), all positive, the kernel odd"
+            raise ValueError(f"expected {wanted}; got {tuple(shape)}")
         self.activation = activation
         self.weights = nn.Parameter(_filler(weight_init_, generator)(*shape, count=depth))
         self.biases = nn.Parameter(_filler(bias_init_, generator)(depth, shape[0]))

@@ -1,12 +1,12 @@
 """Figures of the course: theory as a line, measurements as points, the spread over networks as a band.
 
-Every function takes arrays, draws into `ax` (a new one if None) and returns the Axes. Theory is dashed and
-black wherever it appears; measurements carry markers, so that nothing is told by colour alone.
+Every function takes arrays, draws into `ax` and returns it. Theory is dashed and black wherever it appears;
+measurements carry markers, so that nothing is told by colour alone.
 """
 
 from collections.abc import Callable, Sequence
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,9 +15,6 @@ from matplotlib.axes import Axes
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
-
-if TYPE_CHECKING:
-    import pandas as pd  # takes longer to import than a figure to draw, and drawing needs only its methods
 
 # Okabe & Ito (2008): distinguishable with every common form of colour blindness.
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#767676"
@@ -58,10 +55,6 @@ def to_jpeg(picture: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _axes(ax: Axes | None) -> Axes:
-    return plt.subplots()[1] if ax is None else ax
-
-
 def use_log_axis(ax: Axes) -> Axes:
     """Make the vertical axis logarithmic, and quick to draw."""
     ax.set_yscale("log")
@@ -70,16 +63,11 @@ def use_log_axis(ax: Axes) -> Axes:
     return ax
 
 
-def _log_layers(ax: Axes) -> Axes:
-    ax.set_xlabel("layer (l)")
-    return use_log_axis(ax)
-
-
 def plot_samples(
     x: ArrayLike,
     samples: ArrayLike,
     *,
-    ax: Axes | None = None,
+    ax: Axes,
     center: Callable[..., NDArray] = np.median,
     every: int = 1,
     label: str | None = None,
@@ -90,7 +78,6 @@ def plot_samples(
 
     `center` is np.median or np.mean; every `every`-th point has a marker.
     """
-    ax = _axes(ax)
     low, high = np.percentile(samples, [2.5, 97.5], axis=0)
     ax.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
     ax.plot(x[::every], center(samples, axis=0)[::every], marker, color=color, label=label)
@@ -101,7 +88,7 @@ def plot_signal(
     samples: ArrayLike,
     theory: ArrayLike | None = None,
     *,
-    ax: Axes | None = None,
+    ax: Axes,
     label: str = "measured",
     color: str = BLUE,
     marker: str = "o",
@@ -115,23 +102,24 @@ def plot_signal(
     ax = plot_samples(layers, samples, ax=ax, every=every, label=label, color=color, marker=marker)
     if theory is not None:
         ax.plot(layers, theory, "k--", linewidth=1.5)
-    return _log_layers(ax)
+    ax.set_xlabel("layer (l)")
+    return use_log_axis(ax)
 
 
 def plot_history(
-    history: "pd.DataFrame",
+    history: Any,
     *,
     window: int = 10,
-    ax: Axes | None = None,
+    ax: Axes,
     label: str | None = None,
     color: str = BLUE,
     marker: str = "o",
 ) -> Axes:
     """Draw the loss of a training history by step: median over networks and their full range as a band.
 
-    `history` has the columns step, network and loss; each network is first averaged over `window` steps.
+    `history` is a DataFrame with columns step, network and loss; each network is first averaged over `window`
+    steps.
     """
-    ax = _axes(ax)
     table = history.pivot(index="step", columns="network", values="loss")
     table = table.groupby(table.index // window * window).mean()
     ax.fill_between(table.index, table.min(axis=1), table.max(axis=1), color=color, alpha=0.2, linewidth=0)
@@ -147,8 +135,9 @@ def plot_fan(
     """Draw `samples` (networks, layers) as a fan chart with five single networks, and predicted quantiles.
 
     The shades hold the central 95, 80 and 50 % of the networks; `low`, `middle`, `high` have shape (layers,).
+    Without `ax` in a new figure.
     """
-    ax = _axes(ax)
+    ax = ax or plt.subplots()[1]
     samples = np.asarray(samples)
     edges = np.percentile(samples, [2.5, 10, 25, 75, 90, 97.5], axis=0)
     for i in range(3):
@@ -158,14 +147,14 @@ def plot_fan(
     ax.plot(low, "k:", linewidth=2, label="predicted 95 %")
     ax.plot(high, "k:", linewidth=2)
     ax.legend(loc="lower left")
-    return _log_layers(ax)
+    ax.set_xlabel("layer (l)")
+    return use_log_axis(ax)
 
 
 def plot_cobweb(
-    function: Callable[[NDArray], ArrayLike], start: float, steps: int, *, stop: float, ax: Axes | None = None
+    function: Callable[[NDArray], ArrayLike], start: float, steps: int, *, stop: float, ax: Axes
 ) -> Axes:
     """Draw the map x -> function(x) on [0, stop] and the staircase of `steps` iterations from `start`."""
-    ax = _axes(ax)
     x = np.linspace(0, stop, 200)
     ax.plot(x, x, color=GREY, linewidth=1)
     ax.plot(x, function(x), "k--", linewidth=2)
@@ -179,18 +168,13 @@ def plot_cobweb(
 
 
 def plot_layer_histograms(
-    values: dict[int, ArrayLike],
-    limits: tuple[float, float],
-    *,
-    axes: Sequence[Axes] | None = None,
-    color: str = BLUE,
+    values: dict[int, ArrayLike], limits: tuple[float, float], *, axes: Sequence[Axes], color: str = BLUE
 ) -> Sequence[Axes]:
-    """Draw one histogram a layer, all over the same 40 bins between `limits`; the RMS is in the title.
+    """Draw one histogram a layer, each into one of `axes`, all over the same 40 bins between `limits`.
 
-    `values` maps a layer to its units' outputs; heights are shares of the units, on a logarithmic axis.
+    `values` maps a layer to its units' outputs. Heights are shares of the units, on a logarithmic axis; the
+    RMS is in the title.
     """
-    if axes is None:
-        axes = plt.subplots(1, len(values), figsize=(12, 2.8), sharey=True, squeeze=False)[1][0]
     for ax, (layer, h) in zip(axes, values.items(), strict=True):
         h = np.ravel(h)
         ax.hist(h, bins=np.linspace(*limits, 41), weights=np.full(h.size, 1 / h.size), color=color)
@@ -202,9 +186,8 @@ def plot_layer_histograms(
     return axes
 
 
-def mark_dtype_limits(dtypes: Sequence[torch.dtype], *, tiny: bool = False, ax: Axes | None = None) -> Axes:
+def mark_dtype_limits(dtypes: Sequence[torch.dtype], *, tiny: bool = False, ax: Axes) -> Axes:
     """Draw the largest number of each dtype as a labelled line; with `tiny` its smallest subnormal."""
-    ax = _axes(ax)
     where = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
     for dtype in dtypes:
         limits = torch.finfo(dtype)

@@ -44,34 +44,22 @@ class Profile:
         """Return one profile with the rows of all `profiles`."""
         profiles = list(profiles)
         return cls(
-            np.concatenate([p.mean for p in profiles]),
-            np.concatenate([p.second_moment for p in profiles]),
+            np.concatenate([p.mean for p in profiles]), np.concatenate([p.second_moment for p in profiles])
         )
 
 
-def _check(count: int, width: int, depth: int = 0, gain: float = 1.0) -> None:
+def _check(count: int, width: int = 1, depth: int = 0, gain: float = 1.0) -> None:
     whole = all(isinstance(n, int | np.integer) for n in (count, width, depth))
     if not (whole and count >= 1 and width >= 1 and depth >= 0 and 0 <= gain < np.inf):
-        raise ValueError(
-            f"expected integers count >= 1, width >= 1, depth >= 0 and 0 <= gain < inf; "
-            f"got count={count}, width={width}, depth={depth}, gain={gain}"
-        )
-
-
-def _check_batch(network: PlainNetwork, inputs: Tensor) -> None:
-    fan_in = network.weights[0].shape[1]
-    if inputs.ndim != 2 or inputs.shape[1] != fan_in:
-        raise ValueError(f"expected inputs of shape (batch, {fan_in}); got {tuple(inputs.shape)}")
+        wanted = "integers count >= 1, width >= 1, depth >= 0 and 0 <= gain < inf"
+        raise ValueError(f"expected {wanted}; got {count=}, {width=}, {depth=}, {gain=}")
 
 
 def signal_profile(network: PlainNetwork, inputs: Tensor) -> Profile:
     """Run `inputs` (batch, fan_in) forward and return their profile, one row per input.
 
     Statistics are taken in float64: the square of a float32 as small as 1e-24 would be 0.
-
-    Raises: ValueError for inputs of another shape.
     """
-    _check_batch(network, inputs)
     with torch.no_grad():
         layers = [h.double() for h in (inputs, *network.layers(inputs))]
     return Profile(
@@ -84,10 +72,7 @@ def gradient_second_moments(network: PlainNetwork, inputs: Tensor, output_gradie
     """Return the mean square of dL/dh_l over the units, shape (batch, depth + 1), last column given.
 
     `inputs` is (batch, fan_in), `output_gradient` = dL/dh_depth is (batch, fan_out).
-
-    Raises: ValueError for inputs of another shape.
     """
-    _check_batch(network, inputs)
     inputs = inputs.detach().requires_grad_()
     layers = [inputs, *network.layers(inputs)]
     gradients = torch.autograd.grad(layers[-1], layers, output_gradient)
@@ -104,10 +89,9 @@ def simulate(
 ) -> Profile:
     """Draw `count` networks, send one N(0, 1) input through each, and return their profile.
 
-    Raises: ValueError unless count and the widths are integers >= 1, at least two of them.
+    Raises: ValueError unless count is an integer >= 1, and as `PlainNetwork`.
     """
-    for width in widths:
-        _check(count, width)
+    _check(count)
     rows = []
     for _ in range(count):
         network = PlainNetwork(widths, activation, weight_init_, generator=generator)
@@ -123,9 +107,6 @@ def norm_chain(
     Given its input x, a fresh Gaussian layer outputs W x ~ N(0, gain**2 * mean(x**2)) independently in every
     unit. So `width` normal numbers stand for `width`**2 weights, and the law is exact at any width. It is
     that of one input in each network: two inputs of one network share the weights and need the real thing.
-
-    `gain` is a standard deviation.
-
     Raises: ValueError unless count and width are integers >= 1, depth one >= 0, and 0 <= gain < inf.
     """
     _check(count, width, depth, gain)

@@ -20,13 +20,11 @@ END = 12.0  # standard deviations; beyond, the normal density is below 1e-31
 _PANELS = np.array([-END, -8, -5, -3, -1, 1, 3, 5, 8, END])
 # Panels shrink towards a kink by factors of four: whatever happens within 1e-4 of it is still resolved.
 _AROUND_A_KINK = np.concatenate([s * 1.5 * 4.0 ** -np.arange(10) for s in (-1, 1)] + [[0.0]])
-_NODES = 16  # of each panel
+NODES = 16  # of each panel
 _TOLERANCE = 1e-9  # of each panel halved, relative to the whole
 
 
-@lru_cache
-def _legendre(count: int) -> tuple[NDArray, NDArray]:
-    return np.polynomial.legendre.leggauss(count)
+_legendre = lru_cache(np.polynomial.legendre.leggauss)
 
 
 def _normal_rule(edges: NDArray, count: int) -> tuple[NDArray, NDArray]:
@@ -53,12 +51,13 @@ def _rule_at_zero(count: int) -> tuple[NDArray, NDArray]:
 
 
 def check_arguments(**passed: ArrayLike) -> None:
-    """Check q, gain, bias_std, depth and width, or some of them, each a number or an array.
+    """Check q, gain, bias_std, depth, width and factors, or some of them, each a number or an array.
 
-    Raises: ValueError unless q, gain and bias_std are in [0, inf), depth is an integer from 0, width from 1.
+    Raises: ValueError unless q, gain and bias_std are in [0, inf), depth is an integer >= 0, width and
+    factors (of a product) integers >= 1.
     """
     for name, value in passed.items():
-        least, whole = int(name == "width"), name in ("depth", "width")
+        least, whole = int(name in ("width", "factors")), name in ("depth", "width", "factors")
         numbers = np.asarray(value)
         if not ((numbers >= least) & (numbers < np.inf)).all() or (whole and numbers.dtype.kind not in "iu"):
             kind = "an integer" if whole else "a number"
@@ -74,23 +73,27 @@ def check_correlation(c: ArrayLike) -> None:
 def evaluate(function: Function, z: NDArray) -> NDArray:
     """Return function(z), of the shape of `z`.
 
-    Raises: ValueError if the function fails on a tensor, changes the shape or returns nan or inf.
+    Raises: ValueError if the function returns no tensor of that shape, nan or inf.
     """
-    try:
-        values = function(torch.from_numpy(z))
-    except Exception as error:
-        raise ValueError(f"the function must take a tensor of any shape; on {z.shape}: {error}") from error
+    values = function(torch.from_numpy(z))
     if not isinstance(values, torch.Tensor) or values.shape != z.shape:
-        got = tuple(values.shape) if isinstance(values, torch.Tensor) else type(values).__name__
-        raise ValueError(f"the function must keep the shape {z.shape}; it returned {got}")
+        raise ValueError(f"the function must keep the shape {z.shape}; it returned {values}")
     if not torch.isfinite(values).all():
         raise ValueError("the function must be finite on the whole line; it returned nan or inf")
     return values.detach().numpy()  # detach: the function may have parameters that learn, as PReLU does
 
 
-def _expectation(
-    function: Function, std: ArrayLike, mean: ArrayLike, kinks: Kinks, count: int = _NODES
+def gaussian_expectation(
+    function: Function, std: ArrayLike = 1.0, mean: ArrayLike = 0.0, kinks: Kinks = (0.0,), count: int = NODES
 ) -> NDArray | float:
+    """Return E f(mean + std * Z), Z ~ N(0, 1), for each entry of `std` and `mean`, which broadcast.
+
+    About 1e-13 for functions that are smooth apart from kinks and jumps at `kinks`. A kink elsewhere costs
+    accuracy (hard tanh with kinks=(0,): 1e-5), and so do many oscillations within `std`; `quadrature_error`
+    tells how much. What is narrower than 1e-6 `std`, as the slope of tanh is at q > 1e12, may be missed. Each
+    panel has `count` nodes.
+    Raises: ValueError unless `mean` is finite and 0 <= std < inf, and as `evaluate`.
+    """
     std, mean = np.asarray(std, dtype=float), np.asarray(mean, dtype=float)
     if not ((std >= 0) & (std < np.inf)).all() or not np.isfinite(mean).all():
         raise ValueError(f"expected a finite mean and a finite std >= 0; got mean {mean} and std {std}")
@@ -104,42 +107,20 @@ def _expectation(
     return values @ weights if weights.ndim == 1 else (values * weights).sum(axis=-1)
 
 
-def gaussian_expectation(
-    function: Function, std: ArrayLike = 1.0, mean: ArrayLike = 0.0, kinks: Kinks = (0.0,)
-) -> NDArray | float:
-    """Return E f(mean + std * Z), Z ~ N(0, 1), for each entry of `std` and `mean`, which broadcast.
-
-    About 1e-13 for functions that are smooth apart from kinks and jumps at `kinks`. A kink elsewhere costs
-    accuracy (hard tanh with kinks=(0,): 1e-5), and so do many oscillations within `std`; `quadrature_error`
-    tells how much. What is narrower than 1e-6 `std`, as the slope of tanh is at q > 1e12, may be missed.
-
-    Raises: ValueError unless `mean` is finite and 0 <= std < inf, and as `evaluate`.
-    """
-    return _expectation(function, std, mean, kinks)
-
-
 def quadrature_error(function: Function, std: ArrayLike = 1.0, kinks: Kinks = (0.0,)) -> NDArray | float:
-    """Return how far E f(std * Z) by `gaussian_expectation` moves with twice the nodes: about its error.
-
-    Raises: as `gaussian_expectation`.
-    """
-    return np.abs(
-        _expectation(function, std, 0.0, kinks, 2 * _NODES) - _expectation(function, std, 0.0, kinks)
-    )
+    """Return how far E f(std * Z) by `gaussian_expectation` moves with twice the nodes: about its error."""
+    fine, usual = (gaussian_expectation(function, std, 0.0, kinks, n * NODES) for n in (2, 1))
+    return np.abs(fine - usual)
 
 
 def _pair_expectation(function: Function, c: float, q: float, kinks: Kinks) -> float:
-    """Return E f(z1) f(z2) for z1, z2 ~ N(0, q) with correlation c, as a double integral.
-
-    Given z1 = sqrt(q) u, z2 ~ N(c z1, (1 - c**2) q). As a function of u the inner integral changes fastest
-    where z1 or its conditional mean c z1 is at a kink.
-    """
+    """Return `pair_expectation` as a double integral: given z1 = sqrt(q) u, z2 ~ N(c z1, (1 - c**2) q)."""
     root = np.sqrt(q)
     breaks = np.asarray(kinks, dtype=float) / root
-    if c:
+    if c:  # the inner integral changes fastest where z1, or z2's mean c z1, is at a kink
         breaks = np.concatenate([breaks, breaks / c])
-    nodes, weights = _rule(breaks, _NODES)
-    inner = _expectation(function, root * np.sqrt(max(0.0, 1 - c**2)), root * c * nodes, kinks)
+    nodes, weights = _rule(breaks, NODES)
+    inner = gaussian_expectation(function, root * np.sqrt(max(0.0, 1 - c**2)), root * c * nodes, kinks)
     return float((evaluate(function, root * nodes) * inner) @ weights)
 
 
@@ -161,14 +142,13 @@ def adaptive_expectation(function: Function) -> float:
 
     Kinks and jumps need not be declared: the relative error is below 1e-6, unless all of f hides between two
     nodes, about 0.05 apart.
-
     Raises: ValueError if that takes too many panels, if f grows so fast that the integral has no end within
     `END` standard deviations, and as `evaluate`.
     """
     low, high, done = _PANELS[:-1], _PANELS[1:], 0.0
 
     def integrals(low: NDArray, high: NDArray) -> NDArray:
-        z, weights = _normal_rule(np.stack([low, high], axis=-1), _NODES)
+        z, weights = _normal_rule(np.stack([low, high], axis=-1), NODES)
         return (evaluate(function, z) * weights).sum(axis=-1)
 
     while 0 < low.size <= 4096:

@@ -38,25 +38,13 @@ def _check(logits: Tensor, labels: Tensor, rows: int) -> None:
 
 
 def _per_network(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return cross-entropy and accuracy, each (networks,), of logits ([networks,] batch, classes).
-
-    Where the loss is not finite the accuracy is nan: such predictions mean nothing.
-    """
+    """Return cross-entropy and accuracy, each (networks,), of logits ([networks,] batch, classes)."""
     logits = logits.unsqueeze(0) if logits.ndim == 2 else logits
     target = labels.expand(logits.shape[:-1])
     loss = nn.functional.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none")
     loss = loss.view(target.shape).mean(dim=1)
     accuracy = (logits.argmax(dim=-1) == target).double().mean(dim=1)
-    return loss, accuracy.where(loss.isfinite(), torch.nan)
-
-
-def _check_run(inputs: Tensor, labels: Tensor, steps: int, batch_size: int) -> None:
-    if len(inputs) != len(labels) or not len(labels):
-        raise ValueError(
-            f"expected as many inputs as labels, at least one; got {len(inputs)} and {len(labels)}"
-        )
-    if not all(isinstance(n, int) and n >= 1 for n in (steps, batch_size)):
-        raise ValueError(f"expected integers steps >= 1 and batch_size >= 1; got {steps} and {batch_size}")
+    return loss, accuracy.where(loss.isfinite(), torch.nan)  # without a loss, predictions mean nothing
 
 
 def _history(losses: list[Tensor], accuracies: list[Tensor]) -> pd.DataFrame:
@@ -88,14 +76,14 @@ def train(
     does: the networks then see the same batches, and each follows the gradient of its own loss.
     inputs: (images, ...); labels: (images,) of integers. progress: a bar from `progress_bar`, advanced once a
     step. Calling again with the same optimizer goes on where this call ended.
-
     Returns: one row per step and network: `step` (from 0), `network`, `loss` (in nats) and `accuracy`, both
     on the step's batch before the update. A network that diverges has loss and accuracy nan from there on.
-
-    Raises: ValueError if inputs and labels differ in number, steps or batch_size is no integer or below 1,
+    Raises: ValueError if inputs and labels differ in number, they, steps or batch_size are below 1,
     the logits have another shape, or a label is none of their classes.
     """
-    _check_run(inputs, labels, steps, batch_size)
+    if len(inputs) != len(labels) or not len(labels) or steps < 1 or batch_size < 1:
+        got = f"{len(inputs)} inputs, {len(labels)} labels, {steps=}, {batch_size=}"
+        raise ValueError(f"expected as many inputs as labels, steps and batch_size, all >= 1; got {got}")
     losses, accuracies = [], []
     for _ in range(steps):
         batch = torch.randint(len(labels), (batch_size,), generator=generator)
@@ -118,17 +106,10 @@ def evaluate(model: nn.Module, inputs: Tensor, labels: Tensor) -> pd.DataFrame:
     """Return `network`, `loss` (nats) and `accuracy` on all `inputs` (images, ...), one row per network.
 
     A network with a loss that is not finite has accuracy nan.
-
     Raises: ValueError if the logits have another shape than (images, classes) or (networks, images, classes),
     or if a label is none of the classes.
     """
     logits = model(inputs)
     _check(logits, labels, len(labels))
     loss, accuracy = _per_network(logits, labels)
-    return pd.DataFrame(
-        {
-            "network": np.arange(len(loss)),
-            "loss": loss.double().cpu().numpy(),
-            "accuracy": accuracy.cpu().numpy(),
-        }
-    )
+    return _history([loss], [accuracy]).drop(columns="step")

@@ -67,8 +67,8 @@ def complaint(error, function, *args):
     return message
 
 
-def assert_refused(path, *parts, error=ValueError):
-    message = complaint(error, read_idx, path)
+def assert_refused(path, *parts):
+    message = complaint(ValueError, read_idx, path)
     for part in (str(path), *parts):
         assert part in message
 
@@ -212,25 +212,16 @@ def test_a_home_directory_is_expanded(folder, monkeypatch):
 
 def test_a_missing_folder_is_refused(tmp_path):
     message = complaint(FileNotFoundError, idx_images, tmp_path / "nowhere")
-    assert f"{tmp_path / 'nowhere'}: found nothing; expected a folder" in message
+    assert f"{tmp_path / 'nowhere'}: found no folder; expected one with" in message
     assert all(name in message for name in FILES)
 
 
-def test_a_file_is_no_folder(folder):
-    message = complaint(NotADirectoryError, idx_images, folder / TRAIN_IMAGES)
-    assert f"{folder / TRAIN_IMAGES}: found a file; expected a folder" in message
-
-
-def test_missing_files_are_listed_with_what_is_there(folder):
-    (folder / TRAIN_LABELS).rename(folder / "labels.bin")
+def test_a_missing_file_is_named_with_its_other_spellings(folder):
     (folder / TEST_IMAGES).unlink()
     (folder / TEST_IMAGES).mkdir()  # some archive may unpack a file into a folder of its own name
     message = complaint(FileNotFoundError, idx_images, folder)
-    missing, expected = message.split("; expected")
-    assert missing == f"{folder}: no file {TRAIN_LABELS}, {TEST_IMAGES}"
-    assert ".idx" in expected
-    assert ".gz" in expected
-    assert f"found labels.bin, {TEST_IMAGES}/, {TEST_LABELS}, {TRAIN_IMAGES}" in expected
+    wanted = "it, or t10k-images.idx3-ubyte, or one of them with .gz at the end"
+    assert message == f"{folder}: found no file {TEST_IMAGES}; expected {wanted}"
 
 
 def test_a_folder_with_a_files_name_does_not_hide_the_file(folder):
@@ -271,23 +262,6 @@ def test_a_label_too_few_or_too_many_is_refused(folder, arrays, part, change):
     )
 
 
-@pytest.mark.parametrize("sizes", [(10, 5, 3), (10, 1, 15), (10, 3, 4), (10, 2, 5)])
-def test_training_and_test_images_of_different_shapes_are_refused(folder, sizes):
-    write(folder / TEST_IMAGES, idx_bytes(np.zeros(sizes, np.uint8)))
-    message = complaint(ValueError, idx_images, folder)
-    assert message == (
-        f"{folder / TEST_IMAGES}: bytes 8 to 15 give images of {sizes[1]} x {sizes[2]} pixels; "
-        f"expected 3 x 5, as in {folder / TRAIN_IMAGES}"
-    )
-
-
-@pytest.mark.parametrize("value", [0, 7, 255])
-def test_constant_training_images_are_refused(folder, arrays, value):
-    write(folder / TRAIN_IMAGES, idx_bytes(np.full_like(arrays[0], value)))
-    message = complaint(ValueError, idx_images, folder)
-    assert f"{folder / TRAIN_IMAGES}: every pixel from byte 16 on is {value}; expected two values" in message
-
-
 @pytest.mark.parametrize("name", FILES)
 def test_damage_in_any_file_is_found(folder, name):
     write(folder / name, (folder / name).read_bytes()[:-1])
@@ -311,9 +285,9 @@ def test_the_content_tells_what_is_gzipped(tmp_path):
     assert np.array_equal(read_idx(str(write(tmp_path / "zipped", idx_bytes(SMALL), gzipped=True))), SMALL)
 
 
-def test_what_is_no_file_is_refused(tmp_path):
-    assert_refused(tmp_path, "found a folder; expected an IDX file", error=FileNotFoundError)
-    assert_refused(tmp_path / "none", "found no file; expected an IDX file", error=FileNotFoundError)
+def test_a_path_without_a_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="none"):
+        read_idx(tmp_path / "none")
 
 
 HEADER = idx_bytes(SMALL)[:16]
@@ -323,27 +297,20 @@ HEADER = idx_bytes(SMALL)[:16]
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "ends after 0 bytes; expected a magic number of 4"),
-        (HEADER[:3], "ends after 3 bytes; expected a magic number of 4"),
+        (b"", "starts with the bytes (none); expected 00 00 08 and 1, 2 or 3: unsigned bytes"),
+        (HEADER[:3], "starts with the bytes 00 00 08; expected"),
         (HEADER[:4], "ends after 4 bytes; expected a header of 16"),
         (HEADER[:15], "ends after 15 bytes; expected a header of 16"),
-        (b"\x89PNG\r\n", "bytes 0 to 3 are 89 50 4e 47; expected 00 00 08 and 1, 2 or 3: unsigned bytes"),
-        (b"\0\0\x0d" + HEADER[3:], "bytes 0 to 3 are 00 00 0d 03; expected"),  # floats
-        (b"\0\0\x08\0" + bytes(1), "bytes 0 to 3 are 00 00 08 00; expected"),
-        (b"\0\0\x08\4" + bytes(4 * 5), "bytes 0 to 3 are 00 00 08 04; expected"),
         (
-            HEADER + bytes(11),
-            "ends after 27 bytes; expected a header of 16 bytes and 3 x 2 x 2 = 12 of data, 28",
+            b"\x89PNG\r\n",
+            "starts with the bytes 89 50 4e 47; expected 00 00 08 and 1, 2 or 3: unsigned bytes",
         ),
-        (
-            HEADER + bytes(13),
-            "goes on at byte 28; expected a header of 16 bytes and 3 x 2 x 2 = 12 of data, 28",
-        ),
-        (idx_bytes(SMALL[:0]), "bytes 4 to 15 announce 0 x 2 x 2 = 0 bytes; expected 1 or more"),
-        (
-            idx_bytes(SMALL, (2**31, 2**31, 4)),
-            "ends after 28 bytes; expected",
-        ),  # 2**64: for 64 bits that is 0
+        (b"\0\0\x0d" + HEADER[3:], "starts with the bytes 00 00 0d 03; expected"),  # floats
+        (b"\0\0\x08\0" + bytes(1), "starts with the bytes 00 00 08 00; expected"),
+        (b"\0\0\x08\4" + bytes(4 * 5), "starts with the bytes 00 00 08 04; expected"),
+        (HEADER + bytes(11), "has 27 bytes; expected a header of 16 and 3 x 2 x 2 of data, 28 in all"),
+        (HEADER + bytes(13), "has 29 bytes; expected a header of 16 and 3 x 2 x 2 of data, 28 in all"),
+        (idx_bytes(SMALL, (2**31, 2**31, 4)), "has 28 bytes; expected"),  # 2**64: for 64 bits that is 0
         (gzip.compress(idx_bytes(SMALL)), None),
     ],
     ids=lambda value: value[:30] if isinstance(value, str) else "",
@@ -353,16 +320,15 @@ def test_a_wrong_file_is_refused(tmp_path, content, message, gzipped):
     if message:
         assert_refused(path, message)
     elif gzipped:  # twice
-        assert_refused(path, "bytes 0 to 3 are 1f 8b 08 00; expected")
+        assert_refused(path, "starts with the bytes 1f 8b 08 00; expected")
 
 
 def test_every_truncation_is_refused(tmp_path):
     for content in (idx_bytes(SMALL), gzip.compress(idx_bytes(SMALL), mtime=0)):
         for length in range(len(content)):
-            found = (
-                "the gzip stream is damaged" if content[0] and length > 1 else f"ends after {length} bytes"
-            )
-            assert_refused(write(tmp_path / "file", content[:length]), found)
+            damaged = content[0] and length > 1
+            message = complaint(ValueError, read_idx, write(tmp_path / "file", content[:length]))
+            assert ("the gzip stream is damaged" in message) == bool(damaged)
         assert np.array_equal(read_idx(write(tmp_path / "file", content)), SMALL)
 
 

@@ -165,7 +165,7 @@ def test_a_product_of_nothing_has_no_law(depth):
         finite_width.product_spectrum_edge,
         lambda depth: finite_width.product_spectrum_moment(depth, 2),
     ):
-        with pytest.raises(ValueError, match=f"got depth={depth}"):
+        with pytest.raises(ValueError, match=f"got factors={depth}"):
             call(depth)
 
 

@@ -163,21 +163,21 @@ REFUSED = {
         (3,),
         {"frequencies": [0.5, 0.5]},
         ValueError,
-        r"expected 3 frequencies; got shape \(2,\)",
+        r"expected 3 frequencies, .* got \[0.5, 0.5\]",
     ),
     "frequencies a column": (
         init.output_prior_bias_,
         (3, 3),
         {"frequencies": torch.ones(3, 1)},
         ValueError,
-        r"got shape \(3, 1\)",
+        r"got \[\[1.0\], \[1.0\], \[1.0\]\]",
     ),
     "prior of one logit": (
         init.output_prior_bias_,
         (3, 1),
         {"frequencies": [5.0]},
         ValueError,
-        r"got shape \(1,\) .*log\(p / \(1 - p\)\)",
+        r"at least 2, .* got \[5.0\]",
     ),
     "prior of a scalar": (init.output_prior_bias_, (), {"frequencies": [1]}, ValueError, "1 or more dim"),
     **{
@@ -239,15 +239,10 @@ def test_what_is_no_floating_number_is_refused(name, dtype):
 @pytest.mark.parametrize("name", ALL | STOCHASTIC)
 def test_what_cannot_be_filled_is_left_as_it_was(name):
     initializer, shape = (ALL | STOCHASTIC)[name]
-    with torch.inference_mode():
-        frozen = torch.full(shape, 7.0)
-    check_refused(initializer, frozen, {}, RuntimeError, "made in inference mode")
     sparse = torch.full(shape, 7.0).to_sparse()
     with pytest.raises(NotImplementedError, match=r"expected a dense tensor.*sparse_coo"):
         initializer(sparse)
     assert (sparse.to_dense() == 7).all()
-    row = torch.full((1, *shape[1:]), 7.0)
-    check_refused(initializer, row.expand(shape), {}, ValueError, "memory for each entry")
 
 
 def test_inference_mode_itself_is_no_obstacle():

@@ -22,13 +22,21 @@ def _close_figures():
     plt.close("all")
 
 
+def one_axes():
+    return plt.figure().subplots()
+
+
+def row(count):
+    return plt.figure().subplots(1, count, squeeze=False)[0]
+
+
 def lines(ax, style):
     return [line for line in ax.lines if line.get_linestyle() == style]
 
 
 def test_plot_signal_draws_theory_as_a_line_and_medians_as_markers():
     theory = np.geomspace(1, 1e-3, 25)
-    ax = plotting.plot_signal(SAMPLES, theory)
+    ax = plotting.plot_signal(SAMPLES, theory, ax=one_axes())
     (dashed,) = lines(ax, "--")
     np.testing.assert_array_equal(dashed.get_ydata(), theory)
     assert dashed.get_color() == "k"
@@ -38,7 +46,7 @@ def test_plot_signal_draws_theory_as_a_line_and_medians_as_markers():
 
 
 def test_plot_signal_band_holds_95_percent():
-    ax = plotting.plot_signal(SAMPLES)
+    ax = plotting.plot_signal(SAMPLES, ax=one_axes())
     vertices = ax.collections[0].get_paths()[0].vertices
     low, high = np.percentile(SAMPLES, [2.5, 97.5], axis=0)
     assert vertices[:, 1].min() == pytest.approx(low.min())
@@ -64,22 +72,16 @@ def test_functions_draw_into_the_given_axes_and_return_it():
     assert plotting.plot_cobweb(np.sqrt, 0.1, 3, stop=1, ax=ax) is ax
 
 
-def test_functions_make_axes_when_none_are_given():
-    one, history = np.ones(25), pd.DataFrame({"step": [0], "network": [0], "loss": [1.0]})
-    drawn = [
-        plotting.plot_samples(np.arange(25), SAMPLES),
-        plotting.plot_signal(SAMPLES),
-        plotting.plot_history(history),
-        plotting.plot_fan(SAMPLES, one / 2, one, one * 2),
-        plotting.plot_cobweb(np.sqrt, 0.1, 3, stop=1),
-        plotting.mark_dtype_limits([torch.float32]),
-        *plotting.plot_layer_histograms({1: SAMPLES[0], 2: SAMPLES[1]}, (0, 8)),
-    ]
-    assert len({ax for ax in drawn if isinstance(ax, plt.Axes)}) == len(drawn) == 8
+def test_plot_fan_makes_axes_when_none_are_given():
+    one = np.ones(25)
+    first, second = (plotting.plot_fan(SAMPLES, one / 2, one, one * 2) for _ in range(2))
+    assert first is not second
 
 
 def test_plot_samples_band_is_the_central_95_percent_at_each_point():
-    ax = plotting.plot_samples(np.arange(25), SAMPLES, color=plotting.GREEN, marker="^", label="He")
+    ax = plotting.plot_samples(
+        np.arange(25), SAMPLES, ax=one_axes(), color=plotting.GREEN, marker="^", label="He"
+    )
     low, high = np.percentile(SAMPLES, [2.5, 97.5], axis=0)
     (band,), (markers,) = ax.collections, ax.lines
     vertices = band.get_paths()[0].vertices
@@ -115,14 +117,14 @@ def test_plot_fan_shades_hold_their_shares():
 
 
 def test_plot_cobweb_climbs_the_stairs():
-    ax = plotting.plot_cobweb(lambda q: q / 2, 0.8, 2, stop=1)
+    ax = plotting.plot_cobweb(lambda q: q / 2, 0.8, 2, stop=1, ax=one_axes())
     stairs = ax.lines[-1]
     np.testing.assert_allclose(stairs.get_xdata(), [0.8, 0.8, 0.4, 0.4, 0.2])
     np.testing.assert_allclose(stairs.get_ydata(), [0.0, 0.4, 0.4, 0.2, 0.2])
 
 
 def test_layer_histograms_show_shares_over_common_bins():
-    axes = plotting.plot_layer_histograms({1: SAMPLES[0], 7: np.zeros(10)}, (0, 8))
+    axes = plotting.plot_layer_histograms({1: SAMPLES[0], 7: np.zeros(10)}, (0, 8), axes=row(2))
     heights = [[patch.get_height() for patch in ax.patches] for ax in axes]
     assert sum(heights[0]) == pytest.approx((SAMPLES[0] <= 8).mean())
     np.testing.assert_allclose(heights[1], [1] + [0] * 39)
@@ -131,18 +133,19 @@ def test_layer_histograms_show_shares_over_common_bins():
 
 
 def test_the_rms_in_a_histograms_title_is_an_rms():
-    axes = plotting.plot_layer_histograms({1: [1.0, 7.0], 7: np.zeros(10)}, (0, 8))  # mean 4, std 3, RMS 5
+    values = {1: [1.0, 7.0], 7: np.zeros(10)}  # mean 4, std 3, RMS 5
+    axes = plotting.plot_layer_histograms(values, (0, 8), axes=row(2))
     assert [ax.get_title() for ax in axes] == ["layer 1, RMS 5", "layer 7, RMS 0"]
 
 
 def test_dtype_limits_are_torchs():
-    ax = plotting.mark_dtype_limits([torch.float16, torch.float32])
+    ax = plotting.mark_dtype_limits([torch.float16, torch.float32], ax=one_axes())
     assert [line.get_ydata()[0] for line in ax.lines] == [65504.0, torch.finfo(torch.float32).max]
     assert [(t.get_text(), t.xy[1]) for t in ax.texts] == [
         ("largest float16", 65504.0),
         ("largest float32", torch.finfo(torch.float32).max),
     ]
-    tiny = plotting.mark_dtype_limits([torch.float16, torch.float32], tiny=True)
+    tiny = plotting.mark_dtype_limits([torch.float16, torch.float32], tiny=True, ax=one_axes())
     assert [line.get_ydata()[0] for line in tiny.lines] == [2.0**-24, 2.0**-149]
     assert [text.get_text() for text in tiny.texts] == ["smallest float16", "smallest float32"]
 
@@ -156,7 +159,7 @@ def test_palette_differs_in_grey_too():
 
 
 def test_plot_signal_takes_marker_color_and_label():
-    ax = plotting.plot_signal(SAMPLES, marker="s", color=plotting.PINK, label="He")
+    ax = plotting.plot_signal(SAMPLES, ax=one_axes(), marker="s", color=plotting.PINK, label="He")
     (markers,) = lines(ax, "None")
     assert (markers.get_marker(), markers.get_color(), markers.get_label()) == ("s", plotting.PINK, "He")
     assert to_rgba(ax.collections[0].get_facecolor()[0])[:3] == to_rgba(plotting.PINK)[:3]
@@ -196,7 +199,7 @@ def test_plot_fan_shows_five_single_networks():
 
 
 def test_plot_cobweb_draws_the_map_and_the_diagonal():
-    ax = plotting.plot_cobweb(np.sqrt, 0.1, 3, stop=2)
+    ax = plotting.plot_cobweb(np.sqrt, 0.1, 3, stop=2, ax=one_axes())
     (dashed,) = lines(ax, "--")
     np.testing.assert_allclose(dashed.get_ydata(), np.sqrt(dashed.get_xdata()))
     diagonal = ax.lines[0]
@@ -206,7 +209,7 @@ def test_plot_cobweb_draws_the_map_and_the_diagonal():
 
 
 def test_layer_histograms_take_a_color():
-    (ax,) = plotting.plot_layer_histograms({1: SAMPLES[0]}, (0, 8), color=plotting.GREEN)
+    (ax,) = plotting.plot_layer_histograms({1: SAMPLES[0]}, (0, 8), axes=row(1), color=plotting.GREEN)
     assert {patch.get_facecolor() for patch in ax.patches} == {to_rgba(plotting.GREEN)}
 
 

@@ -165,7 +165,12 @@ def test_the_chain_names_what_it_cannot_run(activation, fault):
 
 @pytest.mark.parametrize(
     ("count", "widths", "passed"),
-    [(0, [4, 4], "count=0"), (-1, [4, 4], "count=-1"), (2, [0, 4], "width=0"), (2, [4.5, 4], r"width=4\.5")],
+    [
+        (0, [4, 4], "count=0"),
+        (-1, [4, 4], "count=-1"),
+        (2, [0, 4], r"\[0, 4\]"),
+        (2, [4.5, 4], r"\[4\.5, 4\]"),
+    ],
 )
 def test_simulate_names_what_it_cannot_run(count, widths, passed):
     generator = torch.Generator().manual_seed(0)

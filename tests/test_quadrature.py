@@ -96,10 +96,8 @@ def test_expectation_about_another_mean():
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (lambda z: max(z, 0), "must take a tensor of any shape; on .*ambiguous"),
-        (lambda z: math.tanh(z), "must take a tensor of any shape; on "),
-        (lambda z: z.numpy(), "must keep the shape .* it returned ndarray"),
-        (lambda z: z.sum(), r"must keep the shape \([\d, ]+\); it returned \(\)"),
+        (lambda z: z.numpy(), "must keep the shape .* it returned"),
+        (lambda z: z.sum(), r"must keep the shape \([\d, ]+\); it returned "),
         (lambda z: z[..., :3], "must keep the shape .* it returned"),
         (lambda z: z.log(), "returned nan or inf"),
         (lambda z: 1 / (z > 0), "returned nan or inf"),

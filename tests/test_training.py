@@ -149,14 +149,14 @@ def test_in_a_notebook_the_bar_is_a_widget_without_text():
     assert output.data["text/plain"] == ""
 
 
-@pytest.mark.parametrize("steps", [0, -1, 2.5])
+@pytest.mark.parametrize("steps", [0, -1])
 def test_steps_below_one_are_refused(steps):
-    with pytest.raises(ValueError, match=f"steps >= 1 .* got {steps}"):
+    with pytest.raises(ValueError, match=f"got .* steps={steps}"):
         train(ensemble(), steps=steps)
 
 
 def test_an_empty_batch_is_refused():
-    with pytest.raises(ValueError, match="batch_size >= 1; got 1 and 0"):
+    with pytest.raises(ValueError, match=r"got .* batch_size=0"):
         train(ensemble(), steps=1, batch_size=0)
 
 
@@ -164,7 +164,7 @@ def test_an_empty_batch_is_refused():
 def test_as_many_labels_as_inputs_are_needed_and_at_least_one(inputs, labels):
     model = ensemble()
     optimizer = OPTIMIZERS["sgd"](model.parameters())
-    with pytest.raises(ValueError, match=f"got {inputs} and {labels}"):
+    with pytest.raises(ValueError, match=f"got {inputs} inputs, {labels} labels"):
         training.train(model, optimizer, INPUTS[:inputs], LABELS[:labels], steps=1, generator=GENERATOR)
 
 
