@@ -13,26 +13,29 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from course_utils import comparison, data, plotting
+from course_utils.activations import relu
 from course_utils.demos import canvas
+from course_utils.initializers import kaiming_normal_, lecun_normal_
+from course_utils.networks import Ensemble
 from course_utils.style import style_sheet
 
 WIDTHS = (16, 64, 256, 512, 1024)
 
-Drawing = Callable[..., tuple[Figure, str]]
+Drawing = tuple[Figure, str]  # with its sentence
 T = TypeVar("T")
 
 
 class Demo(widgets.VBox):
     """A question, labelled controls, a figure that follows them, and what it shows in a sentence.
 
-    `controls` maps the names of `draw`'s arguments to widgets. An exception while drawing is shown in the
-    demo and raised.
+    Each control is a widget, named as the argument of `draw` that it sets. An exception while drawing is
+    shown in the demo and raised.
     """
 
     # JupyterLab delivers the moves of a slider in one thread and clicks on a button in another.
     _lock: ClassVar[threading.RLock] = threading.RLock()
 
-    def __init__(self, question: str, controls: dict[str, widgets.Widget], draw: Drawing) -> None:
+    def __init__(self, question: str, draw: Callable[..., Drawing], **controls: widgets.Widget) -> None:
         self.question, self.controls, self._draw = question, controls, draw
         self._resetting, self._figures = False, {}
         self._defaults = {name: control.value for name, control in controls.items()}
@@ -158,3 +161,19 @@ def balanced_digits(per_class: int) -> tuple[torch.Tensor, torch.Tensor]:
     images = data.digits()
     index = torch.cat([torch.nonzero(images.train_labels == k)[:per_class, 0] for k in range(10)])
     return images.train_inputs[index].double(), images.train_labels[index]
+
+
+def he_networks(count: int, hidden: Sequence[int]) -> Ensemble:
+    """Return ReLU networks for the digits, in float64, of He's weights, LeCun's in the last layer.
+
+    `hidden` are the widths of the hidden layers. float64, because a step may lower the loss by 1e-12.
+    """
+    widths = [data.digits().train_inputs.shape[1], *hidden, 10]
+    network = Ensemble(count, widths, relu, kaiming_normal_, output_init_=lecun_normal_, generator=luck())
+    return network.double()
+
+
+@cache
+def normals(*shape: int) -> NDArray:
+    """Return N(0, 1) numbers; in float32, which is twice as fast and good to more digits than are shown."""
+    return torch.randn(shape, generator=luck()).numpy()
