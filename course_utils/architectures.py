@@ -121,9 +121,7 @@ def correlations(
     return np.stack(rows, axis=-1)
 
 
-def gradient_correlations(
-    points: int, depth: int, *, normalized: bool = False, skip: float = 0.0, branch: float = 1.0
-) -> NDArray:
+def gradient_correlations(points: int, depth: int, normalized: bool, skip: float, branch: float) -> NDArray:
     """Return the correlation of the gradients at two of `points` inputs on a circle by lag, (points,).
 
     For wide layers z -> skip z + branch W relu(z) of He weights, with `normalized` pre-activations for the

@@ -60,10 +60,8 @@ def name_lines(ax: Axes, *places: tuple[float, float]) -> None:
     """
     named = [line for line in ax.lines if not str(line.get_label()).startswith("_")]
     for line, (x, y) in zip(named, places, strict=True):
-        style = line.get_linestyle()
-        key = (
-            "○" if line.get_fillstyle() == "none" else _KEYS[line.get_marker() if style == "None" else style]
-        )
+        style, hollow = line.get_linestyle(), line.get_fillstyle() == "none"
+        key = "○" if hollow else _KEYS[line.get_marker() if style == "None" else style]
         ax.text(x, y, f"{key} {line.get_label()}", color=line.get_color(), transform=ax.transAxes)
 
 
@@ -84,10 +82,7 @@ def plot_two(ax: Axes, x: NDArray, laws: Pair, samples: Pair, labels: Pair, **st
 
 
 def shade(ax: Axes, factor: float, end: float = 0.99, color: str = GREY, alpha: float = 0.12) -> None:
-    """Shade 1 / factor to factor and name it: the name ends at the share `end` of the axis.
-
-    An axis that is linear shows logarithms to base 10.
-    """
+    """Shade 1 / factor to factor, in log10 on a linear axis; its name ends at the share `end` of the axis."""
     low, high = (x if ax.get_yscale() == "log" else np.log10(x) for x in (1 / factor, factor))
     ax.axhspan(low, high, color=color, alpha=alpha, linewidth=0)
     style = {"ha": "right", "va": "bottom", "color": color, "transform": ax.get_yaxis_transform()}
@@ -151,17 +146,6 @@ def reusing(figures: Figures) -> Iterator[None]:
         _reused.reset(token)
 
 
-def _make_figure(columns: int) -> tuple[Figure, Sequence[Axes]]:
-    figure = Figure(figsize=(9, 4), dpi=120, layout="none")
-    _Canvas(figure)
-    figure.subplots_adjust(left=0.12, right=0.98, bottom=0.16, top=0.9, wspace=0.3)
-    axes = figure.subplots(1, columns, squeeze=False)[0]
-    for ax in axes:
-        ax.xaxis.set_label_coords(0.5, -0.11)
-        ax.yaxis.set_label_coords(-0.085 / ax.get_position().width, 0.5)
-    return figure, axes
-
-
 def _empty(ax: Axes) -> None:
     """Remove what the axes hold, and bring back the frame they have when new, with about five ticks."""
     for artist in [*ax.lines, *ax.collections, *ax.patches, *ax.texts]:
@@ -182,11 +166,16 @@ def new_figure(columns: int = 1) -> tuple[Figure, Sequence[Axes]]:
     """
     figures = {} if (kept := _reused.get()) is None else kept
     if columns not in figures:
-        figures[columns] = _make_figure(columns)
-    figure, axes = figures[columns]
-    for ax in axes:
+        figure = Figure(figsize=(9, 4), dpi=120, layout="none")
+        _Canvas(figure)
+        figure.subplots_adjust(left=0.12, right=0.98, bottom=0.16, top=0.9, wspace=0.3)
+        figures[columns] = figure, figure.subplots(1, columns, squeeze=False)[0]
+        for ax in figures[columns][1]:
+            ax.xaxis.set_label_coords(0.5, -0.11)
+            ax.yaxis.set_label_coords(-0.085 / ax.get_position().width, 0.5)
+    for ax in figures[columns][1]:
         _empty(ax)
-    return figure, axes
+    return figures[columns]
 
 
 def to_image(figure: Figure) -> Image.Image:

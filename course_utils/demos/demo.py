@@ -19,8 +19,6 @@ from course_utils.initializers import kaiming_normal_, lecun_normal_
 from course_utils.networks import Ensemble
 from course_utils.style import style_sheet
 
-WIDTHS = (16, 64, 256, 512, 1024)
-
 Drawing = tuple[Figure, str]  # with its sentence
 T = TypeVar("T")
 
@@ -47,9 +45,8 @@ class Demo(widgets.VBox):
             control.observe(lambda _: self.redraw(), names="value")
         panel = widgets.Box([*controls.values(), self.reset_button]).add_class("course-controls")
         self.sentence.add_class("course-sentence")
-        super().__init__(
-            [style_sheet(), widgets.HTML(f"<b>{question}</b>"), panel, self.image, self.sentence]
-        )
+        heading = widgets.HTML(f"<b>{question}</b>")
+        super().__init__([style_sheet(), heading, panel, self.image, self.sentence])
         self.add_class("course-demo")
         self.redraw()
 
@@ -115,7 +112,7 @@ def one_of(label: str, options: Sequence[int], value: int) -> widgets.SelectionS
 
 def width_slider() -> widgets.SelectionSlider:
     """Return the slider of a network's width."""
-    return one_of("width (n)", WIDTHS, 512)
+    return one_of("width (n)", (16, 64, 256, 512, 1024), 512)
 
 
 def pick(kind: str, known: Mapping[str, T], name: str) -> T:
@@ -139,10 +136,8 @@ def versus(predicted: float, samples: NDArray) -> str:
 def median_and_range(values: NDArray, spec: str = "{:.3g}", rough: str = "{:.2g}") -> str:
     """Return median and central 95 % of one number per network as text."""
     low, median, high = np.percentile(values, [2.5, 50, 97.5])
-    return (
-        f"over {len(values)} networks: median {spec.format(median)}, "
-        f"95 % between {rough.format(low)} and {rough.format(high)}"
-    )
+    texts = spec.format(median), rough.format(low), rough.format(high)
+    return "over {} networks: median {}, 95 % between {} and {}".format(len(values), *texts)
 
 
 def power_of_ten(log10: float) -> str:
@@ -168,8 +163,8 @@ def he_networks(count: int, hidden: Sequence[int]) -> Ensemble:
 
     `hidden` are the widths of the hidden layers. float64, because a step may lower the loss by 1e-12.
     """
-    widths = [data.digits().train_inputs.shape[1], *hidden, 10]
-    network = Ensemble(count, widths, relu, kaiming_normal_, output_init_=lecun_normal_, generator=luck())
+    sizes = [data.digits().train_inputs.shape[1], *hidden, 10]
+    network = Ensemble(count, sizes, relu, kaiming_normal_, output_init_=lecun_normal_, generator=luck())
     return network.double()
 
 

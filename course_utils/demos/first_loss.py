@@ -5,7 +5,6 @@ from functools import cache
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
 from course_utils import architectures, plotting, propagation
 from course_utils.demos import canvas, demo
@@ -27,7 +26,7 @@ def first_loss_demo() -> demo.Demo:
 
 
 @cache
-def unit_logits() -> Tensor:
+def unit_logits() -> torch.Tensor:
     """Return logits of variance 1 of real networks on real images, (networks, classes, images, logits)."""
     network, (inputs, _) = demo.he_networks(NETWORKS, [100, 100]), demo.balanced_digits(PER_CLASS)
     return propagation.unit_logits(network, inputs).unflatten(1, (10, PER_CLASS))

@@ -87,10 +87,8 @@ def gain_figure(
     within = (np.abs(ends) <= math.log(FACTOR)).all(axis=0).sum()
     figure, (ax,) = canvas.new_figure()
     _draw_moments(ax, theory, measured)
-    ax.set_title(
-        f"{activation}, gain {pair[1]:.3g}: predicted to keep {layers_kept(q, chi)} layers; {within} of "
-        f"{NETWORKS} networks keep {depth}"
-    )
+    kept = f"predicted to keep {layers_kept(q, chi)} layers; {within} of {NETWORKS} networks keep {depth}"
+    ax.set_title(f"{activation}, gain {pair[1]:.3g}: {kept}")
     up, down = (comparison.median_of(logs / math.log(10)) for logs in ends)
     return figure, (
         f"{_about_the_rule(activation, rule)}log10 of the factor over {depth} layers: "

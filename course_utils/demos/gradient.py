@@ -11,8 +11,7 @@ from torch import Tensor
 from course_utils import architectures, comparison, plotting, propagation
 from course_utils.demos import canvas, demo
 
-POINTS = 32
-NETWORKS, WIDTH, DEEPEST = 10, 64, 50
+POINTS, NETWORKS, WIDTH, DEEPEST = 32, 10, 64, 50
 NEIGHBOURS = 360 / POINTS  # degrees
 
 
@@ -74,10 +73,8 @@ def predicted_correlations(architecture: str, branch: float, depth: int) -> NDAr
     """Return the same at infinite width, (POINTS,)."""
     if architecture == "looks-linear":  # a linear network: one gradient for all
         return np.ones(POINTS)
-    settings = {"normalized": architecture != "plain"}
-    if architecture == "residual":
-        settings |= {"skip": 1.0, "branch": branch}
-    return architectures.gradient_correlations(POINTS, depth, **settings)
+    skip, normalized = float(architecture == "residual"), architecture != "plain"
+    return architectures.gradient_correlations(POINTS, depth, normalized, skip, branch)
 
 
 def gradient_figure(architecture: str = "residual", branch: float = 1.0, depth: int = 24) -> demo.Drawing:

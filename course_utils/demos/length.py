@@ -56,16 +56,12 @@ def length_figure(
     ax.set(xlabel="layer (l)", ylabel="log10 of length (|h| / |h₀|)", ylim=(-edge, edge))
     ax.ticklabel_format(axis="x", style="plain")
     ax.set_title(f"{weights.capitalize()}, gain {gain:.4f}: 10^{mean[-1]:z.1f} after {depth:,} layers")
-    return figure, _sentence(depth, mean[-1], std[-1], measured[:, -1])
-
-
-def _sentence(depth: int, mean: float, std: float, measured: NDArray) -> str:
-    found, limit = comparison.mean_of(measured), math.log10(FACTOR)
-    law = NormalDist(mean, max(std, 1e-12))  # which has no law without a spread
-    return (
-        f"log10 of the length after {depth:,} layers: predicted {mean:z.2f}, with a spread over networks of "
-        f"{std:.2f}; measured over {NETWORKS} networks {found:z.2f}, "
-        f"spread {measured.std(ddof=1):.2f}. Within a factor of {FACTOR} of where it began: predicted "
+    last, limit = measured[:, -1], math.log10(FACTOR)
+    law = NormalDist(mean[-1], max(std[-1], 1e-12))  # which needs a spread
+    return figure, (
+        f"log10 of the length after {depth:,} layers: predicted {mean[-1]:z.2f}, with a spread over networks "
+        f"of {std[-1]:.2f}; measured over {NETWORKS} networks {comparison.mean_of(last):z.2f}, "
+        f"spread {last.std(ddof=1):.2f}. Within a factor of {FACTOR} of where it began: predicted "
         f"{100 * (law.cdf(limit) - law.cdf(-limit)):.0f} % of the networks, "
-        f"measured {(np.abs(measured) <= limit).sum()} of {NETWORKS}."
+        f"measured {(np.abs(last) <= limit).sum()} of {NETWORKS}."
     )

@@ -63,9 +63,8 @@ def measured_gradients(norm: str, batch: int, depth: int) -> NDArray:
     """
     x, errors, matrices = _draws()
     errors = errors[..., :batch] - errors[..., :batch].mean(dim=2, keepdim=True)
-    _, *gradients = propagation.layer_gradients(
-        demo.pick("norm", NORMS, norm), x[..., :batch].contiguous(), matrices[: depth + 1], errors
-    )
+    layer, inputs = demo.pick("norm", NORMS, norm), x[..., :batch].contiguous()
+    _, *gradients = propagation.layer_gradients(layer, inputs, matrices[: depth + 1], errors)
     squares = torch.stack([g.square().mean(dim=(1, 2)) for g in gradients], dim=1).double().numpy()
     return np.sqrt(squares / squares[:, -1:])
 
@@ -90,16 +89,11 @@ def norm_figure(norm: str = "batch norm", batch: int = 8, depth: int = 50) -> de
     growth = demo.power_of_ten(math.log10(theory[0]))
     ax.set_ylabel("RMS of gradient / last layer's")
     ax.set_title(f"Predicted over {depth} layers: the gradient is multiplied by {growth}")
-    return figure, _sentence(norm, batch, theory, measured[:, 0])
-
-
-def _sentence(norm: str, batch: int, theory: NDArray, first: NDArray) -> str:
     # Two decimals: float32 rounding, which grows with the gradient, differs between processors in the third.
-    depth, log = len(theory) - 1, comparison.mean_of(np.log10(first))
+    log, near = comparison.mean_of(np.log10(measured[:, 0])), (theory <= FACTOR).sum() - 1
     images = f" with {batch} images" if norm.startswith("batch") else ""
-    near = int((theory <= FACTOR).sum()) - 1
     layers = "all layers" if near == depth else f"the last {near} layers"
-    return (
+    return figure, (
         f"{norm[0].upper()}{norm[1:]}{images}, {depth} layers: log10 of the gradient's RMS in the first over "
         f"that in the last is predicted to be {math.log10(theory[0]):.2f} at infinite width, and is "
         f"{log:z.2f} in {NETWORKS} networks of width {WIDTH}. "

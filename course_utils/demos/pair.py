@@ -27,9 +27,8 @@ def trainable_depth(activation: Activation, gain: float, bias_std: float) -> tup
     """Return chi_1 and the depth up to which notebook 08 trained: to a factor 900, inf at the edge."""
     q = max(1e-12, mean_field.fixed_point(activation, gain, bias_std))  # at 0 itself ReLU has no slope
     chi = float(mean_field.chi_1(activation, q, gain))
-    if abs(np.log(chi)) < 1e-6:
-        return chi, np.inf
-    return chi, mean_field.crossing_layer(900 if chi > 1 else 1 / 900, chi)
+    rate = abs(np.log(chi))
+    return chi, np.log(900) / rate if rate > 1e-6 else np.inf
 
 
 def pair_figure(

@@ -11,9 +11,6 @@ from course_utils import architectures, comparison, plotting, propagation
 from course_utils.demos import canvas, demo
 
 NETWORKS, WIDTH, LAYERS, FACTOR = 50, 128, 10, 10
-REMOVED = ("the smallest", "at random")
-# What a layer multiplies the second moment by, if the weights kept a share `second` of E w².
-OTHERS = {"as they are": lambda second: second, "rescaled": lambda second: 1.0}
 
 
 def pruning_demo() -> demo.Demo:
@@ -21,8 +18,8 @@ def pruning_demo() -> demo.Demo:
     return demo.Demo(
         "How few links per unit keep the signal of ten ReLU layers within a factor of ten?",
         pruning_figure,
-        removed=demo.choice("weights removed", REMOVED, "the smallest"),
-        others=demo.choice("weights that remain", tuple(OTHERS), "as they are"),
+        removed=demo.choice("weights removed", ("the smallest", "at random"), "the smallest"),
+        others=demo.choice("weights that remain", ("as they are", "rescaled"), "as they are"),
         kept=demo.log_slider("share kept (p)", 0.1, -1.7, 0, 0.05, ".3f"),
     )
 
@@ -55,7 +52,8 @@ def pruning_figure(
     If the `others`, those that remain, are "rescaled", their variance makes up for what is gone.
     """
     _, factor, kurtosis = architectures.pruned_normal(removed, kept)
-    layers, growth = np.arange(LAYERS + 1), demo.pick("others", OTHERS, others)(factor)
+    growth = demo.pick("others", {"as they are": factor, "rescaled": 1.0}, others)
+    layers = np.arange(LAYERS + 1)
     moments = pruned_signals(removed, kept) * (growth / factor) ** layers
     theory, variance = growth**layers, architectures.relu_log_variance(kurtosis, LAYERS, WIDTH)
     figure, (ax,) = canvas.new_figure()
@@ -71,9 +69,8 @@ def pruning_figure(
     canvas.set_layers(ax, LAYERS)
     canvas.shade(ax, FACTOR)
     ax.set_ylabel("second moment (m)")
-    ax.set_title(
-        f"{100 * kept:.3g} % of the weights, {kept * WIDTH:.3g} links a unit: × {growth:.3g} a layer"
-    )
+    left = f"{100 * kept:.3g} % of the weights, {kept * WIDTH:.3g} links a unit"
+    ax.set_title(f"{left}: × {growth:.3g} a layer")
     return figure, _sentence(theory[-1], variance, moments[:, -1])
 
 

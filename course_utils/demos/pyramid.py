@@ -1,7 +1,6 @@
 """Notebook 05: how uneven widths may be before a choice of fan loses signal and gradient together."""
 
 import numpy as np
-from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from course_utils import architectures, chains, plotting
@@ -40,34 +39,25 @@ def pyramid_figure(
     """Draw second moments of signal and gradient by layer for ReLU networks with Var(w) = 2 / fan."""
     widths, draws = widths_of(shape, ratio, depth), {"count": NETWORKS, "generator": demo.luck()}
     variances = architectures.he_variances(widths, mode)
-    theory = upwards, downwards = architectures.relu_moments(widths, variances)
-    samples = signal, gradient = (
-        chains.leaky_chain(0.0, widths, variances, **draws),
-        chains.relu_gradient_chain(widths, variances, **draws),
-    )
+    theory = up, down = architectures.relu_moments(widths, variances)
+    signal = chains.leaky_chain(0.0, widths, variances, **draws)
+    gradient = chains.relu_gradient_chain(widths, variances, **draws)
     figure, (ax,) = canvas.new_figure()
+    layers = range(depth + 1)
     names = "signal (m), on its way up", "gradient (g), on its way down"
-    canvas.plot_two(ax, np.arange(depth + 1), theory, samples, names, center=np.mean)
-    _draw_silhouette(ax, widths)
+    canvas.plot_two(ax, layers, theory, (signal, gradient), names, center=np.mean)
+    style = {"transform": ax.get_xaxis_transform()}  # the widths along the bottom
+    top = 0.02 + 0.14 * widths / widths.max()
+    ax.fill_between(layers, 0.02, top, color=plotting.GREY, alpha=0.3, linewidth=0, step="mid", **style)
+    first, second, *_, last = (f"{n:,}" for n in widths)
+    ax.text(depth / 2, 0.035, f"widths {first}, {second}, …, {last}", fontsize=11, ha="center", **style)
     canvas.name_lines(ax, (0.11, 0.93), (0.54, 0.93))
     canvas.set_decades(ax, min(1e-3, np.min(theory) / 100), max(1e3, 30 * np.max(theory)))
     canvas.set_layers(ax, depth)
     ax.set_ylabel("second moment (m, g)")
-    ax.set_title(
-        f"{mode}: signal × {upwards[-1]:.3g} at the top, gradient × {downwards[0]:.3g} at the bottom"
-    )
+    ax.set_title(f"{mode}: signal × {up[-1]:.3g} at the top, gradient × {down[0]:.3g} at the bottom")
     return figure, (
-        f"Second moments over {depth} layers, means of {NETWORKS:,} networks. Signal at the top: "
-        f"{demo.versus(upwards[-1], signal[:, -1])}; gradient at the bottom: "
-        f"{demo.versus(downwards[0], gradient[:, 0])}."
+        f"Second moments over {depth} layers, means of {NETWORKS:,} networks. "
+        f"Signal at the top: {demo.versus(up[-1], signal[:, -1])}; "
+        f"gradient at the bottom: {demo.versus(down[0], gradient[:, 0])}."
     )
-
-
-def _draw_silhouette(ax: Axes, widths: NDArray[np.int64]) -> None:
-    """Draw the widths of the layers along the bottom."""
-    place, top = ax.get_xaxis_transform(), 0.02 + 0.14 * widths / widths.max()
-    style = {"color": plotting.GREY, "alpha": 0.3, "linewidth": 0, "step": "mid", "transform": place}
-    ax.fill_between(range(len(widths)), 0.02, top, **style)
-    first, second, *_, last = (f"{n:,}" for n in widths)
-    middle, text = (len(widths) - 1) / 2, f"widths {first}, {second}, …, {last}"
-    ax.text(middle, 0.035, text, fontsize=11, ha="center", transform=place)

@@ -26,8 +26,8 @@ def relu_demo() -> demo.Demo:
 def _unit_rms(negative_slope: float, width: int, depth: int) -> NDArray:
     """Return the RMS by layer of networks of gain 1, (networks, depth + 1)."""
     widths, variances = [width] * (depth + 1), [1 / width] * depth
-    moments = chains.leaky_chain(negative_slope, widths, variances, count=NETWORKS, generator=demo.luck())
-    return np.sqrt(moments)
+    draws = {"count": NETWORKS, "generator": demo.luck()}
+    return np.sqrt(chains.leaky_chain(negative_slope, widths, variances, **draws))
 
 
 def relu_figure(

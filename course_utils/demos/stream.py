@@ -51,24 +51,19 @@ def stream_figure(
     canvas.set_layers(ax, 2 * blocks)
     canvas.set_decades(ax, min(1e-2, share_theory[-1] / 30), max(1e3, 10 * theory[-1]))
     ax.set(xlabel="branch (k)", ylabel="second moment, and share")
-    ax.set_title(
-        f"{blocks} blocks, predicted: stream {demo.power_of_ten(math.log10(theory[-1]))}, "
-        f"share of its input {share_theory[-1]:.2g}"
-    )
-    return figure, _sentence(norm, theory, moments[:, -1], share_theory[-1], shares[:, -1])
-
-
-def _sentence(norm: str, theory: NDArray, last: NDArray, share_theory: float, share: NDArray) -> str:
+    log, share = math.log10(theory[-1]), share_theory[-1]
+    grown = demo.power_of_ten(log)
+    ax.set_title(f"{blocks} blocks, predicted: stream {grown}, share of its input {share:.2g}")
     stream = "the norm sets its second moment to 1"
     if norm != "post-norm":
         stream = (
-            f"log10 of its second moment is predicted to be {math.log10(theory[-1]):.3f}; the median of "
-            f"{NETWORKS} networks is {comparison.median_of(np.log10(last))}"
+            f"log10 of its second moment is predicted to be {log:.3f}; the median of "
+            f"{NETWORKS} networks is {comparison.median_of(np.log10(moments[:, -1]))}"
         )
     one = "the stream only" if theory[-1] <= FACTOR else "its input's share only"
-    kept = int(theory[-1] <= FACTOR) + int(share_theory >= 1 / FACTOR)
-    return (
-        f"The stream after {len(theory) - 1} branches: {stream}. Share of its input: predicted "
-        f"{share_theory:.3g}, measured mean {comparison.mean_of(share)}. Predicted to "
+    kept = int(theory[-1] <= FACTOR) + int(share >= 1 / FACTOR)
+    return figure, (
+        f"The stream after {2 * blocks} branches: {stream}. Share of its input: predicted {share:.3g}, "
+        f"measured mean {comparison.mean_of(shares[:, -1])}. Predicted to "
         f"be within a factor of ten: {('neither', one, 'both')[kept]}."
     )
