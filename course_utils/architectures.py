@@ -7,6 +7,7 @@ Wide layers, unless a function says otherwise. All numbers are float64.
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from statistics import NormalDist
 
 import numpy as np
 import torch
@@ -70,9 +71,7 @@ def expected_first_loss(shares: ArrayLike, biases: ArrayLike, std: float) -> NDA
 
 
 def first_order_shares(
-    gradients: Sequence[torch.Tensor],
-    factors: ArrayLike,
-    step: Callable[[torch.Tensor], torch.Tensor],
+    gradients: Sequence[torch.Tensor], factors: ArrayLike, step: Callable[[torch.Tensor], torch.Tensor]
 ) -> NDArray:
     """Return the share of the first loss that one step removes per unit of learning rate, to first order.
 
@@ -89,27 +88,21 @@ def first_order_shares(
     return torch.stack(shares).numpy()
 
 
-@lru_cache
-def _half_plane() -> tuple[NDArray, NDArray, NDArray]:
-    """Return u >= 0, v and weights (u, v) of the trapezoidal rule for even functions of two N(0, 1) numbers.
-
-    For smooth functions of Gaussian numbers it is as good as Gauss's rule: 1e-6 for tanh at gain 3.
-    """
-    v = np.linspace(-6, 6, 65)
-    u, weight = v[32:], np.exp(-(v**2) / 2)
-    half = np.append(weight[32], 2 * weight[33:])
-    return u[:, None], v, np.outer(half, weight) / weight.sum() ** 2
+# The trapezoidal rule for even functions of two N(0, 1) numbers u >= 0 and v. Where they are smooth it is as
+# good as Gauss's: 1e-6 for tanh at gain 3.
+_V = np.linspace(-6, 6, 65)
+_U, _DENSITY = _V[32:, None], np.exp(-(_V**2) / 2) / np.exp(-(_V**2) / 2).sum()
+_WEIGHTS = np.outer(np.append(_DENSITY[32], 2 * _DENSITY[33:]), _DENSITY)
 
 
 def _output_products(activation: Activation, q: float, c: NDArray) -> tuple[float, NDArray]:
     """Return E phi(z1)² and E phi(z1) phi(z2), the latter for each correlation in `c` (pairs,)."""
     if activation is relu:  # a kink is not smooth, but ReLU has a closed form
         return q / 2, q / 2 * relu_cosine_map(c)
-    u, v, weights = _half_plane()
-    c = c[:, None, None]
-    first = activation(torch.from_numpy(np.sqrt(q) * u)).numpy()
-    second = activation(torch.from_numpy(np.sqrt(q) * (c * u + np.sqrt(1 - c**2) * v))).numpy()
-    return float((first**2 * weights).sum()), np.einsum("uo,puv,uv->p", first, second, weights)
+    c, root = c[:, None, None], np.sqrt(q)
+    first = activation(torch.from_numpy(root * _U)).numpy()
+    second = activation(torch.from_numpy(root * (c * _U + np.sqrt(1 - c**2) * _V))).numpy()
+    return float((first**2 * _WEIGHTS).sum()), np.einsum("uo,puv,uv->p", first, second, _WEIGHTS)
 
 
 def correlations(
@@ -128,9 +121,7 @@ def correlations(
     return np.stack(rows, axis=-1)
 
 
-def gradient_correlations(
-    points: int, depth: int, *, normalized: bool = False, skip: float = 0.0, branch: float = 1.0
-) -> NDArray:
+def gradient_correlations(points: int, depth: int, normalized: bool, skip: float, branch: float) -> NDArray:
     """Return the correlation of the gradients at two of `points` inputs on a circle by lag, (points,).
 
     For wide layers z -> skip z + branch W relu(z) of He weights, with `normalized` pre-activations for the
@@ -147,27 +138,20 @@ def gradient_correlations(
     return rho
 
 
-def batch_norm_growth(batch: int) -> tuple[float, float]:
-    """Return the factor of a batch norm and ReLU layer on squared gradients, and the variance 1 - k it keeps.
-
-    For layers wide compared with the `batch` of at least 4 images, whose pre-activations then correlate by
-    -1 / (batch - 1); k is the arc-cosine map at that. For large batches pi / (pi - 1) and 1 - 1 / pi.
-    Source: Yang et al. (2019).
-    """
-    rho = -1 / (batch - 1)
-    k, both_on = float(relu_cosine_map(rho)), 1 / 4 + math.asin(rho) / (2 * math.pi)
-    return batch / ((batch - 3) * (1 - k)) * (1 - (2 - 2 * both_on - k) / batch), 1 - k
-
-
 def norm_gradient_factors(norm: str, batch: int, depth: int) -> NDArray:
     """Return the factor of each of `depth` wide layers with a norm and a ReLU on squared gradients, (depth,).
 
     norm: "batch norm", "batch norm in branches", "layer norm after ReLU", "layer norm before ReLU", or "none,
-    He's weights". `batch` counts images, for batch norm.
+    He's weights". `batch` counts images, at least 4, for batch norm: pre-activations of two of them correlate
+    by -1 / (batch - 1), and with k, the arc-cosine map at that, a layer keeps the variance 1 - k. For large
+    batches the factor is pi / (pi - 1).
 
     Raises: ValueError for another norm.
+    Source: Yang et al. (2019).
     """
-    growth, kept = batch_norm_growth(batch)
+    rho = -1 / (batch - 1)
+    k, both_on = relu_cosine_map(rho), 1 / 4 + math.asin(rho) / (2 * math.pi)
+    growth, kept = batch / ((batch - 3) * (1 - k)) * (1 - (2 - 2 * both_on - k) / batch), 1 - k
     factors = {
         "batch norm": growth,
         "batch norm in branches": 1 + growth * kept / (1 + np.arange(1, depth + 1) * kept),
@@ -203,10 +187,8 @@ def pruned_normal(removed: str, kept: float) -> tuple[float, float, float]:
         return 0.0, kept, 3 / kept
     if removed != "the smallest":
         raise ValueError(f"removed must be 'the smallest' or 'at random'; got {removed!r}")
-    from scipy.special import ndtri
-
-    cut = max(0.0, -float(ndtri(kept / 2)))
-    density = math.exp(-(cut**2) / 2) / math.sqrt(2 * math.pi)
+    cut = abs(NormalDist().inv_cdf(kept / 2))
+    density = NormalDist().pdf(cut)
     second, fourth = kept + 2 * cut * density, 3 * kept + 2 * (cut**3 + 3 * cut) * density
     return cut, second, fourth / second**2
 
@@ -234,8 +216,7 @@ def signal_and_gradient(
 
     `gains` are the standard deviations of the first layer's weights and of all others', times sqrt(fan_in).
     """
-    first, gain = gains
-    q = [first**2]
+    q = [gains[0] ** 2]
     for _ in range(depth - 1):
-        q.append(float(length_map(activation, q[-1], gain)))
-    return np.array(q), np.asarray(chi_1(activation, np.array(q), gain))
+        q.append(length_map(activation, q[-1], gains[1]))
+    return np.array(q), chi_1(activation, q, gains[1])

@@ -15,26 +15,16 @@ from course_utils.activations import Activation
 from course_utils.propagation import numpy_generator
 
 
-def _on_and_off(
-    width: ArrayLike, shape: tuple[int, ...], rng: np.random.Generator
-) -> tuple[NDArray, NDArray]:
-    """Return the sums of squares of the positive and of the negative ones among `width` normal numbers.
-
-    K ~ Binomial(width, 1/2) of them are positive, so that the sums have chi² laws of K and width - K degrees.
-    """
-    positive = rng.binomial(width, 0.5, shape)
+def _on_and_off(width: ArrayLike, shape: tuple, rng: np.random.Generator) -> tuple[NDArray, NDArray]:
+    """Return the sums of squares of the positive and of the negative ones among `width` normal numbers."""
+    positive = rng.binomial(width, 0.5, shape)  # the sums have chi² laws of so many degrees, and of the rest
     return 2 * rng.standard_gamma(positive / 2), 2 * rng.standard_gamma((width - positive) / 2)
 
 
 def leaky_chain(
-    negative_slope: float,
-    widths: Sequence[int],
-    variances: ArrayLike,
-    *,
-    count: int,
-    generator: torch.Generator,
+    slope: float, widths: Sequence[int], variances: ArrayLike, *, count: int, generator: torch.Generator
 ) -> NDArray:
-    """Return second moments of h_l, (count, depth + 1), of networks of leaky ReLUs (slope 0: ReLU).
+    """Return second moments of h_l, (count, depth + 1), of networks of leaky ReLUs (`slope` 0: ReLU).
 
     Each network has one N(0, 1) input, layers of `widths` (depth + 1,) and Gaussian weights of `variances`
     (depth,). Given the layer below, z is N(0, Var(w) |h|²) in every unit, so that two chi² numbers stand for
@@ -42,7 +32,7 @@ def leaky_chain(
     """
     widths, variances = np.asarray(widths), np.asarray(variances)
     on, off = _on_and_off(widths, (count, len(widths)), numpy_generator(generator))
-    squares = on + negative_slope**2 * off
+    squares = on + slope**2 * off
     squares[:, 0] = on[:, 0] + off[:, 0]  # the input passes no activation
     return np.cumprod(squares / widths * np.append(1.0, variances * widths[:-1]), axis=1)
 

@@ -39,7 +39,7 @@ from course_utils.demos.demo import Demo, integers, slider
 def power_demo() -> Demo:
     """Find the factor that makes a hundred after ten layers."""
     controls = {"factor": slider("factor", 1.5, 1.0, 2.0, 0.1), "depth": integers("depth (L)", 10, 1, 10, 1)}
-    return Demo("Which factor makes a hundred in ten layers?", controls, power_figure)
+    return Demo("Which factor makes a hundred in ten layers?", power_figure, **controls)
 
 
 def power_figure(factor: float = 1.5, depth: int = 10) -> tuple[Figure, str]:

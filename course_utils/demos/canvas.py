@@ -4,7 +4,7 @@ Axes are emptied and used again, ticks and labels are kept as pixels while they 
 steps that seldom change.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -16,10 +16,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.spines import Spine
 from matplotlib.text import Text
+from numpy.typing import NDArray
 from PIL import Image
 
-from course_utils.plotting import GREY, use_log_axis
+from course_utils.plotting import BLUE, GREY, ORANGE, plot_samples, use_log_axis
 
+Pair = NDArray | tuple  # of two
 Figures = dict[int, tuple[Figure, Sequence[Axes]]]
 _reused: ContextVar[Figures | None] = ContextVar("reused", default=None)
 
@@ -39,7 +41,7 @@ def set_decades(ax: Axes, low: float, high: float) -> None:
 def set_layers(ax: Axes, depth: int) -> None:
     """Give the horizontal axis room for `depth` layers, at most 300, with limits that seldom change."""
     room = next(layers for layers in (5, 10, 20, 30, 50, 100, 150, 200, 300) if layers >= depth)
-    ax.set_xlim(-0.03 * room, 1.03 * room)
+    ax.set(xlabel="layer (l)", xlim=(-0.03 * room, 1.03 * room))
     ax.locator_params(axis="x", integer=True)
 
 
@@ -48,15 +50,7 @@ def _next_power_of_two(x: float) -> float:
     return 2.0 ** np.ceil(np.log2(max(1, x))) if x > 0 else 0.0
 
 
-_KEYS = {
-    ("o", "full"): "●",
-    ("o", "none"): "○",
-    ("s", "full"): "■",
-    ("^", "full"): "▲",
-    ("x", "full"): "✖",
-    "--": "dashed:",
-    ":": "dotted:",
-}
+_KEYS = {"o": "●", "^": "▲", "x": "✖", "--": "dashed:", ":": "dotted:"}
 
 
 def name_lines(ax: Axes, *places: tuple[float, float]) -> None:
@@ -66,27 +60,33 @@ def name_lines(ax: Axes, *places: tuple[float, float]) -> None:
     """
     named = [line for line in ax.lines if not str(line.get_label()).startswith("_")]
     for line, (x, y) in zip(named, places, strict=True):
-        style = line.get_linestyle()
-        key = _KEYS[(line.get_marker(), line.get_fillstyle()) if style == "None" else style]
+        style, hollow = line.get_linestyle(), line.get_fillstyle() == "none"
+        key = "○" if hollow else _KEYS[line.get_marker() if style == "None" else style]
         ax.text(x, y, f"{key} {line.get_label()}", color=line.get_color(), transform=ax.transAxes)
 
 
-def shade(
-    ax: Axes,
-    factor: float,
-    *,
-    end: float = 0.99,
-    color: str = GREY,
-    alpha: float = 0.12,
-    scale: Callable[[float], float] = float,
-) -> None:
-    """Shade 1 / factor to factor and name it: the name ends at the share `end` of the axis.
+def mark_level(ax: Axes, level: float, name: str, x: float, *, color: str = GREY, **style: str) -> None:
+    """Draw a horizontal line, and its name at `x`."""
+    ax.axhline(level, color=color, linewidth=1)
+    ax.text(x, level, name, color=color, **style)
 
-    `scale` is np.log10 where the axis shows logarithms.
+
+def plot_two(ax: Axes, x: NDArray, laws: Pair, samples: Pair, labels: Pair, **style: object) -> None:
+    """Draw two quantities, the first in blue circles, the second in orange triangles, and their laws dashed.
+
+    `samples` and `style` as for `plotting.plot_samples`.
     """
-    ax.axhspan(scale(1 / factor), scale(factor), color=color, alpha=alpha, linewidth=0)
-    text, place = f"within a factor of {factor:g}", ax.get_yaxis_transform()
-    ax.text(end, scale(factor), text, ha="right", va="bottom", color=color, transform=place)
+    for law, measured, label, color, marker in zip(laws, samples, labels, (BLUE, ORANGE), "o^", strict=True):
+        plot_samples(x, measured, ax=ax, label=label, color=color, marker=marker, **style)
+        ax.plot(x, law, "k--")
+
+
+def shade(ax: Axes, factor: float, end: float = 0.99, color: str = GREY, alpha: float = 0.12) -> None:
+    """Shade 1 / factor to factor, in log10 on a linear axis; its name ends at the share `end` of the axis."""
+    low, high = (x if ax.get_yscale() == "log" else np.log10(x) for x in (1 / factor, factor))
+    ax.axhspan(low, high, color=color, alpha=alpha, linewidth=0)
+    style = {"ha": "right", "va": "bottom", "color": color, "transform": ax.get_yaxis_transform()}
+    ax.text(end, high, f"within a factor of {factor:g}", **style)
 
 
 class _Canvas(FigureCanvasAgg):
@@ -146,17 +146,6 @@ def reusing(figures: Figures) -> Iterator[None]:
         _reused.reset(token)
 
 
-def _make_figure(columns: int) -> tuple[Figure, Sequence[Axes]]:
-    figure = Figure(figsize=(9, 4), dpi=120, layout="none")
-    _Canvas(figure)
-    figure.subplots_adjust(left=0.12, right=0.98, bottom=0.16, top=0.9, wspace=0.3)
-    axes = figure.subplots(1, columns, squeeze=False)[0]
-    for ax in axes:
-        ax.xaxis.set_label_coords(0.5, -0.11)
-        ax.yaxis.set_label_coords(-0.085 / ax.get_position().width, 0.5)
-    return figure, axes
-
-
 def _empty(ax: Axes) -> None:
     """Remove what the axes hold, and bring back the frame they have when new, with about five ticks."""
     for artist in [*ax.lines, *ax.collections, *ax.patches, *ax.texts]:
@@ -177,11 +166,16 @@ def new_figure(columns: int = 1) -> tuple[Figure, Sequence[Axes]]:
     """
     figures = {} if (kept := _reused.get()) is None else kept
     if columns not in figures:
-        figures[columns] = _make_figure(columns)
-    figure, axes = figures[columns]
-    for ax in axes:
+        figure = Figure(figsize=(9, 4), dpi=120, layout="none")
+        _Canvas(figure)
+        figure.subplots_adjust(left=0.12, right=0.98, bottom=0.16, top=0.9, wspace=0.3)
+        figures[columns] = figure, figure.subplots(1, columns, squeeze=False)[0]
+        for ax in figures[columns][1]:
+            ax.xaxis.set_label_coords(0.5, -0.11)
+            ax.yaxis.set_label_coords(-0.085 / ax.get_position().width, 0.5)
+    for ax in figures[columns][1]:
         _empty(ax)
-    return figure, axes
+    return figures[columns]
 
 
 def to_image(figure: Figure) -> Image.Image:

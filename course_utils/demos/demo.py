@@ -13,26 +13,27 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from course_utils import comparison, data, plotting
+from course_utils.activations import relu
 from course_utils.demos import canvas
+from course_utils.initializers import kaiming_normal_, lecun_normal_
+from course_utils.networks import Ensemble
 from course_utils.style import style_sheet
 
-WIDTHS = (16, 64, 256, 512, 1024)
-
-Drawing = Callable[..., tuple[Figure, str]]
+Drawing = tuple[Figure, str]  # with its sentence
 T = TypeVar("T")
 
 
 class Demo(widgets.VBox):
     """A question, labelled controls, a figure that follows them, and what it shows in a sentence.
 
-    `controls` maps the names of `draw`'s arguments to widgets. An exception while drawing is shown in the
-    demo and raised.
+    Each control is a widget, named as the argument of `draw` that it sets. An exception while drawing is
+    shown in the demo and raised.
     """
 
     # JupyterLab delivers the moves of a slider in one thread and clicks on a button in another.
     _lock: ClassVar[threading.RLock] = threading.RLock()
 
-    def __init__(self, question: str, controls: dict[str, widgets.Widget], draw: Drawing) -> None:
+    def __init__(self, question: str, draw: Callable[..., Drawing], **controls: widgets.Widget) -> None:
         self.question, self.controls, self._draw = question, controls, draw
         self._resetting, self._figures = False, {}
         self._defaults = {name: control.value for name, control in controls.items()}
@@ -44,9 +45,8 @@ class Demo(widgets.VBox):
             control.observe(lambda _: self.redraw(), names="value")
         panel = widgets.Box([*controls.values(), self.reset_button]).add_class("course-controls")
         self.sentence.add_class("course-sentence")
-        super().__init__(
-            [style_sheet(), widgets.HTML(f"<b>{question}</b>"), panel, self.image, self.sentence]
-        )
+        heading = widgets.HTML(f"<b>{question}</b>")
+        super().__init__([style_sheet(), heading, panel, self.image, self.sentence])
         self.add_class("course-demo")
         self.redraw()
 
@@ -112,7 +112,7 @@ def one_of(label: str, options: Sequence[int], value: int) -> widgets.SelectionS
 
 def width_slider() -> widgets.SelectionSlider:
     """Return the slider of a network's width."""
-    return one_of("width (n)", WIDTHS, 512)
+    return one_of("width (n)", (16, 64, 256, 512, 1024), 512)
 
 
 def pick(kind: str, known: Mapping[str, T], name: str) -> T:
@@ -136,10 +136,8 @@ def versus(predicted: float, samples: NDArray) -> str:
 def median_and_range(values: NDArray, spec: str = "{:.3g}", rough: str = "{:.2g}") -> str:
     """Return median and central 95 % of one number per network as text."""
     low, median, high = np.percentile(values, [2.5, 50, 97.5])
-    return (
-        f"over {len(values)} networks: median {spec.format(median)}, "
-        f"95 % between {rough.format(low)} and {rough.format(high)}"
-    )
+    texts = spec.format(median), rough.format(low), rough.format(high)
+    return "over {} networks: median {}, 95 % between {} and {}".format(len(values), *texts)
 
 
 def power_of_ten(log10: float) -> str:
@@ -158,3 +156,19 @@ def balanced_digits(per_class: int) -> tuple[torch.Tensor, torch.Tensor]:
     images = data.digits()
     index = torch.cat([torch.nonzero(images.train_labels == k)[:per_class, 0] for k in range(10)])
     return images.train_inputs[index].double(), images.train_labels[index]
+
+
+def he_networks(count: int, hidden: Sequence[int]) -> Ensemble:
+    """Return ReLU networks for the digits, in float64, of He's weights, LeCun's in the last layer.
+
+    `hidden` are the widths of the hidden layers. float64, because a step may lower the loss by 1e-12.
+    """
+    sizes = [data.digits().train_inputs.shape[1], *hidden, 10]
+    network = Ensemble(count, sizes, relu, kaiming_normal_, output_init_=lecun_normal_, generator=luck())
+    return network.double()
+
+
+@cache
+def normals(*shape: int) -> NDArray:
+    """Return N(0, 1) numbers; in float32, which is twice as fast and good to more digits than are shown."""
+    return torch.randn(shape, generator=luck()).numpy()

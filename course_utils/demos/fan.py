@@ -1,35 +1,30 @@
 """Notebook 02: how many layers a width carries before networks of one law drift apart."""
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from course_utils import comparison, finite_width, plotting, propagation
 from course_utils.activations import linear
-from course_utils.demos import canvas
-from course_utils.demos.demo import Demo, integers, luck, width_slider
+from course_utils.demos import canvas, demo
 
 NETWORKS = 1000
 
 
-def fan_demo() -> Demo:
+def fan_demo() -> demo.Demo:
     """Find how many layers a width carries before networks drawn from one law drift apart."""
-    return Demo(
+    return demo.Demo(
         "How deep can networks of width n be before one in three strays from the median by a factor of two?",
-        {
-            "width": width_slider(),
-            "depth": integers("depth (L)", 100, 5, 300, 5),
-            "seed": integers("seed", 0, 0, 20),
-        },
         fan_figure,
+        width=demo.width_slider(),
+        depth=demo.integers("depth (L)", 100, 5, 300, 5),
+        seed=demo.integers("seed", 0, 0, 20),
     )
 
 
-def fan_figure(width: int = 512, depth: int = 100, seed: int = 0) -> tuple[Figure, str]:
+def fan_figure(width: int = 512, depth: int = 100, seed: int = 0) -> demo.Drawing:
     """Draw networks with Var(w) = 1/width as a fan by layer, with the log-normal law's quantiles."""
     # One factor chi2_n / n for the random input and one for each layer.
-    growth, noise = finite_width.exact_log_growth(linear, 1.0, width)
-    mean, variance = growth * np.arange(1, depth + 2), noise * np.arange(1, depth + 2)
-    rms = propagation.norm_chain(linear, 1.0, depth, width, count=NETWORKS, generator=luck(seed)).rms
+    mean, variance = np.outer(finite_width.exact_log_growth(linear, 1.0, width), np.arange(1, depth + 2))
+    rms = propagation.norm_chain(linear, 1.0, depth, width, count=NETWORKS, generator=demo.luck(seed)).rms
     figure, (ax,) = canvas.new_figure()
     quantiles = (np.exp((mean + k * np.sqrt(variance)) / 2) for k in (-1.96, 0, 1.96))
     plotting.plot_fan(rms, *quantiles, ax=ax)

@@ -5,26 +5,11 @@ from functools import lru_cache
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
 from course_utils import architectures, plotting, propagation
-from course_utils.activations import relu
-from course_utils.demos import canvas
-from course_utils.demos.demo import (
-    Demo,
-    balanced_digits,
-    choice,
-    integers,
-    log_slider,
-    luck,
-    pick,
-    plural,
-    versus,
-)
-from course_utils.initializers import kaiming_normal_, lecun_normal_, zeros_
-from course_utils.networks import Ensemble
+from course_utils.demos import canvas, demo
 
 FACTORS = 2.0 ** np.linspace(-2, 2, 9)
 COPIES, WIDTH, PER_CLASS = 6, 32, 3
@@ -33,47 +18,26 @@ LEAST, MOST = 1e-13, 1e2  # shares that are drawn
 OPTIMIZERS = {"SGD": lambda gradient: gradient, "Adam": lambda gradient: gradient / (gradient.abs() + 1e-8)}
 
 
-def first_step_demo() -> Demo:
+def first_step_demo() -> demo.Demo:
     """Find the scales of weights that one step of an optimizer can improve, and how depth narrows them."""
-    return Demo(
+    return demo.Demo(
         "Which multiples of He's weights lose 1 % of the loss in one step, and which of them at any depth?",
-        {
-            "hidden": integers("hidden layers (H)", 4, 1, 20),
-            "rate": log_slider("learning rate (η)", 0.1, -4, 1, 0.25, ".2g"),
-            "optimizer": choice("optimizer", tuple(OPTIMIZERS), "SGD"),
-        },
         first_step_figure,
+        hidden=demo.integers("hidden layers (H)", 4, 1, 20),
+        rate=demo.log_slider("learning rate (η)", 0.1, -4, 1, 0.25, ".2g"),
+        optimizer=demo.choice("optimizer", tuple(OPTIMIZERS), "SGD"),
     )
 
 
-def he_networks(hidden: int) -> Ensemble:
-    """Return COPIES networks with He's weights, in the last layer LeCun's, for the digits.
-
-    float64, because a step may lower the loss by 1e-12.
-    """
-    draws = {"output_init_": lecun_normal_, "generator": luck()}
-    return Ensemble(COPIES, _widths(hidden), relu, kaiming_normal_, **draws).double()
-
-
-def _widths(hidden: int) -> list[int]:
-    inputs, _ = balanced_digits(PER_CLASS)
-    return [inputs.shape[1], *[WIDTH] * hidden, 10]
-
-
 @lru_cache(maxsize=2)
-def scaled_networks(hidden: int) -> tuple[Ensemble, Tensor, tuple[Tensor, ...]]:
-    """Return those networks with hidden weights times each of FACTORS, their first losses and gradients."""
-    he = he_networks(hidden)
-    network = Ensemble(
-        len(FACTORS) * COPIES, _widths(hidden), relu, lambda weight, generator: zeros_(weight)
-    ).double()
+def scaled_networks(hidden: int) -> tuple[list[Tensor], Tensor, tuple[Tensor, ...]]:
+    """Return He's weights with the hidden ones times each of FACTORS, and the first losses and gradients."""
+    *inner, last = (weight.detach() for weight in demo.he_networks(COPIES, [WIDTH] * hidden).weights)
     factors = torch.from_numpy(FACTORS)[:, None, None, None]
-    with torch.no_grad():
-        for layer, (weight, drawn) in enumerate(zip(network.weights, he.weights, strict=True)):
-            scale = factors if layer < hidden else torch.ones_like(factors)
-            weight.copy_((scale * drawn).flatten(0, 1))
-    losses = propagation.ensemble_losses(network, *balanced_digits(PER_CLASS))
-    return network, losses.detach(), torch.autograd.grad(losses.sum(), list(network.weights))
+    scaled = [*(factors * weight for weight in inner), torch.ones_like(factors) * last]
+    weights = [weight.flatten(0, 1).requires_grad_() for weight in scaled]
+    losses = propagation.relu_losses(weights, *demo.balanced_digits(PER_CLASS))
+    return weights, losses.detach(), torch.autograd.grad(losses.sum(), weights)
 
 
 def measured_shares(hidden: int, rate: float, optimizer: str) -> NDArray:
@@ -81,38 +45,39 @@ def measured_shares(hidden: int, rate: float, optimizer: str) -> NDArray:
 
     Rises beyond a hundred times the loss count as a hundred times.
     """
-    network, before, gradients = scaled_networks(hidden)
-    step = pick("optimizer", OPTIMIZERS, optimizer)
+    weights, before, gradients = scaled_networks(hidden)
+    step = demo.pick("optimizer", OPTIMIZERS, optimizer)
     with torch.no_grad():
-        moved = [w - rate * step(g) for w, g in zip(network.weights, gradients, strict=True)]
-        after = propagation.ensemble_losses(network, *balanced_digits(PER_CLASS), moved)
+        moved = [w - rate * step(g) for w, g in zip(weights, gradients, strict=True)]
+        after = propagation.relu_losses(moved, *demo.balanced_digits(PER_CLASS))
     return ((before - after) / before).clamp(min=-MOST).reshape(len(FACTORS), COPIES).numpy()
 
 
 @lru_cache(maxsize=4)
 def predicted_shares(hidden: int, optimizer: str) -> NDArray:
     """Return the same per unit of learning rate, to first order in it and for tiny logits."""
-    gradients = propagation.guess_gradients(he_networks(hidden), *balanced_digits(PER_CLASS))
-    return architectures.first_order_shares(gradients, FACTORS, pick("optimizer", OPTIMIZERS, optimizer))
+    networks = demo.he_networks(COPIES, [WIDTH] * hidden)
+    gradients = propagation.guess_gradients(networks, *demo.balanced_digits(PER_CLASS))
+    return architectures.first_order_shares(gradients, FACTORS, demo.pick("optimizer", OPTIMIZERS, optimizer))
 
 
-def first_step_figure(hidden: int = 4, rate: float = 0.1, optimizer: str = "SGD") -> tuple[Figure, str]:
+def first_step_figure(hidden: int = 4, rate: float = 0.1, optimizer: str = "SGD") -> demo.Drawing:
     """Draw the share of the loss that one step removes, for ReLU networks with He's weights times c."""
     shares, predicted = measured_shares(hidden, rate, optimizer), rate * predicted_shares(hidden, optimizer)
     first = scaled_networks(hidden)[1].numpy().reshape(shares.shape)
     figure, (ax,) = canvas.new_figure()
     _draw_shares(ax, shares, np.median(first, axis=1))
-    ax.plot(np.log2(FACTORS), np.median(predicted, axis=1), "k--", linewidth=1.5)
-    _name_marks(ax)
+    ax.plot(np.log2(FACTORS), np.median(predicted, axis=1), "k--")
+    names = {0.25: "1/4", 6**-0.5: "torch", 2**-0.5: "Xavier", 1.0: "He = 1", 2.0: "2", 4.0: "4"}
+    ax.set_xticks(np.log2([*names]), names.values())
+    canvas.mark_level(ax, 0.01, "1 %", 2.12, va="bottom")
+    canvas.name_lines(ax, (0.53, 0.13), (0.68, 0.13), (0.53, 0.05))
     good = FACTORS[np.median(shares, axis=1) >= 0.01]
     window = f"from c = {good[0]:.2g} to {good[-1]:.2g}" if good.size else "nowhere"
     if good.size == 1:
         window = f"at c = {good[0]:.2g} only"
-    ax.set(
-        xlabel="He's weights times (c)",
-        ylabel="share of the loss removed",
-        title=f"{plural(hidden, 'hidden layer')}: one step removes 1 % or more {window}",
-    )
+    ax.set(xlabel="He's weights times (c)", ylabel="share of the loss removed", xlim=(-2.1, 2.4))
+    ax.set_title(f"{demo.plural(hidden, 'hidden layer')}: one step removes 1 % or more {window}")
     return figure, _sentence(shares[3], predicted[3], optimizer)
 
 
@@ -136,16 +101,6 @@ def _draw_shares(ax: Axes, shares: NDArray, first: NDArray) -> None:
     canvas.set_decades(ax, LEAST / 10, 10 * MOST)
 
 
-def _name_marks(ax: Axes) -> None:
-    """Name the scales of weights along the axis, 1 % of the loss, and what the markers mean."""
-    names = {0.25: "1/4", 6**-0.5: "torch", 2**-0.5: "Xavier", 1.0: "He = 1", 2.0: "2", 4.0: "4"}
-    ax.set_xticks(np.log2([*names]), names.values())
-    ax.set_xlim(-2.1, 2.4)
-    ax.axhline(0.01, color=plotting.GREY, linewidth=1)
-    ax.text(2.12, 0.015, "1 %", color=plotting.GREY)
-    canvas.name_lines(ax, (0.53, 0.13), (0.68, 0.13), (0.53, 0.05))
-
-
 def _sentence(measured: NDArray, predicted: NDArray, optimizer: str) -> str:
     text = (
         f"Xavier's weights (c = 0.71): predicted share that one step of {optimizer} removes "
@@ -157,5 +112,5 @@ def _sentence(measured: NDArray, predicted: NDArray, optimizer: str) -> str:
         return f"{text}; measured, the loss rises in {(measured <= 0).sum()} of {COPIES} networks."
     return (
         f"{text}, measured {np.median(measured):.2g} (medians of {COPIES} networks). Their ratio, network by "
-        f"network: {versus(1.0, measured / predicted)}."
+        f"network: {demo.versus(1.0, measured / predicted)}."
     )

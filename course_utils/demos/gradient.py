@@ -5,16 +5,13 @@ from functools import cache
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
 from course_utils import architectures, comparison, plotting, propagation
-from course_utils.demos import canvas
-from course_utils.demos.demo import Demo, choice, integers, luck, pick, plural, slider
+from course_utils.demos import canvas, demo
 
-POINTS = 32
-NETWORKS, WIDTH, DEEPEST = 10, 64, 50
+POINTS, NETWORKS, WIDTH, DEEPEST = 32, 10, 64, 50
 NEIGHBOURS = 360 / POINTS  # degrees
 
 
@@ -35,16 +32,14 @@ LAYERS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
 }
 
 
-def gradient_demo() -> Demo:
+def gradient_demo() -> demo.Demo:
     """Find the residual branch that roughens the gradient no more than one plain layer does."""
-    return Demo(
+    return demo.Demo(
         "How small must residual branches be to roughen the gradient less than one plain layer does?",
-        {
-            "architecture": choice("architecture", tuple(LAYERS), "residual"),
-            "branch": slider("residual branch × (β)", 1.0, 0.02, 2.0, 0.02),
-            "depth": integers("depth (L)", 24, 1, DEEPEST),
-        },
         gradient_figure,
+        architecture=demo.choice("architecture", tuple(LAYERS), "residual"),
+        branch=demo.slider("residual branch × (β)", 1.0, 0.02, 2.0, 0.02),
+        depth=demo.integers("depth (L)", 24, 1, DEEPEST),
     )
 
 
@@ -54,7 +49,7 @@ def circle_draws() -> tuple[Tensor, Tensor, Tensor]:
 
     Inputs and errors are (networks, points, units), the matrices (layers, networks, units, units).
     """
-    generator, shape = luck(), (DEEPEST, NETWORKS, WIDTH, WIDTH)
+    generator, shape = demo.luck(), (DEEPEST, NETWORKS, WIDTH, WIDTH)
     u, v, readout = torch.randn(3, NETWORKS, 1, WIDTH, generator=generator, dtype=torch.float64)
     matrices = torch.randn(*shape, generator=generator).double() * np.sqrt(2 / WIDTH)
     t = 2 * np.pi * torch.arange(POINTS, dtype=torch.float64)[:, None] / POINTS
@@ -67,7 +62,7 @@ def measured_correlations(architecture: str, branch: float, depth: int) -> NDArr
     Gradients of one random output with respect to the first pre-activations, true ones of true networks.
     """
     inputs, errors, matrices = circle_draws()
-    layer = pick("architecture", LAYERS, architecture)
+    layer = demo.pick("architecture", LAYERS, architecture)
     g, *_ = propagation.layer_gradients(lambda z, W: layer(z, W, branch), inputs, matrices[:depth], errors)
     power = np.square(np.abs(np.fft.rfft(g.numpy(), axis=1))).sum(axis=2)
     overlap = np.fft.irfft(power, n=POINTS, axis=1)
@@ -78,15 +73,11 @@ def predicted_correlations(architecture: str, branch: float, depth: int) -> NDAr
     """Return the same at infinite width, (POINTS,)."""
     if architecture == "looks-linear":  # a linear network: one gradient for all
         return np.ones(POINTS)
-    settings = {"normalized": architecture != "plain"}
-    if architecture == "residual":
-        settings |= {"skip": 1.0, "branch": branch}
-    return architectures.gradient_correlations(POINTS, depth, **settings)
+    skip, normalized = float(architecture == "residual"), architecture != "plain"
+    return architectures.gradient_correlations(POINTS, depth, normalized, skip, branch)
 
 
-def gradient_figure(
-    architecture: str = "residual", branch: float = 1.0, depth: int = 24
-) -> tuple[Figure, str]:
+def gradient_figure(architecture: str = "residual", branch: float = 1.0, depth: int = 24) -> demo.Drawing:
     """Draw how the gradients of two inputs correlate, by the angle between the inputs, in ReLU networks.
 
     `architecture` is "plain", "normalized", "residual" or "looks-linear"; `branch` scales the normalized
@@ -94,27 +85,18 @@ def gradient_figure(
     """
     measured = measured_correlations(architecture, branch, depth)
     theory = predicted_correlations(architecture, branch, depth)
-    angles = NEIGHBOURS * np.arange(POINTS // 2 + 1)
+    angles, quarter = NEIGHBOURS * np.arange(POINTS // 2 + 1), POINTS // 4
     figure, (ax,) = canvas.new_figure()
     plotting.plot_samples(angles, measured[:, : len(angles)], ax=ax)
     ax.plot(angles, theory[: len(angles)], "k--")
     ax.plot([0, 180], [1, 0], color=plotting.ORANGE, linewidth=1)
     ax.text(0.55, 0.54, "Brownian motion:\none plain layer", color=plotting.ORANGE, transform=ax.transAxes)
+    ax.set(xlabel="angle between two inputs (δ, degrees)", xticks=range(0, 181, 45))
+    ax.set(ylabel="correlation of gradients (ρ)", ylim=(-0.15, 1.1))
     kind = f"residual, branches × {branch:g}" if architecture == "residual" else architecture
-    ax.set(
-        xlabel="angle between two inputs (δ, degrees)",
-        ylabel="correlation of gradients (ρ)",
-        xticks=range(0, 181, 45),
-        ylim=(-0.15, 1.1),
-        title=f"{plural(depth, 'layer')}, {kind}: ρ = {theory[1]:.2f} for neighbours",
-    )
-    return figure, _sentence(theory, measured)
-
-
-def _sentence(theory: NDArray, measured: NDArray) -> str:
-    quarter = POINTS // 4
+    ax.set_title(f"{demo.plural(depth, 'layer')}, {kind}: ρ = {theory[1]:.2f} for neighbours")
     near, right = (comparison.mean_of(measured[:, lag]) for lag in (1, quarter))
-    return (
+    return figure, (
         f"Gradients of inputs {NEIGHBOURS} degrees apart: predicted ρ = {theory[1]:.4f}, measured over "
         f"{NETWORKS} networks of width {WIDTH} {near} (one plain layer: {1 - 2 / POINTS:.3f}). At a right "
         f"angle: predicted {theory[quarter]:.4f}, measured {right} (0.500)."

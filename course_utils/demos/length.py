@@ -2,52 +2,39 @@
 
 import math
 from functools import lru_cache
+from statistics import NormalDist
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from course_utils import chains, comparison, finite_width, plotting
-from course_utils.demos import canvas
-from course_utils.demos.demo import Demo, choice, log_slider, luck, one_of, slider
+from course_utils.demos import canvas, demo
 
 NETWORKS, DEEPEST, FACTOR = 50, 10_000, 10
 WEIGHTS = ("delta-orthogonal", "flattened orthogonal", "Gaussian")
 
 
-def length_demo() -> Demo:
+def length_demo() -> demo.Demo:
     """Find how exactly the gain must be hit for 10,000 layers, and which weights allow it."""
-    return Demo(
+    return demo.Demo(
         "How exactly must the gain be hit for 10,000 layers, and which weights allow it?",
-        {
-            "weights": choice("weights (W)", WEIGHTS, "Gaussian"),
-            "gain": slider("gain (√fan_in × std)", 1.0, 0.98, 1.04, 0.0001, ".4f"),
-            "width": one_of("units or channels (n)", (16, 64, 256, 1024, 4096, 16384), 64),
-            "depth": log_slider("depth (L)", DEEPEST, 1, 4, 0.1, ",.0f"),
-        },
         length_figure,
+        weights=demo.choice("weights (W)", WEIGHTS, "Gaussian"),
+        gain=demo.slider("gain (√fan_in × std)", 1.0, 0.98, 1.04, 0.0001, ".4f"),
+        width=demo.one_of("units or channels (n)", (16, 64, 256, 1024, 4096, 16384), 64),
+        depth=demo.log_slider("depth (L)", DEEPEST, 1, 4, 0.1, ",.0f"),
     )
 
 
 @lru_cache(maxsize=2)
 def _unit_lengths(weights: str, width: int) -> NDArray:
     """Return ln |h_l| / |h_0| at gain 1 for l = 0..DEEPEST, (NETWORKS, DEEPEST + 1)."""
-    return chains.log_lengths(weights, width, DEEPEST, count=NETWORKS, generator=luck())
-
-
-def share_within(factor: float, mean: float, std: float) -> float:
-    """Return the probability that a log10 of law N(mean, std**2) lies within a `factor` of 0."""
-    limit = math.log10(factor)
-    if std == 0:
-        return float(abs(mean) <= limit)
-    upper, lower = ((edge - mean) / (math.sqrt(2) * std) for edge in (limit, -limit))
-    return (math.erf(upper) - math.erf(lower)) / 2
+    return chains.log_lengths(weights, width, DEEPEST, count=NETWORKS, generator=demo.luck())
 
 
 def length_figure(
     weights: str = "Gaussian", gain: float = 1.0, width: int = 64, depth: float = DEEPEST
-) -> tuple[Figure, str]:
+) -> demo.Drawing:
     """Draw log10 of the length of a signal by layer in networks of up to 10,000 linear layers.
 
     `weights` is "Gaussian", "flattened orthogonal" or "delta-orthogonal", of standard deviation
@@ -60,31 +47,21 @@ def length_figure(
     mean, std = layers * (growth + np.log(gain)) / np.log(10), np.sqrt(layers) * noise / np.log(10)
     figure, (ax,) = canvas.new_figure()
     plotting.plot_samples(layers, measured, ax=ax)
-    _draw_law(ax, layers, mean, std)
-    furthest = max(np.abs(measured[:, -1]).max(), abs(mean[-1]) + 2 * std[-1])
-    edge = 2 ** np.ceil(np.log2(max(4.0, furthest)))  # doubled where needed: the axis seldom jumps
-    ax.set(
-        xlabel="layer (l)",
-        ylabel="log10 of length (|h| / |h₀|)",
-        ylim=(-edge, edge),
-        title=f"{weights.capitalize()}, gain {gain:.4f}: 10^{mean[-1]:z.1f} after {depth:,} layers",
-    )
-    return figure, _sentence(depth, mean[-1], std[-1], measured[:, -1])
-
-
-def _draw_law(ax: Axes, layers: NDArray, mean: NDArray, std: NDArray) -> None:
     ax.plot(layers, mean, "k--")
     for sign in (-1.96, 1.96):
         ax.plot(layers, mean + sign * std, "k:", linewidth=2)
-    canvas.shade(ax, FACTOR, end=0.95, color=plotting.GREEN, alpha=0.25, scale=np.log10)
+    canvas.shade(ax, FACTOR, end=0.95, color=plotting.GREEN, alpha=0.25)
+    furthest = max(np.abs(measured[:, -1]).max(), abs(mean[-1]) + 2 * std[-1])
+    edge = 2 ** np.ceil(np.log2(max(4.0, furthest)))  # doubled where needed: the axis seldom jumps
+    ax.set(xlabel="layer (l)", ylabel="log10 of length (|h| / |h₀|)", ylim=(-edge, edge))
     ax.ticklabel_format(axis="x", style="plain")
-
-
-def _sentence(depth: int, mean: float, std: float, measured: NDArray) -> str:
-    found, within = comparison.mean_of(measured), int((np.abs(measured) <= math.log10(FACTOR)).sum())
-    return (
-        f"log10 of the length after {depth:,} layers: predicted {mean:z.2f}, with a spread over networks of "
-        f"{std:.2f}; measured over {NETWORKS} networks {found:z.2f}, "
-        f"spread {measured.std(ddof=1):.2f}. Within a factor of {FACTOR} of where it began: predicted "
-        f"{100 * share_within(FACTOR, mean, std):.0f} % of the networks, measured {within} of {NETWORKS}."
+    ax.set_title(f"{weights.capitalize()}, gain {gain:.4f}: 10^{mean[-1]:z.1f} after {depth:,} layers")
+    last, limit = measured[:, -1], math.log10(FACTOR)
+    law = NormalDist(mean[-1], max(std[-1], 1e-12))  # which needs a spread
+    return figure, (
+        f"log10 of the length after {depth:,} layers: predicted {mean[-1]:z.2f}, with a spread over networks "
+        f"of {std[-1]:.2f}; measured over {NETWORKS} networks {comparison.mean_of(last):z.2f}, "
+        f"spread {last.std(ddof=1):.2f}. Within a factor of {FACTOR} of where it began: predicted "
+        f"{100 * (law.cdf(limit) - law.cdf(-limit)):.0f} % of the networks, "
+        f"measured {(np.abs(last) <= limit).sum()} of {NETWORKS}."
     )

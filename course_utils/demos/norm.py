@@ -6,14 +6,12 @@ from functools import cache
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import layer_norm
 
 from course_utils import architectures, comparison, plotting, propagation
-from course_utils.demos import canvas
-from course_utils.demos.demo import Demo, choice, integers, luck, pick, power_of_ten
+from course_utils.demos import canvas, demo
 
 NETWORKS, WIDTH, DEEPEST, MOST_IMAGES, FACTOR = 16, 64, 50, 32, 100
 
@@ -38,23 +36,21 @@ NORMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def norm_demo() -> Demo:
+def norm_demo() -> demo.Demo:
     """Find how many layers of batch norm the gradient survives, and what a larger batch buys."""
-    return Demo(
+    return demo.Demo(
         "How many layers with batch norm keep the gradient within a factor of 100, and do more images help?",
-        {
-            "norm": choice("norm", tuple(NORMS), "batch norm"),
-            "batch": integers("images per batch (B)", 8, 6, MOST_IMAGES),
-            "depth": integers("depth (L)", 50, 5, DEEPEST),
-        },
         norm_figure,
+        norm=demo.choice("norm", tuple(NORMS), "batch norm"),
+        batch=demo.integers("images per batch (B)", 8, 6, MOST_IMAGES),
+        depth=demo.integers("depth (L)", 50, 5, DEEPEST),
     )
 
 
 @cache
 def _draws() -> tuple[Tensor, Tensor, Tensor]:
     """Return inputs, errors and matrices of the deepest network: each setting takes its part of them."""
-    generator, images = luck(), (NETWORKS, WIDTH, MOST_IMAGES)
+    generator, images = demo.luck(), (NETWORKS, WIDTH, MOST_IMAGES)
     matrices = (DEEPEST + 1, NETWORKS, WIDTH, WIDTH)
     x, errors, W = (torch.randn(*shape, generator=generator) for shape in (images, images, matrices))
     return x, errors, W / math.sqrt(WIDTH)
@@ -67,14 +63,13 @@ def measured_gradients(norm: str, batch: int, depth: int) -> NDArray:
     """
     x, errors, matrices = _draws()
     errors = errors[..., :batch] - errors[..., :batch].mean(dim=2, keepdim=True)
-    _, *gradients = propagation.layer_gradients(
-        pick("norm", NORMS, norm), x[..., :batch].contiguous(), matrices[: depth + 1], errors
-    )
+    layer, inputs = demo.pick("norm", NORMS, norm), x[..., :batch].contiguous()
+    _, *gradients = propagation.layer_gradients(layer, inputs, matrices[: depth + 1], errors)
     squares = torch.stack([g.square().mean(dim=(1, 2)) for g in gradients], dim=1).double().numpy()
     return np.sqrt(squares / squares[:, -1:])
 
 
-def norm_figure(norm: str = "batch norm", batch: int = 8, depth: int = 50) -> tuple[Figure, str]:
+def norm_figure(norm: str = "batch norm", batch: int = 8, depth: int = 50) -> demo.Drawing:
     """Draw the RMS of the gradient by layer over that of the last, for layers with a norm and a ReLU.
 
     `batch` counts images. Predicted at infinite width, dotted for batch norm with infinitely many images.
@@ -88,24 +83,17 @@ def norm_figure(norm: str = "batch norm", batch: int = 8, depth: int = 50) -> tu
     canvas.set_layers(ax, depth)
     if norm == "batch norm":
         many = (math.pi / (math.pi - 1)) ** (np.arange(depth, -1, -1) / 2)
-        ax.plot(many, "k:", linewidth=1.5, label="infinitely many images")
+        ax.plot(many, "k:", label="infinitely many images")
         canvas.name_lines(ax, (0.02, 0.05))
     canvas.set_decades(ax, 0.05, max(1e3, 20 * theory[0]))
-    growth = power_of_ten(math.log10(theory[0]))
-    ax.set(
-        ylabel="RMS of gradient / last layer's",
-        title=f"Predicted over {depth} layers: the gradient is multiplied by {growth}",
-    )
-    return figure, _sentence(norm, batch, theory, measured[:, 0])
-
-
-def _sentence(norm: str, batch: int, theory: NDArray, first: NDArray) -> str:
+    growth = demo.power_of_ten(math.log10(theory[0]))
+    ax.set_ylabel("RMS of gradient / last layer's")
+    ax.set_title(f"Predicted over {depth} layers: the gradient is multiplied by {growth}")
     # Two decimals: float32 rounding, which grows with the gradient, differs between processors in the third.
-    depth, log = len(theory) - 1, comparison.mean_of(np.log10(first))
+    log, near = comparison.mean_of(np.log10(measured[:, 0])), (theory <= FACTOR).sum() - 1
     images = f" with {batch} images" if norm.startswith("batch") else ""
-    near = int((theory <= FACTOR).sum()) - 1
     layers = "all layers" if near == depth else f"the last {near} layers"
-    return (
+    return figure, (
         f"{norm[0].upper()}{norm[1:]}{images}, {depth} layers: log10 of the gradient's RMS in the first over "
         f"that in the last is predicted to be {math.log10(theory[0]):.2f} at infinite width, and is "
         f"{log:z.2f} in {NETWORKS} networks of width {WIDTH}. "

@@ -1,101 +1,66 @@
 """Notebook 08: which gain lets a deep network still tell twins from strangers."""
 
-from functools import cache
-
 import numpy as np
-import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from course_utils import activations, architectures, chains, comparison, mean_field, plotting
 from course_utils.activations import Activation
-from course_utils.demos import canvas
-from course_utils.demos.demo import Demo, choice, integers, luck, pick, slider
+from course_utils.demos import canvas, demo
 
 NETWORKS, WIDTH, DEEPEST = 50, 128, 100
 STRANGERS, TWINS = 0.6, 0.99  # cosine of the two inputs
 ACTIVATIONS = {"tanh": activations.tanh, "ReLU": activations.relu}
 
 
-def pair_demo() -> Demo:
+def pair_demo() -> demo.Demo:
     """Find the gain at which two like and two unlike inputs stay apart for 50 layers."""
-    return Demo(
+    return demo.Demo(
         "Which gain lets a network of 50 layers still tell twins from strangers?",
-        {
-            "activation": choice("activation (φ)", tuple(ACTIVATIONS), "tanh"),
-            "gain": slider("gain (σ_w = √n × std)", 2.0, 0.7, 3.0, 0.01),
-            "bias_std": slider("bias std (σ_b)", 0.2, 0.0, 1.0, 0.05),
-            "depth": integers("depth (L)", 50, 10, DEEPEST, 10),
-        },
         pair_figure,
+        activation=demo.choice("activation (φ)", tuple(ACTIVATIONS), "tanh"),
+        gain=demo.slider("gain (σ_w = √n × std)", 2.0, 0.7, 3.0, 0.01),
+        bias_std=demo.slider("bias std (σ_b)", 0.2, 0.0, 1.0, 0.05),
+        depth=demo.integers("depth (L)", 50, 10, DEEPEST, 10),
     )
-
-
-@cache
-def _normals() -> NDArray:
-    # float32 is twice as fast and good to more digits than are shown.
-    return torch.randn(DEEPEST, 2, NETWORKS, WIDTH, generator=luck()).numpy()
 
 
 def trainable_depth(activation: Activation, gain: float, bias_std: float) -> tuple[float, float]:
     """Return chi_1 and the depth up to which notebook 08 trained: to a factor 900, inf at the edge."""
     q = max(1e-12, mean_field.fixed_point(activation, gain, bias_std))  # at 0 itself ReLU has no slope
     chi = float(mean_field.chi_1(activation, q, gain))
-    if abs(np.log(chi)) < 1e-6:
-        return chi, np.inf
-    return chi, mean_field.crossing_layer(900 if chi > 1 else 1 / 900, chi)
+    rate = abs(np.log(chi))
+    return chi, np.log(900) / rate if rate > 1e-6 else np.inf
 
 
 def pair_figure(
     activation: str = "tanh", gain: float = 2.0, bias_std: float = 0.2, depth: int = 50
-) -> tuple[Figure, str]:
+) -> demo.Drawing:
     """Draw the correlation of two strangers and of two twins by layer, and the predicted trainable depth.
 
     `gain` and `bias_std` are standard deviations; `activation` is "tanh" or "ReLU".
     """
-    phi, cosines = pick("activation", ACTIVATIONS, activation), (STRANGERS, TWINS)
+    phi, cosines = demo.pick("activation", ACTIVATIONS, activation), (STRANGERS, TWINS)
     theory = architectures.correlations(phi, gain, depth, cosines, bias_std=bias_std)
-    measured = chains.pair_chain(phi, gain, cosines, _normals()[:depth], bias_std=bias_std)
+    draws = demo.normals(DEEPEST, 2, NETWORKS, WIDTH)[:depth]
+    measured = chains.pair_chain(phi, gain, cosines, draws, bias_std=bias_std)
     chi, limit = trainable_depth(phi, gain, bias_std)
     figure, (ax,) = canvas.new_figure()
-    _draw_pairs(ax, theory, measured)
+    names = f"strangers, cosine {STRANGERS}", f"twins, cosine {TWINS}"
+    canvas.plot_two(ax, np.arange(1, depth + 1), theory, measured, names, every=max(1, depth // 12))
+    canvas.name_lines(ax, (0.7, 0.925), (0.04, 0.925))
+    canvas.set_layers(ax, depth)
+    ax.set(ylabel="correlation of two inputs (c)", ylim=(-0.35, 1.38), yticks=(0, 0.5, 1))
     if limit < depth:
         ax.axvline(limit, ymax=0.88, color=plotting.GREY, linestyle=":")
         side = "left" if limit < 0.6 * depth else "right"
         ax.text(limit, 1.09, " trains to about here ", color=plotting.GREY, ha=side)
-    gap = theory[1, -1] - theory[0, -1]
+    gap, found = theory[1, -1] - theory[0, -1], comparison.mean_of(measured[1, :, -1] - measured[0, :, -1])
     above = "Chaos" if activation == "tanh" else "Explosion"  # ReLU's lengths grow, and inputs still merge
     phase = "Edge" if limit > 1000 else "Order" if chi < 1 else above
-    ax.set_title(f"{phase}, χ₁ = {chi:.2f}: twins and strangers differ by {gap:.2f} in layer {depth}")
-    return figure, _sentence(depth, gap, measured[1, :, -1] - measured[0, :, -1], chi, limit)
-
-
-def _draw_pairs(ax: Axes, theory: NDArray, measured: NDArray) -> None:
-    depth = theory.shape[1]
-    layers, shown = np.arange(1, depth + 1), slice(None, None, max(1, depth // 12))
-    for law, samples, label, color, marker in (
-        (theory[0], measured[0], f"strangers, cosine {STRANGERS}", plotting.BLUE, "o"),
-        (theory[1], measured[1], f"twins, cosine {TWINS}", plotting.ORANGE, "^"),
-    ):
-        style = {"label": label, "color": color, "marker": marker}
-        plotting.plot_samples(layers[shown], samples[:, shown], ax=ax, **style)
-        ax.plot(layers, law, "k--")
-    canvas.name_lines(ax, (0.7, 0.925), (0.04, 0.925))
-    canvas.set_layers(ax, depth)
-    ax.set(
-        xlabel="layer (l)",
-        ylabel="correlation of two inputs (c)",
-        ylim=(-0.35, 1.38),
-        yticks=(0, 0.5, 1),
-    )
-
-
-def _sentence(depth: int, gap: float, measured: NDArray, chi: float, limit: float) -> str:
+    ax.set_title(f"{phase}, χ₁ = {chi:.2f}: twins and strangers differ by {gap:z.2f} in layer {depth}")
     reach = f"up to about {limit:.0f} layers" if limit < 1000 else "at every depth shown here"
-    return (
-        f"Correlation of the twins minus that of the strangers in layer {depth}: predicted {gap:.4f}, "
-        f"measured over {NETWORKS} networks of width {WIDTH} {comparison.mean_of(measured):.4f}. Each layer "
+    return figure, (
+        f"Correlation of the twins minus that of the strangers in layer {depth}: predicted {gap:z.4f}, "
+        f"measured over {NETWORKS} networks of width {WIDTH} {found:.4f}. Each layer "
         f"multiplies a squared gradient by χ₁ = {chi:.3f}: by the rule ln(900) / |ln χ₁| the network "
         f"trains {reach}."
     )

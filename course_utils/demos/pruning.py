@@ -5,37 +5,29 @@ from functools import cache
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from course_utils import architectures, comparison, plotting, propagation
-from course_utils.demos import canvas
-from course_utils.demos.demo import Demo, choice, log_slider, luck, pick
+from course_utils.demos import canvas, demo
 
 NETWORKS, WIDTH, LAYERS, FACTOR = 50, 128, 10, 10
-REMOVED = ("the smallest", "at random")
-# What a layer multiplies the second moment by, if the weights kept a share `second` of E w².
-OTHERS = {"as they are": lambda second: second, "rescaled": lambda second: 1.0}
 
 
-def pruning_demo() -> Demo:
+def pruning_demo() -> demo.Demo:
     """Find how few links a unit needs, and what must happen to those that remain."""
-    return Demo(
+    return demo.Demo(
         "How few links per unit keep the signal of ten ReLU layers within a factor of ten?",
-        {
-            "removed": choice("weights removed", REMOVED, "the smallest"),
-            "others": choice("weights that remain", tuple(OTHERS), "as they are"),
-            "kept": log_slider("share kept (p)", 0.1, -1.7, 0, 0.05, ".3f"),
-        },
         pruning_figure,
+        removed=demo.choice("weights removed", ("the smallest", "at random"), "the smallest"),
+        others=demo.choice("weights that remain", ("as they are", "rescaled"), "as they are"),
+        kept=demo.log_slider("share kept (p)", 0.1, -1.7, 0, 0.05, ".3f"),
     )
 
 
 @cache
 def _draws() -> tuple[NDArray, NDArray, NDArray]:
     """Return inputs, He's weights, and a number in (0, 1) for each: at random, those below `kept` stay."""
-    generator, shape = luck(), (LAYERS, NETWORKS, WIDTH, WIDTH)
+    generator, shape = demo.luck(), (LAYERS, NETWORKS, WIDTH, WIDTH)
     inputs = torch.randn(NETWORKS, WIDTH, 1, generator=generator)
     weights = torch.randn(shape, generator=generator) * math.sqrt(2 / WIDTH)
     return inputs.numpy(), weights.numpy(), torch.rand(shape, generator=generator).numpy()
@@ -54,17 +46,21 @@ def pruned_signals(removed: str, kept: float) -> NDArray:
 
 def pruning_figure(
     removed: str = "the smallest", kept: float = 0.1, others: str = "as they are"
-) -> tuple[Figure, str]:
+) -> demo.Drawing:
     """Draw the second moment by layer of ReLU networks that keep a share `kept` of their He weights.
 
     If the `others`, those that remain, are "rescaled", their variance makes up for what is gone.
     """
     _, factor, kurtosis = architectures.pruned_normal(removed, kept)
-    layers, growth = np.arange(LAYERS + 1), pick("others", OTHERS, others)(factor)
+    growth = demo.pick("others", {"as they are": factor, "rescaled": 1.0}, others)
+    layers = np.arange(LAYERS + 1)
     moments = pruned_signals(removed, kept) * (growth / factor) ** layers
     theory, variance = growth**layers, architectures.relu_log_variance(kurtosis, LAYERS, WIDTH)
     figure, (ax,) = canvas.new_figure()
-    _draw_moments(ax, moments)
+    plotting.plot_samples(layers, moments, ax=ax, center=np.mean)
+    # Two standard errors; a bar down to 0 has no place on a logarithmic axis.
+    means, errors = moments.mean(axis=0), 2 * moments.std(axis=0, ddof=1) / math.sqrt(NETWORKS)
+    ax.errorbar(layers, means, [np.minimum(errors, 0.9 * means), errors], fmt="none", color=plotting.BLUE)
     ax.plot(layers, theory, "k--")
     if variance is not None:
         for k in (-1.96, 1.96):
@@ -72,22 +68,10 @@ def pruning_figure(
     canvas.set_decades(ax, min(0.02, theory[-1] / 30), max(50, theory[-1] ** -0.2))
     canvas.set_layers(ax, LAYERS)
     canvas.shade(ax, FACTOR)
-    ax.set(
-        xlabel="layer (l)",
-        ylabel="second moment (m)",
-        title=f"{100 * kept:.3g} % of the weights, {kept * WIDTH:.3g} links a unit: × {growth:.3g} a layer",
-    )
+    ax.set_ylabel("second moment (m)")
+    left = f"{100 * kept:.3g} % of the weights, {kept * WIDTH:.3g} links a unit"
+    ax.set_title(f"{left}: × {growth:.3g} a layer")
     return figure, _sentence(theory[-1], variance, moments[:, -1])
-
-
-def _draw_moments(ax: Axes, moments: NDArray) -> None:
-    """Draw means with two standard errors, over the central 95 % of the networks."""
-    layers, means = np.arange(moments.shape[1]), moments.mean(axis=0)
-    low, high = np.percentile(moments, [2.5, 97.5], axis=0)
-    ax.fill_between(layers, low, high, color=plotting.BLUE, alpha=0.2, linewidth=0)
-    errors = 2 * moments.std(axis=0, ddof=1) / math.sqrt(len(moments))
-    # A bar down to 0 has no place on a logarithmic axis.
-    ax.errorbar(layers, means, [np.minimum(errors, 0.9 * means), errors], fmt="o", color=plotting.BLUE)
 
 
 def _sentence(theory: float, variance: NDArray | None, last: NDArray) -> str:

@@ -3,42 +3,36 @@
 from functools import lru_cache
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from course_utils import chains, plotting
-from course_utils.demos import canvas
-from course_utils.demos.demo import Demo, luck, median_and_range, slider, width_slider
+from course_utils.demos import canvas, demo
 
 NETWORKS = 50
 
 
-def relu_demo() -> Demo:
+def relu_demo() -> demo.Demo:
     """Find the gain that a leaky ReLU of a given slope needs."""
-    return Demo(
+    return demo.Demo(
         "Which gain does a ReLU that leaks with slope a need?",
-        {
-            "gain": slider("gain (√n × weight std)", 1.0, 0.5, 2.5, 0.01),
-            "negative_slope": slider("negative slope (a)", 0.0, 0.0, 1.0, 0.05),
-            "width": width_slider(),
-        },
         relu_figure,
+        gain=demo.slider("gain (√n × weight std)", 1.0, 0.5, 2.5, 0.01),
+        negative_slope=demo.slider("negative slope (a)", 0.0, 0.0, 1.0, 0.05),
+        width=demo.width_slider(),
     )
 
 
 @lru_cache(maxsize=4)
 def _unit_rms(negative_slope: float, width: int, depth: int) -> NDArray:
     """Return the RMS by layer of networks of gain 1, (networks, depth + 1)."""
-    return np.sqrt(
-        chains.leaky_chain(
-            negative_slope, [width] * (depth + 1), [1 / width] * depth, count=NETWORKS, generator=luck()
-        )
-    )
+    widths, variances = [width] * (depth + 1), [1 / width] * depth
+    draws = {"count": NETWORKS, "generator": demo.luck()}
+    return np.sqrt(chains.leaky_chain(negative_slope, widths, variances, **draws))
 
 
 def relu_figure(
     gain: float = 1.0, negative_slope: float = 0.0, width: int = 512, depth: int = 100
-) -> tuple[Figure, str]:
+) -> demo.Drawing:
     """Draw the RMS by layer of (leaky) ReLU networks with Var(w) = gain**2 / width, and the predicted line.
 
     The activation is homogeneous, so networks of every gain are those of gain 1 times gain**layer.
@@ -47,13 +41,10 @@ def relu_figure(
     rms = _unit_rms(negative_slope, width, depth) * gain**layers
     figure, (ax,) = canvas.new_figure()
     plotting.plot_signal(rms, factor**layers, ax=ax)
-    ax.set(
-        ylabel="RMS of the layer",
-        title=f"Predicted: each layer multiplies the RMS by {factor:.3f}",
-    )
+    ax.set(ylabel="RMS of the layer", title=f"Predicted: each layer multiplies the RMS by {factor:.3f}")
     canvas.set_decades(ax, 1e-32, 1e32)
     return figure, (
         f"Predicted factor per layer: gain × √((1 + a²)/2) = {factor:.4f}. RMS at layer {depth}: predicted "
-        f"{factor**depth:.3g}; measured {median_and_range(rms[:, -1])}. (Finite width pulls the median "
+        f"{factor**depth:.3g}; measured {demo.median_and_range(rms[:, -1])}. (Finite width pulls the median "
         f"below the prediction.)"
     )

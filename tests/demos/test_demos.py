@@ -139,7 +139,7 @@ def test_demos_are_found_by_name_and_loaded_when_asked_for():
 def slide(draw, **starts):
     """Return a demo with one slider for each of `starts`."""
     sliders = {key: widgets.IntSlider(v, min=1, max=9, description=key) for key, v in starts.items()}
-    return Demo("What now?", sliders, draw)
+    return Demo("What now?", draw, **sliders)
 
 
 def test_an_error_is_shown_and_raised():

@@ -10,7 +10,8 @@ from scipy.special import logsumexp
 
 from course_utils import data
 from course_utils.comparison import Row, format_estimate, mean_of
-from course_utils.demos.first_step import first_step_figure, he_networks
+from course_utils.demos.demo import he_networks
+from course_utils.demos.first_step import first_step_figure
 
 SETTINGS = {"hidden": 3, "rate": 0.03}
 CONTROLS = {"hidden": (1, 20, 20), "rate": (1e-4, 10, 21), "optimizer": ("SGD", "Adam")}
@@ -41,7 +42,7 @@ def backpropagate(weights, inputs, labels, *, guess=False):
 @cache
 def first_steps(hidden, rate, optimizer):
     """Return measured and predicted shares, each (factors, networks), and the first losses."""
-    he = [[w[i].detach().numpy() for w in he_networks(hidden).weights] for i in range(6)]
+    he = [[w[i].detach().numpy() for w in he_networks(6, [32] * hidden).weights] for i in range(6)]
     batch = digits_batch()
     step = {"SGD": lambda g: rate * g, "Adam": lambda g: rate * g / (np.abs(g) + 1e-8)}[optimizer]
     measured, predicted, first = np.empty((3, 9, 6))

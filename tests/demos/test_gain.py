@@ -16,7 +16,6 @@ from course_utils.demos.gain import (
     BEHIND,
     IN_FRONT,
     RULES,
-    activation_of,
     gain_figure,
     gains,
     layers_kept,
@@ -126,7 +125,7 @@ def test_what_is_known_of_a_matrix_goes_into_the_gradient():
 def test_the_gain_in_front_solves_its_equation(name, root):
     first, gain = gains(name, IN_FRONT)
     assert first == gain == pytest.approx(root, abs=1e-3)
-    assert expected(lambda z: activation_of(name)(z) ** 2, gain) == pytest.approx(1, abs=1e-5)
+    assert expected(lambda z: ACTIVATIONS[name](z) ** 2, gain) == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", ["tanh", "softsign", "sigmoid"])
