@@ -8,13 +8,21 @@ order of this file, each only if those before it found no fault.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import groupby
 
 from course_utils.doctor import thresholds as limit
-from course_utils.doctor.findings import JUDGES, Case, Finding, judge, say
+from course_utils.doctor.findings import LAWS, Case, Finding, Law, is_right, say, standard_error
 from course_utils.doctor.graph import Node
-from course_utils.doctor.laws import LAWS, Law, is_right, standard_error
 from course_utils.doctor.vocabulary import ODD, SIGMOIDS
+
+Judge = Callable[[Case], Iterator[Finding]]
+JUDGES: list[tuple[int, tuple[str, ...], Judge]] = []
+
+
+def judge(stage: int, *faults: str) -> Callable[[Judge], Judge]:
+    """Register a judge of a stage, and the names of the faults that it finds."""
+    return lambda function: JUDGES.append((stage, faults, function)) or function
 
 
 @judge(0, "not finite")
@@ -154,12 +162,12 @@ def _jump(n: Node) -> int:
 @judge(2, "dead")
 def _dead(case: Case) -> Iterator[Finding]:
     """Of aligned inputs half the units are dead: allow that, and four standard errors."""
-    responses = [(n, n.activated.call.response) for n in case.rows if n.call.left.second > 0]
-    allowed = [(n, r.dead, max(limit.DEAD, 0.5 + 2 / math.sqrt(max(r.units, 1)))) for n, r in responses if r]
-    evidence = "{n.activated.call.response.dead:.0%} of its units are 0 on the whole batch."
+    alive = [(n, n.activated.call) for n in case.rows if n.call.left.second > 0]
+    nodes = [n for n, c in alive if c.dead > max(limit.DEAD, 0.5 + 2 / math.sqrt(max(c.units, 1)))]
+    evidence = "{n.activated.call.dead:.0%} of its units are 0 on the whole batch."
     cause = "What enters the activation lies too far below 0, on average at {n.call.left.mean:.2g}."
     remedy = "Set the biases to 0, and centre the inputs and the weights."
-    yield from say([n for n, dead, most in allowed if dead > most], "dead", evidence, cause, remedy)
+    yield from say(nodes, "dead", evidence, cause, remedy)
 
 
 def _culprits(case: Case, last: Node, factor: float) -> list[Node]:
@@ -214,10 +222,10 @@ def _broken_signal(case: Case) -> Iterator[Finding]:
 
 @judge(5, "saturated")
 def _saturated(case: Case) -> Iterator[Finding]:
-    responses = [(n, n.activated.call.response) for n in case.rows if not n.bypassed]
-    nodes = [n for n, response in responses if response and response.saturated > limit.SATURATED]
-    evidence = "{n.activated.call.response.saturated:.0%} of its outputs are at a bound, "
-    evidence += "where the derivative is about 0."
+    nodes = [n for n in case.rows if not n.bypassed and n.activated.call.saturated > limit.SATURATED]
+    evidence = (
+        "{n.activated.call.saturated:.0%} of its outputs are at a bound, where the derivative is about 0."
+    )
     cause = "What enters the activation is large: second moment {n.call.left.second:.2g}"
     if nodes and nodes[0].weight_ratio > limit.LARGE_STD:
         cause += "; the weights' std is {n.weight_ratio:.2g} times the wanted one"
@@ -295,3 +303,22 @@ def _remarks(case: Case) -> Iterator[Finding]:
 
 
 FAULTS = tuple(dict.fromkeys(name for _, names, _ in JUDGES for name in names))
+
+
+def verdict_on(case: Case) -> tuple[Finding, ...]:
+    """Return what the first stage with a fault finds, one fault a layer, and the remarks made until then.
+
+    What later stages see may be its consequence.
+    """
+    faults: dict[str, Finding] = {}
+    remarks: list[Finding] = []
+    for _, stage in groupby(JUDGES, lambda entry: entry[0]):
+        for finding in (finding for *_, judge in stage for finding in judge(case)):
+            if finding.is_fault:
+                faults.setdefault(finding.layer, finding)  # one root cause a layer
+            else:
+                remarks.append(finding)
+        if faults:
+            break
+    named = {finding.fault for finding in faults.values()}
+    return (*faults.values(), *(remark for remark in remarks if remark.fault not in named))

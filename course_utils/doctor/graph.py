@@ -84,7 +84,7 @@ def _look_ahead(node: Node, after: list[Node]) -> None:
         node.activation = "norm" if first.call.role == "norm" else first.call.function
         if first.call.role == "activation":
             node.activated, first.is_row = first, False
-            node.gain = _gain(node.activation, first.call.response.function)
+            node.gain = _gain(node.activation, first.call.activation)
 
 
 @lru_cache(256)

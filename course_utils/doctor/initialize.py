@@ -16,11 +16,17 @@ import pandas as pd
 import torch
 from torch import Generator, Tensor, nn
 
+from course_utils.doctor.diagnosis import Report, rounded
 from course_utils.doctor.graph import Node, analyse, branch_ends
-from course_utils.doctor.measuring import NAN
+from course_utils.doctor.measuring import (
+    NAN,
+    check_model_and_inputs,
+    cloned,
+    is_expanded,
+    restored,
+    tensors_in,
+)
 from course_utils.doctor.recording import Recorder
-from course_utils.doctor.running import check_model_and_inputs, cloned, is_expanded, restored, tensors_in
-from course_utils.doctor.tables import Report, rounded
 from course_utils.doctor.vocabulary import kind
 from course_utils.initializers import constant_, normal_, orthogonal_
 
@@ -39,10 +45,6 @@ class Wish:
     follows: str = ""
     fan_in: float = NAN
     gain: float = NAN
-
-    def agrees(self, other: "Wish") -> bool:
-        """Whether another use of the same parameter asks for the same."""
-        return self.law == other.law and math.isclose(self.std, other.std, abs_tol=1e-300)
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,11 +143,9 @@ def _objection(wishes: list[Wish | None], used: bool) -> str:
     """Return why a parameter with these wishes is left alone, or ""."""
     if not wishes or None in wishes:
         return "no rule here reads what the model does with it" if used else "not seen in use on these inputs"
-    other = next((wish for wish in wishes if not wish.agrees(wishes[0])), None)
-    if other is None:
-        return ""
-    first, second = (f"{wish.law} (std {wish.std:.3g}) in {wish.layer}" for wish in (wishes[0], other))
-    return f"tied: {first}, but {second}"
+    first, text = wishes[0], "{0.law} (std {0.std:.3g}) in {0.layer}".format
+    others = [w for w in wishes if w.law != first.law or not math.isclose(w.std, first.std, abs_tol=1e-300)]
+    return f"tied: {text(first)}, but {text(others[0])}" if others else ""
 
 
 def _wishes_by_name(model: nn.Module, inputs: Any) -> tuple[set[str], dict[str, list[Wish | None]]]:
@@ -202,10 +202,8 @@ def _wishes(node: Node, ends_branch: bool, branches: int) -> Wishes:
         for parameter in call.parameters:
             shift = any(parameter is p for p in call.added)
             yield parameter, _constant(make, 0.0) if shift else _constant(make, share, ending)
-    elif isinstance(call.module, nn.RNNBase | nn.RNNCellBase):
-        yield from _recurrent(call.module, make)
-    elif isinstance(call.module, nn.MultiheadAttention):
-        yield from _attention(call.module, share, ending, make)
+    elif isinstance(call.module, nn.RNNBase | nn.RNNCellBase | nn.MultiheadAttention):
+        yield from _composite(call.module, share, ending, make)
 
 
 def _constant(make: Make, value: float, ending: str = "") -> Wish:
@@ -229,7 +227,7 @@ def _layer(node: Node, share: float, ending: str, make: Make) -> Wishes:
             yield parameter, _embedding(node, share, ending, make)
         else:
             gain = share if math.isnan(node.gain) else node.gain * share
-            first, count = getattr(node.activated.call.response, "reads", None) or (0, math.inf)
+            first, count = node.activated.call.reads or (0, math.inf)
             units = parameter.shape[call.weight.out_dim :][:1]  # none where the call takes a view
             if count >= max(units, default=0):
                 yield parameter, _normal(make, call.fan_in, gain, ending, node.activation)
@@ -252,7 +250,7 @@ def _embedding(node: Node, std: float, ending: str, make: Make) -> Wish:
 def _gated(node: Node, gain: float, other: float, ending: str, make: Make) -> Wish:
     """Return the law of two or more matrices in one: the gain goes to the units that the activation reads."""
     weight, fan_in = node.call.weight, node.call.fan_in
-    (start, count), dim = node.activated.call.response.reads, weight.out_dim
+    (start, count), dim = node.activated.call.reads, weight.out_dim
     units = weight.tensor.shape[dim]
     start, share = start % units, count / units
 
@@ -274,30 +272,26 @@ def _forget_(tensor: Tensor, _: Generator | None) -> None:
     tensor.zero_().chunk(4)[1].fill_(1.0)  # gates in the order input, forget, cell, output
 
 
-def _recurrent(module: nn.Module, make: Make) -> Wishes:
-    """Yield the laws of an RNN, LSTM or GRU, or of one of their cells, whose gates are blocks of rows."""
-    width, lstm = module.hidden_size, isinstance(module, nn.LSTM | nn.LSTMCell)
-    for name, parameter in module.named_parameters(recurse=False):
-        if not re.fullmatch(r"(weight|bias)_(ih|hh|hr)(_l\d+(_reverse)?)?", name):
-            continue  # a subclass's own, or half of a weight norm
-        if name.startswith("weight_hh") and parameter.shape[1] == width:
-            std = 1 / math.sqrt(width)
+_GATES = r"(weight|bias)_(ih|hh|hr)(_l\d+(_reverse)?)?"  # else a subclass's own, or half of a weight norm
+_PROJECTIONS = r"(in|q|k|v)_proj_weight|in_proj_bias|out_proj\.(weight|bias)"  # the first holds three
+
+
+def _composite(module: nn.Module, share: float, ending: str, make: Make) -> Wishes:
+    """Yield the laws of an attention module, or of a recurrent one, whose gates are blocks of rows."""
+    names = _PROJECTIONS if isinstance(module, nn.MultiheadAttention) else _GATES
+    for name, parameter in module.named_parameters():
+        if not re.fullmatch(names, name):
+            continue
+        if name.startswith("weight_hh") and parameter.shape[1] == module.hidden_size:
+            std = 1 / math.sqrt(module.hidden_size)
             yield parameter, make("an orthogonal block for each gate", std, _orthogonal_blocks_)
-        elif name.startswith("weight"):
+        elif name == "out_proj.weight":
+            yield parameter, _normal(make, parameter.shape[1], share, ending)
+        elif "weight" in name:
             yield parameter, _normal(make, parameter.shape[1])
-        elif name.startswith("bias_ih") and lstm:
+        elif name.startswith("bias_ih") and isinstance(module, nn.LSTM | nn.LSTMCell):
             yield parameter, make("0, but 1 for the forget gates", 0.0, _forget_)
         else:
-            yield parameter, _constant(make, 0.0)
-
-
-def _attention(module: nn.MultiheadAttention, share: float, ending: str, make: Make) -> Wishes:
-    for name, parameter in module.named_parameters():
-        if name == "out_proj.weight":
-            yield parameter, _normal(make, parameter.shape[1], share, ending)
-        elif re.fullmatch("(in|q|k|v)_proj_weight", name):  # the first holds three, one above the other
-            yield parameter, _normal(make, parameter.shape[1])
-        elif name in ("in_proj_bias", "out_proj.bias"):
             yield parameter, _constant(make, 0.0)
 
 

@@ -19,9 +19,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from course_utils import activations
 from course_utils.doctor import measuring as measure
 from course_utils.doctor import vocabulary as words
-from course_utils.doctor.fans import fans
-from course_utils.doctor.measuring import NAN, UNKNOWN, Moments
-from course_utils.doctor.running import tensors_in
+from course_utils.doctor.measuring import NAN, UNKNOWN, Moments, tensors_in
 from course_utils.doctor.thresholds import AT_A_BOUND
 
 leaky_relu = lru_cache(activations.leaky_relu)  # the same function for the same slope
@@ -44,17 +42,6 @@ class Weight:
 
 
 @dataclass(eq=False)
-class Response:
-    """What an activation does, and what it did to its input; NaN where it cannot be dead or saturated."""
-
-    function: Callable[[Tensor], Tensor]
-    reads: tuple[int, int] | None = None  # if not all units: the first, -1 if unknown, and how many
-    units: int = 0  # how many there are, if `dead` is a number
-    dead: float = NAN  # share of units that are 0 on the whole batch
-    saturated: float = NAN  # share of outputs at a bound
-
-
-@dataclass(eq=False)
 class Call:
     """One call as it was recorded. Roles: input, layer, norm, composite, activation, sum, join, other."""
 
@@ -69,7 +56,11 @@ class Call:
     examples: int = 0
     numel: int = 0
     unit_dim: int = -1  # the dimension of units, or channels
-    response: Response | None = None  # of an activation
+    activation: Callable[[Tensor], Tensor] | None = None
+    reads: tuple[int, int] | None = None  # if not all units: the first, -1 if unknown, and how many
+    units: int = 0  # how many there are, if `dead` is a number
+    dead: float = NAN  # share of units that are 0 on the whole batch, of an activation that can be
+    saturated: float = NAN  # share of outputs at a bound, of an activation that has one
     weight: Weight | None = None
     fan_in: float = NAN
     fan_out: float = NAN
@@ -122,7 +113,7 @@ class Recorder(TorchFunctionMode):
         self._parameters = {id(p): name for name, p in model.named_parameters()}
         self._origin = WeakIdKeyDictionary()  # the index of the call that a tensor comes from
         self._known = WeakIdKeyDictionary()  # a tensor's version and moments
-        self._stack: list[tuple[nn.Module, int]] = []
+        self._stack = [(model, 0)]  # the modules that run, and how many calls there were before each
         self._arithmetic: dict[int, set[str]] = {}  # what a parameter and a tensor that came in went into
 
     def run(self, inputs: Any) -> Any:
@@ -201,9 +192,7 @@ class Recorder(TorchFunctionMode):
 
     def _note_spelling(self, call: Invocation) -> bool:
         """Note an activation that is written in other functions."""
-        if call.func.__name__.endswith("_"):
-            return False
-        terms = list(tensors_in(call.args))
+        terms = [] if call.func.__name__.endswith("_") else list(tensors_in(call.args))
         found = next(((z, phi) for z in terms if (phi := self._recognize(z, call.output))), None)
         if found is None:
             return False
@@ -235,7 +224,7 @@ class Recorder(TorchFunctionMode):
         self, role: str, name: str, layer: str, x: Tensor, output: Tensor, batch_dim: int = 0
     ) -> Call:
         parents = (self._origin[x],) if x in self._origin else ()
-        call = Call(role, name, layer, parents, self._module())
+        call = Call(role, name, layer, parents, self._stack[-1][0])
         if x.is_floating_point():
             call.entered = self._moments(x, 0)
         self._measure(call, output, batch_dim)
@@ -244,12 +233,12 @@ class Recorder(TorchFunctionMode):
     def _add_layer(self, call: Invocation, x: Tensor, weight: Tensor) -> bool:
         name, parameter = call.name, self._parameter(weight)
         held = weight if parameter is None else parameter
-        own = parameter is None or self._module()._parameters.get("weight") is parameter
+        own = parameter is None or self._stack[-1][0]._parameters.get("weight") is parameter
         layer = self._place(name) if own else self._parameters[id(held)].removesuffix(".weight")
         row = self._add_row("layer", "linear" if name in words.PRODUCTS else name, layer, x, call.output)
         row.unit_dim, out_dim, bias = (1 if name in words.CONVOLUTIONS else -1), 0, None
         if name not in words.EMBEDDINGS:
-            row.fan_in, row.fan_out, out_dim = fans(call, x, weight)
+            row.fan_in, row.fan_out, out_dim = measure.fans(call, x, weight)
             turned = held.ndim == 2 and weight.stride() != held.stride()  # W.T
             out_dim = 1 - out_dim if turned else out_dim
             bias = call.argument("bias", words.BIAS_PLACE.get(name))
@@ -258,7 +247,9 @@ class Recorder(TorchFunctionMode):
             identical = fits and measure.has_identical_units(held, bias, out_dim)
             area = math.prod(held.shape[2:]) if name in words.CONVOLUTIONS else 1
             trained = parameter is not None and held.requires_grad  # a weight norm's product has its own law
-            self.weights[id(held)] = Weight(held, out_dim, area, trained, identical, *measure.entries(held))
+            size = measure.quick_second_moment(held), torch.linalg.vector_norm(held.detach(), math.inf).item()
+            orthogonal = measure.is_orthogonal(held)
+            self.weights[id(held)] = Weight(held, out_dim, area, trained, identical, orthogonal, *size)
         row.weight, row.parameters = self.weights[id(held)], self._owned((held, bias))
         return True
 
@@ -266,18 +257,17 @@ class Recorder(TorchFunctionMode):
         self, name: str, function: Callable[[Tensor], Tensor], x: Tensor, output: Tensor
     ) -> None:
         row = self._add_row("activation", name, self._place(name), x, output)
-        before, row.response = self.calls[row.parents[0]], Response(function)
+        before, row.activation = self.calls[row.parents[0]], function
         row.unit_dim, dim = before.unit_dim, before.unit_dim % max(output.ndim, 1)
         if x.ndim and x.numel() < before.numel:
             first = x.storage_offset() // max(x.stride(row.unit_dim), 1) if x._is_view() else -1
-            row.response.reads = first, x.shape[row.unit_dim]
+            row.reads = first, x.shape[row.unit_dim]
         if name in words.CUT_OFF and row.examples > 1:
             largest = output.detach().amax([d for d in range(output.ndim) if d != dim])
-            row.response.units, row.response.dead = len(largest), (largest <= 0).double().mean().item()
+            row.units, row.dead = len(largest), (largest <= 0).double().mean().item()
         if name in words.ODD | words.SIGMOIDS - {"logsigmoid"}:
             lowest, some = -1 if name in words.ODD else 0, measure.sample(output)
-            at_a_bound = (some < lowest + AT_A_BOUND) | (some > 1 - AT_A_BOUND)
-            row.response.saturated = at_a_bound.double().mean().item()
+            row.saturated = ((some < lowest + AT_A_BOUND) | (some > 1 - AT_A_BOUND)).double().mean().item()
 
     def _measure(self, call: Call, output: Tensor, batch_dim: int = 0) -> None:
         call.left, call.numel = self._moments(output, batch_dim), output.numel()
@@ -322,17 +312,13 @@ class Recorder(TorchFunctionMode):
             for y in results:
                 self._origin[y] = parents[0]
 
-    def _module(self) -> nn.Module:
-        return self._stack[-1][0] if self._stack else self._model
-
     def _place(self, name: str) -> str:
         """Return the running module's name, and the function's with it unless the module is a leaf."""
-        module = self._module()
+        module = self._stack[-1][0]
         place = self._modules.get(id(module), "")
-        inner = {child for child, _ in module.named_children()} - {"parametrizations"}
-        if inner and not isinstance(module, nn.MultiheadAttention):
-            return f"{place}.{name}" if place else name
-        return place or type(module).__name__
+        if isinstance(module, nn.MultiheadAttention) or not module._modules.keys() - {"parametrizations"}:
+            return place or type(module).__name__
+        return f"{place}.{name}" if place else name
 
     def _parameter(self, x: Tensor) -> Tensor | None:
         """Return the parameter that x is, or is a view of."""
