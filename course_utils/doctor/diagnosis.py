@@ -15,17 +15,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
 from course_utils.comparison import markdown_table
+from course_utils.doctor import measuring as measure
 from course_utils.doctor.faults import verdict_on
 from course_utils.doctor.findings import Case, Finding
-from course_utils.doctor.graph import Node, analyse
-from course_utils.doctor.measuring import (
-    NAN,
-    check_model_and_inputs,
-    cloned,
-    quick_second_moment,
-    restored,
-    tensors_in,
-)
+from course_utils.doctor.graph import analyse
+from course_utils.doctor.measuring import NAN, tensors_in
 from course_utils.doctor.recording import Call, Recorder
 from course_utils.doctor.vocabulary import kind
 
@@ -106,7 +100,7 @@ def diagnose(
     effect is reported: repair it, and diagnose again.
     Raises: TypeError or ValueError for arguments that do not fit together; whatever the model raises.
     """
-    check_model_and_inputs(model, inputs)
+    measure.check_arguments(model, inputs)
     if not (loss is None or callable(loss)):
         raise TypeError(f"loss must be a function of (outputs, targets), or None; got {type(loss).__name__}")
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
@@ -114,29 +108,27 @@ def diagnose(
             raise ValueError(f"{name} has no shape yet; run the model once on a batch first")
         if tensor.is_meta:
             raise ValueError(f"{name} is on the meta device and has no values; use model.to_empty")
-    with restored(model, inputs) as altered, torch.inference_mode(False), torch.enable_grad():
+    with measure.restored(model, inputs) as altered, torch.inference_mode(False), torch.enable_grad():
         case = _examine(Recorder(model, altered), model, inputs, targets, loss)
     findings = verdict_on(case)
     return Diagnosis(_table(case, findings), case.loss, case.expected_loss, findings)
 
 
 def _examine(recorder: Recorder, model: nn.Module, inputs: Any, targets: Any, loss: Callable | None) -> Case:
-    """Run the model forward and backward, and return all that was measured."""
     leaves = [p for p in model.parameters() if p.requires_grad]
-    given, copies = cloned(inputs, not leaves)
-    leaves = leaves or copies
+    given, copies = measure.cloned(inputs, not leaves)
     outputs = recorder.run(given)
-    root, error, classes = _objective(outputs, cloned(targets, False)[0], loss)
-    reached = leaves and root.requires_grad
-    gradients = (
-        torch.autograd.grad(root, leaves, error, allow_unused=True) if reached else [None] * len(leaves)
-    )
-    moments = {id(p): quick_second_moment(g) for p, g in zip(leaves, gradients, strict=True) if g is not None}
+    root, error, classes = _objective(outputs, measure.cloned(targets, False)[0], loss)
+    leaves = (leaves or copies) if root.requires_grad else []
+    gradients = torch.autograd.grad(root, leaves, error, allow_unused=True) if leaves else ()
+    moments = {
+        id(p): measure.quick_second_moment(g) for p, g in zip(leaves, gradients, strict=True) if g is not None
+    }
     for weight in recorder.weights.values():
         weight.gradient = moments.get(id(weight.tensor), NAN)
     named = [*(("inputs", x) for x in tensors_in(given)), *model.named_parameters(), *model.named_buffers()]
     floating = ((name, x) for name, x in named if x.is_floating_point() and x.numel())
-    broken = [name for name, x in floating if not math.isfinite(quick_second_moment(x))]
+    broken = [name for name, x in floating if not math.isfinite(measure.quick_second_moment(x))]
     value, expected = root.item() if error is None else NAN, math.log(classes) if classes else NAN
     return Case(analyse(recorder.calls), value, expected, broken, bool(moments))
 
@@ -164,9 +156,8 @@ def _objective(outputs: Any, targets: Any, loss: Callable | None) -> tuple[Tenso
         return cross_entropy(logits, labels), None, classes
     shapes = f"got targets {tuple(targets.shape)} for an output {tuple(output.shape)}"
     if not targets.is_floating_point():
-        raise ValueError(
-            f"integer targets need its shape without the dimension of classes, 1 or last; {shapes}"
-        )
+        needed = "integer targets need its shape without the dimension of classes, 1 or last"
+        raise ValueError(f"{needed}; {shapes}")
     if targets.shape != output.shape:
         raise ValueError(f"floating-point targets must have the output's shape; {shapes}")
     return mse_loss(output, targets.to(output.dtype)), None, 0
@@ -184,26 +175,23 @@ def _labelled(output: Tensor | None, targets: Any) -> tuple[Tensor | None, Tenso
 
 
 def _table(case: Case, findings: tuple[Finding, ...]) -> pd.DataFrame:
-    """Return the rows with their columns, and the faults that were found in them."""
-    blank = _row(Node(Call("input"), 0))  # names the columns if there are no rows
+    blank = _row(*analyse([Call("input")]))  # names the columns if there are no rows
     table = pd.DataFrame([_row(node) for node in case.rows], columns=list(blank))
-    faulty = [finding for finding in findings if finding.is_fault]
-    faults = {layer: finding.fault for finding in faulty for layer in (finding.layer, *finding.others)}
+    faults = {layer: f.fault for f in findings if f.is_fault for layer in (f.layer, *f.others)}
     faults |= {name.rpartition(".")[0]: "not finite" for name in case.broken[:1]}  # the layer of a parameter
     table["fault"] = [faults.get(layer, "") for layer in table["layer"]]
     return table
 
 
-def _row(n: Node) -> dict[str, Any]:
-    call, left = n.call, n.call.left
+def _row(n: Call) -> dict[str, Any]:
+    left, active = n.left, n.activated
     return {
-        **{"layer": n.layer, "kind": kind(call.function), "activation": n.activation, "mean": left.mean},
+        **{"layer": n.layer, "kind": kind(n.function), "activation": n.activation, "mean": left.mean},
         "std": math.sqrt(max(left.second - left.mean**2, 0.0)) if math.isfinite(left.second) else NAN,
-        **{"second_moment": left.second, "input_second_moment": call.entered.second, "growth": n.growth},
-        "varies": left.varying / left.second if call.examples > 1 and left.second > 0 else NAN,
-        "gradient_second_moment": call.gradient,
-        **{"dead": n.activated.call.dead, "saturated": n.activated.call.saturated},
-        **{"fan_in": call.fan_in, "fan_out": call.fan_out},
+        **{"second_moment": left.second, "input_second_moment": n.entered.second, "growth": n.growth},
+        "varies": left.varying / left.second if n.examples > 1 and left.second > 0 else NAN,
+        **{"gradient_second_moment": n.gradient, "dead": active.dead, "saturated": active.saturated},
+        **{"fan_in": n.fan_in, "fan_out": n.fan_out},
         **{"weight_std": n.weight_std, "wanted_std": n.wanted_std, "weight_ratio": n.weight_ratio},
-        "weight_gradient_second_moment": call.weight.gradient if call.weight else NAN,
+        "weight_gradient_second_moment": n.weight.gradient if n.weight else NAN,
     }

@@ -15,16 +15,11 @@ NAN = math.nan
 
 
 class Moments(NamedTuple):
-    """A tensor's mean, and the parts of its second moment that are constant and that vary over the batch."""
+    """A tensor's mean, its second moment, and the part of that which varies over the batch."""
 
     mean: float
-    constant: float
+    second: float
     varying: float
-
-    @property
-    def second(self) -> float:
-        """The second moment."""
-        return self.constant + self.varying
 
 
 UNKNOWN = Moments(NAN, NAN, NAN)
@@ -54,9 +49,9 @@ def moments(x: Tensor, batch_dim: int) -> Moments:
     if not x.numel():
         return UNKNOWN
     mean = x.mean(batch_dim, dtype=torch.float64)
-    constant = mean.square().mean()
-    varying = (second_moment(x) - constant).clamp_(min=0)  # rounding may leave -1e-16
-    return Moments(*torch.stack([mean.mean(), constant, varying]).tolist())
+    second = second_moment(x)
+    varying = (second - mean.square().mean()).clamp_(min=0)  # rounding may leave -1e-16
+    return Moments(*torch.stack([mean.mean(), second, varying]).tolist())
 
 
 def sample(x: Tensor, limit: int = 2**18) -> Tensor:
@@ -72,9 +67,8 @@ def sample(x: Tensor, limit: int = 2**18) -> Tensor:
 def has_identical_units(weight: Tensor, bias: Tensor | None, out_dim: int) -> bool:
     """Return whether all units, along `out_dim`, have the same weights and biases."""
     units = weight.detach().movedim(out_dim, 0)
-    if len(units) < 2 or not torch.equal(units[0], units[1]):
-        return False
-    return bool((units == units[:1]).all()) and (bias is None or bool((bias == bias[0]).all()))
+    same = len(units) > 1 and torch.equal(units[0], units[1]) and bool((units == units[:1]).all())
+    return same and (bias is None or bool((bias == bias[0]).all()))
 
 
 def is_orthogonal(weight: Tensor) -> bool:
@@ -107,10 +101,7 @@ def is_expanded(x: Tensor) -> bool:
 
 
 def fans(call: Any, x: Tensor, weight: Tensor) -> tuple[float, float, int]:
-    """Return fan_in, fan_out and the dimension of units in `weight`; of strides only fan_in takes account.
-
-    call: an `Invocation` of a layer, with the input `x`.
-    """
+    """Return fan_in, fan_out and the dimension of units in `weight`; of strides only fan_in takes account."""
     right = list(tensors_in((call.args, call.keywords)))[-1] is weight
     if call.name == "einsum":
         terms, result = call.args[0].replace(" ", "").replace(".", "").split("->")
@@ -189,7 +180,7 @@ def cloned(values: Any, differentiable: bool) -> tuple[Any, list[Tensor]]:
     return copied(values), leaves
 
 
-def check_model_and_inputs(model: nn.Module, inputs: Any) -> None:
+def check_arguments(model: nn.Module, inputs: Any) -> None:
     """Refuse what a Recorder cannot run: no module, a compiled one, inputs that are none or empty."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module; got {type(model).__name__}")

@@ -1,12 +1,12 @@
 """What passes through a network: every call of a layer, what it returns, and the gradient that comes back.
 
-A `Recorder` sees one forward pass of any module without touching it, and writes down `Call`s;
-hooks add the gradients on the way back. What follows from them is for `graph` to say.
+A `Recorder` sees one forward pass of any module without touching it, and writes down `Call`s; hooks add the
+gradients on the way back. What follows from them is for `graph` to say.
 """
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -43,11 +43,14 @@ class Weight:
 
 @dataclass(eq=False)
 class Call:
-    """One call as it was recorded. Roles: input, layer, norm, composite, activation, sum, join, other."""
+    """A call, what was recorded of it, and what the others tell about it.
+
+    Roles: input, layer, norm, composite, activation, sum, join, other.
+    """
 
     role: str
     function: str = ""  # of torch
-    layer: str = ""  # the name of the module, or of the parameter
+    layer: str = ""  # the name of the module or parameter, with the number of the call from the second on
     parents: tuple[int, ...] = ()  # the calls whose outputs it takes
     module: nn.Module | None = None
     entered: Moments = UNKNOWN
@@ -56,7 +59,7 @@ class Call:
     examples: int = 0
     numel: int = 0
     unit_dim: int = -1  # the dimension of units, or channels
-    activation: Callable[[Tensor], Tensor] | None = None
+    phi: Callable[[Tensor], Tensor] | None = None  # of an activation
     reads: tuple[int, int] | None = None  # if not all units: the first, -1 if unknown, and how many
     units: int = 0  # how many there are, if `dead` is a number
     dead: float = NAN  # share of units that are 0 on the whole batch, of an activation that can be
@@ -67,6 +70,25 @@ class Call:
     parameters: tuple[Tensor, ...] = ()
     added: tuple[Tensor, ...] = ()  # those of a norm's parameters that are added
     same_shape: bool = False  # a sum of two terms of one shape
+
+    # From here on all is for `graph.analyse` to say. "Total" is relative to what entered the first layer.
+    index: int = 0
+    activated: Any = None  # the activation that follows and shares the row of the table, else the call itself
+    activation: str = ""  # its name, or "norm"
+    gain: float = 1.0  # that it calls for
+    is_row: bool = True  # of the table
+    ancestors: int = 0  # the calls that lead to it, and itself, as bits
+    arriving: list[float] = field(default_factory=list)  # second moments, as the next layers receive it
+    norm_next: bool = False  # a norm comes before the next weights
+    bypassed: bool = False  # another path leads around, up to a sum or product
+    last: bool = True  # no weights come after
+    total: float = 1.0  # second moment
+    total_varying: float = 1.0  # its part that varies over the batch
+    growth: float = NAN  # second moment after the activation, over that of the input
+    weight_std: float = NAN
+    wanted_std: float = NAN
+    weight_ratio: float = NAN
+    laws: list[str] = field(default_factory=list)  # that the weights follow
 
 
 class Invocation(NamedTuple):
@@ -83,18 +105,6 @@ class Invocation(NamedTuple):
         """Return an argument by its name, or else by its place; None if it was not given."""
         positional = self.args[place] if place is not None and place < len(self.args) else None
         return self.keywords.get(name, positional)
-
-
-class Applied(NamedTuple):
-    """A function of torch with all its arguments but the first: equal if these are."""
-
-    func: Callable
-    args: tuple
-    options: tuple[tuple[str, Any], ...]
-
-    def __call__(self, z: Tensor) -> Tensor:
-        """Return the function of z, which it may not change."""
-        return self.func(z.clone(), *self.args, **dict(self.options))
 
 
 class Recorder(TorchFunctionMode):
@@ -122,16 +132,9 @@ class Recorder(TorchFunctionMode):
         positional = () if named else inputs if type(inputs) in (tuple, list) else (inputs,)
         for x in tensors_in(inputs):
             self._add(Call("input", layer="inputs"), [x])
-        hooks = (
-            register_module_forward_pre_hook(lambda module, _: self._stack.append((module, len(self.calls)))),
-            register_module_forward_hook(self._leave, always_call=True),
-        )
-        try:
-            with self:
-                return self._model(*positional, **named)
-        finally:
-            for hook in hooks:
-                hook.remove()
+        enter = register_module_forward_pre_hook(lambda m, _: self._stack.append((m, len(self.calls))))
+        with enter, register_module_forward_hook(self._leave, always_call=True), self:
+            return self._model(*positional, **named)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         """Call the function, and note it: as a row of the table, or as one that hands the signal on."""
@@ -220,15 +223,13 @@ class Recorder(TorchFunctionMode):
             self._origin[output] = len(self.calls) - 1
         return call
 
-    def _add_row(
-        self, role: str, name: str, layer: str, x: Tensor, output: Tensor, batch_dim: int = 0
-    ) -> Call:
+    def _add_row(self, role: str, name: str, layer: str, x: Tensor, y: Tensor, batch_dim: int = 0) -> Call:
         parents = (self._origin[x],) if x in self._origin else ()
         call = Call(role, name, layer, parents, self._stack[-1][0])
         if x.is_floating_point():
             call.entered = self._moments(x, 0)
-        self._measure(call, output, batch_dim)
-        return self._add(call, [output])
+        self._measure(call, y, batch_dim)
+        return self._add(call, [y])
 
     def _add_layer(self, call: Invocation, x: Tensor, weight: Tensor) -> bool:
         name, parameter = call.name, self._parameter(weight)
@@ -253,11 +254,9 @@ class Recorder(TorchFunctionMode):
         row.weight, row.parameters = self.weights[id(held)], self._owned((held, bias))
         return True
 
-    def _add_activation(
-        self, name: str, function: Callable[[Tensor], Tensor], x: Tensor, output: Tensor
-    ) -> None:
+    def _add_activation(self, name: str, phi: Callable[[Tensor], Tensor], x: Tensor, output: Tensor) -> None:
         row = self._add_row("activation", name, self._place(name), x, output)
-        before, row.activation = self.calls[row.parents[0]], function
+        before, row.phi = self.calls[row.parents[0]], phi
         row.unit_dim, dim = before.unit_dim, before.unit_dim % max(output.ndim, 1)
         if x.ndim and x.numel() < before.numel:
             first = x.storage_offset() // max(x.stride(row.unit_dim), 1) if x._is_view() else -1
@@ -316,9 +315,10 @@ class Recorder(TorchFunctionMode):
         """Return the running module's name, and the function's with it unless the module is a leaf."""
         module = self._stack[-1][0]
         place = self._modules.get(id(module), "")
-        if isinstance(module, nn.MultiheadAttention) or not module._modules.keys() - {"parametrizations"}:
-            return place or type(module).__name__
-        return f"{place}.{name}" if place else name
+        inner = {child for child, _ in module.named_children()} - {"parametrizations"}
+        if inner and not isinstance(module, nn.MultiheadAttention):
+            return f"{place}.{name}" if place else name
+        return place or type(module).__name__
 
     def _parameter(self, x: Tensor) -> Tensor | None:
         """Return the parameter that x is, or is a view of."""
@@ -363,4 +363,10 @@ def _as_function(call: Invocation) -> Callable[[Tensor], Tensor]:
         low, high = call.keywords.get("lower", 1 / 8), call.keywords.get("upper", 1 / 3)
         return leaky_relu(math.sqrt((low * low + low * high + high * high) / 3))
     options = tuple((key, value) for key, value in call.keywords.items() if key != "input")
-    return Applied(call.func, call.args[1:], options)
+    return _applied(call.func, call.args[1:], options)
+
+
+@lru_cache(256)
+def _applied(func: Callable, args: tuple, options: tuple[tuple[str, Any], ...]) -> Callable[[Tensor], Tensor]:
+    """Return a function of torch of its first argument alone; it is the same one for the same others."""
+    return lambda z: func(z.clone(), *args, **dict(options))
