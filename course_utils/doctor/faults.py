@@ -76,10 +76,7 @@ def _lacking(case: Case) -> list[Call]:
 
 @judge(1, "misplaced gain", "missing gain")
 def _gains(case: Case) -> Findings:
-    """Blame a layer with a gain that is due elsewhere, else a minority of layers without the gain.
-
-    A whole shallow network without it gets a remark.
-    """
+    """Blame a gain that is due elsewhere, else a minority without one; of a whole network it is a remark."""
     owners, lacking = [n for n in case.judged if n.gain < limit.GAIN and "He" in n.laws], _lacking(case)
     having = [n for n in case.judged if n.gain > limit.GAIN and n not in lacking]
     if not any(is_right(n) for n in having):

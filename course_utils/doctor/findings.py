@@ -23,11 +23,9 @@ _CONSTANT = "The weights look like {law}, whatever the fan-in of {n.fan_in:g}."
 _OUTWARDS = "The std is gain / sqrt(fan_out), not gain / sqrt(fan_in): either fan_out mode in this layer "
 _OUTWARDS += "alone, or a matrix drawn for x @ W and put in transposed."
 _NO_KERNEL = "The fan counts the channels but forgets the kernel's area of {n.weight.area}."
+_DEFAULT = "torch's default has variance 1 / (3 fan_in), a sixth of what a ReLU needs."
 LAWS: dict[str, Law] = {
-    "torch default": Law(
-        lambda n: 1 / math.sqrt(3 * n.weight.tensor.shape[1] * n.weight.area),
-        cause="torch's default has variance 1 / (3 fan_in), a sixth of what a ReLU needs.",
-    ),
+    "torch default": Law(lambda n: 1 / math.sqrt(3 * n.weight.tensor.shape[1] * n.weight.area), "", _DEFAULT),
     "fan_in": Law(lambda n: n.wanted_std),
     "fan_avg": Law(lambda n: n.gain / math.sqrt((n.fan_in + n.fan_out) / 2)),
     "fan_out": Law(lambda n: n.gain / math.sqrt(n.fan_out), "wrong fan", _OUTWARDS),
@@ -67,16 +65,13 @@ def is_right(node: Call) -> bool:
 
 
 class Case:
-    """What was measured: the graph, the loss, and what equal probabilities cost (NaN: unknown).
-
-    `broken` names inputs and parameters that are not finite.
-    """
+    """What was measured: the graph, the loss, what equal probabilities cost (NaN: unknown), what broke."""
 
     def __init__(
         self, nodes: list[Call], loss: float, expected_loss: float, broken: list[str], has_gradient: bool
     ) -> None:
         self.nodes, self.loss, self.expected_loss = nodes, loss, expected_loss
-        self.broken, self.has_gradient = broken, has_gradient
+        self.broken, self.has_gradient = broken, has_gradient  # names of what is not finite
         self.rows = [n for n in nodes if n.is_row]
         self.trained = [n for n in nodes if n.weight and n.weight.trained]
         for n in nodes:

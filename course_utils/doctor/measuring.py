@@ -49,9 +49,9 @@ def moments(x: Tensor, batch_dim: int) -> Moments:
     if not x.numel():
         return UNKNOWN
     mean = x.mean(batch_dim, dtype=torch.float64)
-    second = second_moment(x)
-    varying = (second - mean.square().mean()).clamp_(min=0)  # rounding may leave -1e-16
-    return Moments(*torch.stack([mean.mean(), second, varying]).tolist())
+    constant = mean.square().mean()
+    varying = (second_moment(x) - constant).clamp_(min=0)  # rounding may leave -1e-16
+    return Moments(*torch.stack([mean.mean(), constant + varying, varying]).tolist())
 
 
 def sample(x: Tensor, limit: int = 2**18) -> Tensor:
