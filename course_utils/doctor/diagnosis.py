@@ -5,7 +5,7 @@ verdicts that name the layer, the likely cause and the remedy.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,16 +14,32 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
-from course_utils.doctor.faults import FAULTS
-from course_utils.doctor.findings import Case, Finding, verdict_on
-from course_utils.doctor.graph import Node, analyse
-from course_utils.doctor.measuring import NAN, second_moment
+from course_utils.comparison import markdown_table
+from course_utils.doctor import measuring as measure
+from course_utils.doctor.faults import verdict_on
+from course_utils.doctor.findings import Case, Finding
+from course_utils.doctor.graph import analyse
+from course_utils.doctor.measuring import NAN, tensors_in
 from course_utils.doctor.recording import Call, Recorder
-from course_utils.doctor.running import check_model_and_inputs, cloned, propagate_back, restored, tensors_in
-from course_utils.doctor.tables import Report, rounded
 from course_utils.doctor.vocabulary import kind
 
-__all__ = ["FAULTS", "Diagnosis", "diagnose"]
+
+def rounded(table: pd.DataFrame, digits: int) -> pd.DataFrame:
+    """Return the table as text, its numbers with so many significant digits, NaN as an empty cell."""
+    return table.map(lambda v: v if isinstance(v, str) else "" if math.isnan(v) else f"{v:.{digits}g}")
+
+
+class Report:
+    """What is printed, and shown in Jupyter, as the two `_parts`: lines, and tables of text unless empty."""
+
+    def __str__(self) -> str:
+        head, tables = self._parts()
+        return "\n\n".join(["\n".join(head), *(t.to_string(index=False) for t in tables if len(t))])
+
+    def _repr_markdown_(self) -> str:
+        head, tables = self._parts()
+        cells = [[list(t.columns), *t.to_numpy().tolist()] for t in tables if len(t)]
+        return "\n\n".join([*head, *(markdown_table(rows, "l" * len(rows[0])) for rows in cells)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,15 +100,7 @@ def diagnose(
     effect is reported: repair it, and diagnose again.
     Raises: TypeError or ValueError for arguments that do not fit together; whatever the model raises.
     """
-    _check(model, inputs, loss)
-    with restored(model, inputs) as altered, torch.inference_mode(False), torch.enable_grad():
-        case = _examine(Recorder(model, altered), model, inputs, targets, loss)
-    findings = verdict_on(case)
-    return Diagnosis(_table(case, findings), case.loss, case.expected_loss, findings)
-
-
-def _check(model: nn.Module, inputs: Any, loss: Any) -> None:
-    check_model_and_inputs(model, inputs)
+    measure.check_arguments(model, inputs)
     if not (loss is None or callable(loss)):
         raise TypeError(f"loss must be a function of (outputs, targets), or None; got {type(loss).__name__}")
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
@@ -100,35 +108,35 @@ def _check(model: nn.Module, inputs: Any, loss: Any) -> None:
             raise ValueError(f"{name} has no shape yet; run the model once on a batch first")
         if tensor.is_meta:
             raise ValueError(f"{name} is on the meta device and has no values; use model.to_empty")
+    with measure.restored(model, inputs) as altered, torch.inference_mode(False), torch.enable_grad():
+        case = _examine(Recorder(model, altered), model, inputs, targets, loss)
+    findings = verdict_on(case)
+    return Diagnosis(_table(case, findings), case.loss, case.expected_loss, findings)
 
 
 def _examine(recorder: Recorder, model: nn.Module, inputs: Any, targets: Any, loss: Callable | None) -> Case:
-    """Run the model forward and backward, and return all that was measured."""
     leaves = [p for p in model.parameters() if p.requires_grad]
-    given, copies = cloned(inputs, not leaves)
+    given, copies = measure.cloned(inputs, not leaves)
     outputs = recorder.run(given)
-    root, error, classes = _objective(outputs, cloned(targets, False)[0], loss)
-    gradients = propagate_back(root, error, leaves or copies)
+    root, error, classes = _objective(outputs, measure.cloned(targets, False)[0], loss)
+    leaves = (leaves or copies) if root.requires_grad else []
+    gradients = torch.autograd.grad(root, leaves, error, allow_unused=True) if leaves else ()
+    moments = {
+        id(p): measure.quick_second_moment(g) for p, g in zip(leaves, gradients, strict=True) if g is not None
+    }
     for weight in recorder.weights.values():
-        weight.gradient = gradients.get(id(weight.tensor), NAN)
-    broken = [name for name, moment in _all_moments(recorder, model, given) if not math.isfinite(moment)]
+        weight.gradient = moments.get(id(weight.tensor), NAN)
+    named = [*(("inputs", x) for x in tensors_in(given)), *model.named_parameters(), *model.named_buffers()]
+    floating = ((name, x) for name, x in named if x.is_floating_point() and x.numel())
+    broken = [name for name, x in floating if not math.isfinite(measure.quick_second_moment(x))]
     value, expected = root.item() if error is None else NAN, math.log(classes) if classes else NAN
-    return Case(analyse(recorder.calls), value, expected, broken, bool(gradients))
-
-
-def _all_moments(recorder: Recorder, model: nn.Module, inputs: Any) -> Iterator[tuple[str, float]]:
-    """Yield the names and second moments of inputs, parameters and buffers."""
-    named = [("inputs", x) for x in tensors_in(inputs)]
-    for name, x in (*named, *model.named_parameters(), *model.named_buffers()):
-        if id(x) in recorder.weights:
-            yield name, recorder.weights[id(x)].second_moment
-        elif x.is_floating_point() and x.numel():
-            yield name, second_moment(x).item()
+    return Case(analyse(recorder.calls), value, expected, broken, bool(moments))
 
 
 def _objective(outputs: Any, targets: Any, loss: Callable | None) -> tuple[Tensor, Tensor | None, int]:
     """Return what to differentiate, the error to start from (None: a loss), and the number of classes."""
-    output = next((y for y in tensors_in(outputs) if y.is_floating_point()), None)
+    floating = (y for y in tensors_in(outputs) if y.is_floating_point())
+    output = next((y.to(torch.promote_types(y.dtype, torch.float32)) for y in floating), None)
     logits, labels = _labelled(output, targets)
     classes = 0 if logits is None else logits.shape[1]
     if loss is not None:
@@ -141,24 +149,18 @@ def _objective(outputs: Any, targets: Any, loss: Callable | None) -> tuple[Tenso
         expected = "the model must return a floating-point tensor, alone or in a tuple, list or dict; got"
         raise TypeError(f"{expected} {type(outputs).__name__}: return one, or pass loss=...")
     if targets is None:
-        error = torch.randn(output.shape, generator=torch.Generator().manual_seed(0))
-        return output, error.to(output), 0
+        return output, torch.randn(output.shape, generator=torch.Generator().manual_seed(0)).to(output), 0
     if not isinstance(targets, Tensor):
         raise TypeError(f"targets must be a tensor unless you pass loss=...; got {type(targets).__name__}")
     if logits is not None:
-        return cross_entropy(_wide(logits), labels), None, classes
+        return cross_entropy(logits, labels), None, classes
     shapes = f"got targets {tuple(targets.shape)} for an output {tuple(output.shape)}"
     if not targets.is_floating_point():
-        raise ValueError(
-            f"integer targets need its shape without the dimension of classes, 1 or last; {shapes}"
-        )
+        needed = "integer targets need its shape without the dimension of classes, 1 or last"
+        raise ValueError(f"{needed}; {shapes}")
     if targets.shape != output.shape:
         raise ValueError(f"floating-point targets must have the output's shape; {shapes}")
-    return mse_loss(_wide(output), _wide(targets)), None, 0
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return mse_loss(output, targets.to(output.dtype)), None, 0
 
 
 def _labelled(output: Tensor | None, targets: Any) -> tuple[Tensor | None, Tensor | None]:
@@ -173,28 +175,23 @@ def _labelled(output: Tensor | None, targets: Any) -> tuple[Tensor | None, Tenso
 
 
 def _table(case: Case, findings: tuple[Finding, ...]) -> pd.DataFrame:
-    """Return the rows with their columns, and the faults that were found in them."""
-    blank = _row(Node(Call("input"), 0))  # names the columns if there are no rows
+    blank = _row(*analyse([Call("input")]))  # names the columns if there are no rows
     table = pd.DataFrame([_row(node) for node in case.rows], columns=list(blank))
-    faulty = [finding for finding in findings if finding.is_fault]
-    faults = {layer: finding.fault for finding in faulty for layer in (finding.layer, *finding.others)}
+    faults = {layer: f.fault for f in findings if f.is_fault for layer in (f.layer, *f.others)}
     faults |= {name.rpartition(".")[0]: "not finite" for name in case.broken[:1]}  # the layer of a parameter
     table["fault"] = [faults.get(layer, "") for layer in table["layer"]]
     return table
 
 
-def _row(n: Node) -> dict[str, Any]:
-    call, left = n.call, n.call.left
-    response, finite = n.activated.call.response, math.isfinite(left.second)
+def _row(n: Call) -> dict[str, Any]:
+    left, active = n.left, n.activated
     return {
-        **{"layer": n.layer, "kind": kind(call.function), "activation": n.activation, "mean": left.mean},
-        "std": math.sqrt(max(left.second - left.mean**2, 0.0)) if finite else NAN,
-        **{"second_moment": left.second, "input_second_moment": call.entered.second, "growth": n.growth},
-        "varies": left.varying / left.second if call.examples > 1 and left.second > 0 else NAN,
-        "gradient_second_moment": call.gradient,
-        "dead": response.dead if response else NAN,
-        "saturated": response.saturated if response else NAN,
-        **{"fan_in": call.fan_in, "fan_out": call.fan_out},
+        **{"layer": n.layer, "kind": kind(n.function), "activation": n.activation, "mean": left.mean},
+        "std": math.sqrt(max(left.second - left.mean**2, 0.0)) if math.isfinite(left.second) else NAN,
+        **{"second_moment": left.second, "input_second_moment": n.entered.second, "growth": n.growth},
+        "varies": left.varying / left.second if n.examples > 1 and left.second > 0 else NAN,
+        **{"gradient_second_moment": n.gradient, "dead": active.dead, "saturated": active.saturated},
+        **{"fan_in": n.fan_in, "fan_out": n.fan_out},
         **{"weight_std": n.weight_std, "wanted_std": n.wanted_std, "weight_ratio": n.weight_ratio},
-        "weight_gradient_second_moment": call.weight.gradient if call.weight else NAN,
+        "weight_gradient_second_moment": n.weight.gradient if n.weight else NAN,
     }

@@ -8,17 +8,25 @@ order of this file, each only if those before it found no fault.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
+from itertools import groupby
 
 from course_utils.doctor import thresholds as limit
-from course_utils.doctor.findings import JUDGES, Case, Finding, judge, say
-from course_utils.doctor.graph import Node
-from course_utils.doctor.laws import LAWS, Law, is_right, standard_error
+from course_utils.doctor.findings import LAWS, Case, Finding, Findings, Law, is_right, say, standard_error
+from course_utils.doctor.recording import Call
 from course_utils.doctor.vocabulary import ODD, SIGMOIDS
+
+Judge = Callable[[Case], Findings]
+JUDGES: list[tuple[int, tuple[str, ...], Judge]] = []
+
+
+def judge(stage: int, *faults: str) -> Callable[[Judge], Judge]:
+    """Register a judge of a stage, and the names of the faults that it finds."""
+    return lambda function: JUDGES.append((stage, faults, function)) or function
 
 
 @judge(0, "not finite")
-def _broken_values(case: Case) -> Iterator[Finding]:
+def _broken_values(case: Case) -> Findings:
     for name in case.broken[:1]:
         evidence = f"It is the first tensor with NaN or infinity, of {len(case.broken)} in all."
         cause = "A bad value in the data or the checkpoint, or a division by 0 in an initializer."
@@ -26,38 +34,37 @@ def _broken_values(case: Case) -> Iterator[Finding]:
 
 
 @judge(1, "input scale")
-def _input_scale(case: Case) -> Iterator[Finding]:
+def _input_scale(case: Case) -> Findings:
     """Look at the first layer that takes an input, of the wrong size; in front of a norm it does no harm."""
-    given = {n.index for n in case.nodes if n.call.role == "input"}
-    first = [n for n in case.rows if n.call.role in ("layer", "composite") and given & {*n.call.parents}]
-    sizes = [(n, n.call.entered.second, n.call.entered.mean) for n in first]
+    given = {n.index for n in case.nodes if n.role == "input"}
+    first = [n for n in case.rows if n.role in ("layer", "composite") and given & {*n.parents}]
+    sizes = [(n, n.entered.second, n.entered.mean) for n in first]
     small, large, offset = limit.SMALL_INPUT, limit.LARGE_INPUT, limit.OFFSET
     odd = [n for n, q, mean in sizes if q < small or q > large or mean**2 > offset * q]
-    evidence = "Its inputs have mean {n.call.entered.mean:.2g} and second moment {n.call.entered.second:.2g}."
+    evidence = "Its inputs have mean {n.entered.mean:.2g} and second moment {n.entered.second:.2g}."
     cause = "Initializations are made for inputs of mean 0 and second moment 1."
     remedy = "Standardize the inputs: subtract their mean, divide by their standard deviation."
     yield from say(odd[:1], "input scale", evidence, cause, remedy, bool(odd) and not odd[0].norm_next)
 
 
 @judge(1, "identical units")
-def _identical(case: Case) -> Iterator[Finding]:
-    nodes = [n for n in case.trained if n.call.weight.identical and n.call.weight.largest > 0]
+def _identical(case: Case) -> Findings:
+    nodes = [n for n in case.trained if n.weight.identical and n.weight.largest > 0]
     evidence = "All its units have the same weights and biases."
-    cause = (
-        "A constant initialization: its units are copies, and stay so unless their outgoing weights differ."
-    )
+    cause = "A constant initialization: its units are copies, and stay so unless their outgoing "
+    cause += "weights differ."
     yield from say(nodes, "identical units", evidence, cause, "Draw the weights at random.")
 
 
 @judge(1, "zero layer")
-def _zero(case: Case) -> Iterator[Finding]:
-    nodes = [n for n in case.trained if n.call.weight.largest == 0 and not (n.last or n.bypassed)]
+def _zero(case: Case) -> Findings:
+    nodes = [n for n in case.trained if n.weight.largest == 0 and not (n.last or n.bypassed)]
     evidence = "All its weights are 0: what follows does not depend on the input."
     cause = "Only the last layer, of the network or of a residual branch, may start at 0."
     yield from say(nodes, "zero layer", evidence, cause, "Draw the weights at random.")
 
 
-def _lacking(case: Case) -> list[Node]:
+def _lacking(case: Case) -> list[Call]:
     """Return the layers before a ReLU or the like whose law is right but for the gain."""
     needy = [n for n in case.judged if n.gain > limit.GAIN]
     lacking = [n for n in needy if not is_right(n) and {"LeCun", "Xavier"} & {*n.laws}]
@@ -67,33 +74,28 @@ def _lacking(case: Case) -> list[Node]:
     return [n for n in lacking if not {"fan_out"} & case.shared & {*n.laws}]
 
 
-@judge(1, "misplaced gain")
-def _misplaced_gain(case: Case) -> Iterator[Finding]:
+@judge(1, "misplaced gain", "missing gain")
+def _gains(case: Case) -> Findings:
+    """Blame a gain that is due elsewhere, else a minority without one; of a whole network it is a remark."""
     owners, lacking = [n for n in case.judged if n.gain < limit.GAIN and "He" in n.laws], _lacking(case)
-    if not any(n.gain > limit.GAIN and is_right(n) for n in case.judged):
+    having = [n for n in case.judged if n.gain > limit.GAIN and n not in lacking]
+    if not any(is_right(n) for n in having):
         owners = [n for n in owners if not is_right(n)]  # the others may be Xavier's, as the whole network
-    if lacking:
+    if lacking and owners:
         needy = lacking[0].layer
         evidence = f"Its weights carry a ReLU's gain, but none follows; {needy}, before one, lacks it."
         cause = "The gain of an activation belongs to the weights in front of it."
         remedy = f"Draw {needy} with std sqrt(2 / fan_in), and {{n.layer}} with sqrt(1 / fan_in)."
         yield from say(owners, "misplaced gain", evidence, cause, remedy)
-
-
-@judge(1, "missing gain")
-def _missing_gain(case: Case) -> Iterator[Finding]:
-    """Blame a minority of layers without the gain; a whole shallow network without it gets a remark."""
-    lacking = _lacking(case)
-    having = [n for n in case.judged if n.gain > limit.GAIN and n not in lacking]
-    others = sum(is_right(n) or "fan_out" in n.laws for n in having)
-    evidence = "Its weights' std is {n.weight_ratio:.2g} times the wanted {n.wanted_std:.2g}."
-    cause = f"LeCun's or Xavier's law without {{n.activation}}'s gain; other layers with it: {others}."
-    remedy = "Multiply the weights by {n.gain:.3g}."
-    if not any(_misplaced_gain(case)):
+    else:
+        others = sum(is_right(n) or "fan_out" in n.laws for n in having)
+        evidence = "Its weights' std is {n.weight_ratio:.2g} times the wanted {n.wanted_std:.2g}."
+        cause = f"LeCun's or Xavier's law without {{n.activation}}'s gain; other layers with it: {others}."
+        remedy = "Multiply the weights by {n.gain:.3g}."
         yield from say(lacking, "missing gain", evidence, cause, remedy, others >= len(lacking))
 
 
-def _blame_weights(nodes: list[Node], symptom: str = "") -> Iterator[Finding]:
+def _blame_weights(nodes: list[Call], symptom: str = "") -> Findings:
     """Yield the fault of layers whose weights have the wrong scale, explained by the law that they follow."""
     first, name = nodes[0], next(iter(nodes[0].laws), "")
     law = LAWS.get(name, Law(lambda n: math.nan, cause="The weights follow no law known here."))
@@ -103,7 +105,7 @@ def _blame_weights(nodes: list[Node], symptom: str = "") -> Iterator[Finding]:
         extremes = dict.fromkeys(f"{std:.3g}" for std in (own[0], own[-1]))
         remedy += f", each with its own: {' to '.join(extremes)} in the others"
     remedy += "."
-    if name == "fan_out" and first.call.weight.out_dim == first.call.weight.area == 1:
+    if name == "fan_out" and first.weight.out_dim == first.weight.area == 1:
         fault, remedy = "transposed weight", remedy + " Initialize W.T."
         cause = "The weight is kept (in, out), but was drawn as if it were (out, in)."
     evidence = symptom + "The layer multiplies the second moment by {n.growth:.2g}; its weights' std "
@@ -112,7 +114,7 @@ def _blame_weights(nodes: list[Node], symptom: str = "") -> Iterator[Finding]:
 
 
 @judge(1, "wrong fan", "transposed weight")
-def _wrong_fan(case: Case) -> Iterator[Finding]:
+def _wrong_fan(case: Case) -> Findings:
     """Blame fan_out where at least as many layers use fan_in; all of them may use it."""
     outwards = [n for n in case.telling if "fan_out" in n.laws and not is_right(n)]
     if any(n.gain > limit.GAIN and is_right(n) for n in case.judged):
@@ -124,12 +126,12 @@ def _wrong_fan(case: Case) -> Iterator[Finding]:
 
 
 @judge(1, "double init")
-def _step(case: Case) -> Iterator[Finding]:
+def _step(case: Case) -> Findings:
     """Blame layers whose weights alone change the second moment by more than STEP."""
-    found: dict[tuple, list[Node]] = {}
+    found: dict[tuple, list[Call]] = {}
     for n in case.judged:
         direction = _jump(n)
-        excused = n.laws if n.call.weight.orthogonal else {"torch default", *case.shared} & {*n.laws}
+        excused = n.laws if n.weight.orthogonal else {"torch default", *case.shared} & {*n.laws}
         if n.last:  # it may be small, and the loss shows whether it is too large
             excused = excused or direction < 0 or not math.isnan(case.expected_loss)
         if direction and not excused:
@@ -138,31 +140,28 @@ def _step(case: Case) -> Iterator[Finding]:
         yield from _blame_weights(nodes)
 
 
-def _jump(n: Node) -> int:
-    """Return 1 if a layer's weights multiply the second moment by STEP, also as next layers receive it.
-
-    -1 if they divide it, 0 if neither. They may be off by four standard errors of their std by chance.
-    """
-    entered, received = n.call.entered.second, (n.activated.call.left.second, *n.arriving)
-    off, slack = n.weight_ratio**2, (1 + 4 * standard_error(n)) ** 2
+def _jump(n: Call) -> int:
+    """Return 1, or -1, if weights multiply, or divide, the second moment by STEP, also as received next."""
+    entered, received = n.entered.second, (n.activated.left.second, *n.arriving)
+    off, slack = n.weight_ratio**2, (1 + 4 * standard_error(n)) ** 2  # what chance allows
     if n.growth > limit.STEP and min(received) > limit.STEP * entered and off > slack * limit.STEP / 2:
-        return int(n.activated.call.function not in ODD)
+        return int(n.activated.function not in ODD)
     small = n.growth < 1 / limit.STEP and max(received) < entered / limit.STEP
     return -int(small and 0 < off < 2 / limit.STEP / slack)
 
 
 @judge(2, "dead")
-def _dead(case: Case) -> Iterator[Finding]:
+def _dead(case: Case) -> Findings:
     """Of aligned inputs half the units are dead: allow that, and four standard errors."""
-    responses = [(n, n.activated.call.response) for n in case.rows if n.call.left.second > 0]
-    allowed = [(n, r.dead, max(limit.DEAD, 0.5 + 2 / math.sqrt(max(r.units, 1)))) for n, r in responses if r]
-    evidence = "{n.activated.call.response.dead:.0%} of its units are 0 on the whole batch."
-    cause = "What enters the activation lies too far below 0, on average at {n.call.left.mean:.2g}."
+    alive = [(n, n.activated) for n in case.rows if n.left.second > 0]
+    nodes = [n for n, c in alive if c.dead > max(limit.DEAD, 0.5 + 2 / math.sqrt(max(c.units, 1)))]
+    evidence = "{n.activated.dead:.0%} of its units are 0 on the whole batch."
+    cause = "What enters the activation lies too far below 0, on average at {n.left.mean:.2g}."
     remedy = "Set the biases to 0, and centre the inputs and the weights."
-    yield from say([n for n, dead, most in allowed if dead > most], "dead", evidence, cause, remedy)
+    yield from say(nodes, "dead", evidence, cause, remedy)
 
 
-def _culprits(case: Case, last: Node, factor: float) -> list[Node]:
+def _culprits(case: Case, last: Call, factor: float) -> list[Call]:
     """Return the layers up to `last` whose weights explain a factor on the second moment, or its root."""
     upto = [n for n in case.judged if n.index <= last.index and n.weight_ratio > 0]
     off = {n: abs(2 * math.log(n.weight_ratio)) for n in upto if (n.weight_ratio > 1) == (factor > 1)}
@@ -171,21 +170,21 @@ def _culprits(case: Case, last: Node, factor: float) -> list[Node]:
 
 
 @judge(3, "exploding signal", "vanishing signal")
-def _signal(case: Case) -> Iterator[Finding]:
+def _signal(case: Case) -> Findings:
     """Blame what makes the signal, or the part of it that depends on the input, leave [1 / FAR, FAR]."""
     layer, depth = "inputs", 0
     for n in case.nodes:
-        layer, depth = n.layer if n.is_row else layer, depth + (n.call.role == "layer")
-        if not (n.is_row or n.call.role == "sum") or n.call.role in ("norm", "composite"):
+        layer, depth = n.layer if n.is_row else layer, depth + (n.role == "layer")
+        if not (n.is_row or n.role == "sum") or n.role in ("norm", "composite"):
             continue
-        after, may_fade = n.activated, n.last or n.activated.call.function in SIGMOIDS
+        after, may_fade = n.activated, n.last or n.activated.function in SIGMOIDS
         faded = min(after.total, after.total_varying) < 1 / limit.FAR and not may_fade
         if (faded or after.total > limit.FAR) and not (n.bypassed or n.norm_next):
             yield from _drift(case, n, layer, depth, faded)
             return
 
 
-def _drift(case: Case, n: Node, layer: str, depth: int, faded: bool) -> Iterator[Finding]:
+def _drift(case: Case, n: Call, layer: str, depth: int, faded: bool) -> Findings:
     """Explain a signal that is off from node n on, after `depth` layers: by their weights, if these do."""
     what, value = "The second moment of the signal", n.activated.total
     if faded and n.activated.total_varying < value:
@@ -203,9 +202,8 @@ def _drift(case: Case, n: Node, layer: str, depth: int, faded: bool) -> Iterator
 
 
 @judge(4, "not finite")
-def _broken_signal(case: Case) -> Iterator[Finding]:
-    moments = {n.layer: n.call.left.second + n.activated.call.left.second for n in case.rows}
-    layers = [layer for layer, moment in moments.items() if not math.isfinite(moment)]
+def _broken_signal(case: Case) -> Findings:
+    layers = [n.layer for n in case.rows if not math.isfinite(n.left.second + n.activated.left.second)]
     layers += ["loss"] * (math.isnan(case.loss) and not math.isnan(case.expected_loss))
     for layer in layers[:1]:
         cause = "The parameters and inputs are finite: an overflow, or an operation outside its domain."
@@ -213,12 +211,10 @@ def _broken_signal(case: Case) -> Iterator[Finding]:
 
 
 @judge(5, "saturated")
-def _saturated(case: Case) -> Iterator[Finding]:
-    responses = [(n, n.activated.call.response) for n in case.rows if not n.bypassed]
-    nodes = [n for n, response in responses if response and response.saturated > limit.SATURATED]
-    evidence = "{n.activated.call.response.saturated:.0%} of its outputs are at a bound, "
-    evidence += "where the derivative is about 0."
-    cause = "What enters the activation is large: second moment {n.call.left.second:.2g}"
+def _saturated(case: Case) -> Findings:
+    nodes = [n for n in case.rows if not n.bypassed and n.activated.saturated > limit.SATURATED]
+    evidence = "{n.activated.saturated:.0%} of its outputs are at a bound, where the derivative is about 0."
+    cause = "What enters the activation is large: second moment {n.left.second:.2g}"
     if nodes and nodes[0].weight_ratio > limit.LARGE_STD:
         cause += "; the weights' std is {n.weight_ratio:.2g} times the wanted one"
     remedy = "Draw weights with std 1 / sqrt(fan_in), and set the biases to 0."
@@ -226,29 +222,25 @@ def _saturated(case: Case) -> Iterator[Finding]:
 
 
 @judge(6, "exploding gradient", "vanishing gradient")
-def _gradient(case: Case) -> Iterator[Finding]:
-    """Compare the squared gradient, summed over a layer, at the first and at the deepest hidden layer.
-
-    A composite, whose gates have laws of their own, starts anew.
-    """
-    paths: list[list[Node]] = [[]]
+def _gradient(case: Case) -> Findings:
+    """Compare the squared gradient, summed over a layer, at the first and at the deepest hidden layer."""
+    paths: list[list[Call]] = [[]]  # a composite, whose gates have laws of their own, starts anew
     for n in case.nodes:
-        paths += [[]] if n.call.role == "composite" else []
-        hidden = (n.is_row or n.call.role == "sum") and not (n.bypassed or n.last)
-        if hidden and (n.call.role == "norm" or not n.norm_next) and not math.isnan(n.call.gradient):
+        paths += [[]] if n.role == "composite" else []
+        hidden = (n.is_row or n.role == "sum") and not (n.bypassed or n.last)
+        if hidden and (n.role == "norm" or not n.norm_next) and not math.isnan(n.gradient):
             paths[-1].append(n)
     for path in filter(None, paths):
-        ends = path[0].call, path[-1].call
-        first, deepest = (call.gradient * call.numel / max(call.examples, 1) for call in ends)
+        first, deepest = (n.gradient * n.numel / max(n.examples, 1) for n in (path[0], path[-1]))
         if deepest > 0 and not deepest / limit.FAR <= first <= deepest * limit.FAR:
             yield from _explain_gradient(case, path, first / deepest)
             return
 
 
-def _explain_gradient(case: Case, path: list[Node], factor: float) -> Iterator[Finding]:
+def _explain_gradient(case: Case, path: list[Call], factor: float) -> Findings:
     rows, large = [n for n in path if n.layer], factor > 1
-    sigmoids = [n for n in rows if n.activated.call.function in SIGMOIDS]
-    norms = [n for n in rows if n.call.role == "norm" and n.activated.call.function == "relu"]
+    sigmoids = [n for n in rows if n.activated.function in SIGMOIDS]
+    norms = [n for n in rows if n.role == "norm" and n.activated.function == "relu"]
     remedy = "Draw the weights with std gain / sqrt(fan_in)."
     if sigmoids and not large:
         guilty, cause = sigmoids, "A sigmoid's derivative is at most 1/4, so its square at most 1/16."
@@ -266,15 +258,15 @@ def _explain_gradient(case: Case, path: list[Node], factor: float) -> Iterator[F
 
 
 @judge(7, "large initial loss")
-def _loss(case: Case) -> Iterator[Finding]:
-    last = ([n for n in case.rows if n.last and n.call.weight] or case.rows)[-1:]
+def _loss(case: Case) -> Findings:
+    last = ([n for n in case.rows if n.last and n.weight] or case.rows)[-1:]
     if not (last and case.loss > case.expected_loss + limit.EXCESS_LOSS):
         return
-    uses = [n.layer for n in case.rows if n.call.weight and n.call.weight is last[0].call.weight]
+    uses = [n.layer for n in case.rows if n.weight and n.weight is last[0].weight]
     remedy = "Scale the last layer's weights down; 0 is fine."
     if len(uses) > 1:
         remedy = f"Draw the weight with std 1 / sqrt(fan_in), and not 0: {uses[0]} uses it, too."
-    cause = "Its inputs have second moment {n.call.entered.second:.2g}."
+    cause = "Its inputs have second moment {n.entered.second:.2g}."
     if last[0].weight_ratio > limit.LARGE_STD:
         cause = "Its weights' std is {n.weight_ratio:.2g} times the wanted one."
     evidence = f"The loss is {case.loss:.3g}; equal probabilities cost ln K = {case.expected_loss:.3g}."
@@ -282,7 +274,7 @@ def _loss(case: Case) -> Iterator[Finding]:
 
 
 @judge(8)
-def _remarks(case: Case) -> Iterator[Finding]:
+def _remarks(case: Case) -> Findings:
     nodes = [n for n in case.judged if n.gain > limit.GAIN and "torch default" in n.laws]
     evidence = "The layer multiplies the second moment by {n.growth:.2g}."
     remedy = "Harmless in a shallow network; draw a deep one from He's law."
@@ -295,3 +287,19 @@ def _remarks(case: Case) -> Iterator[Finding]:
 
 
 FAULTS = tuple(dict.fromkeys(name for _, names, _ in JUDGES for name in names))
+
+
+def verdict_on(case: Case) -> tuple[Finding, ...]:
+    """Return what the first stage with a fault finds, one fault a layer, and the remarks made until then."""
+    faults: dict[str, Finding] = {}
+    remarks: list[Finding] = []
+    for _, stage in groupby(JUDGES, lambda entry: entry[0]):
+        for finding in (finding for *_, judge in stage for finding in judge(case)):
+            if finding.is_fault:
+                faults.setdefault(finding.layer, finding)  # one root cause a layer
+            else:
+                remarks.append(finding)
+        if faults:  # what later stages see may be their consequence
+            break
+    named = {finding.fault for finding in faults.values()}
+    return (*faults.values(), *(remark for remark in remarks if remark.fault not in named))

@@ -1,14 +1,88 @@
-"""What judges work with: a case, the findings that they make of it, and the order in which they are heard."""
+"""What judges work with: the laws that weights may follow, told by their std, a case, and findings on it."""
 
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
+from typing import NamedTuple
 
-from course_utils.doctor.graph import Node
-from course_utils.doctor.laws import laws_of
-from course_utils.doctor.thresholds import FANS_DIFFER
+from course_utils.doctor.recording import Call
+from course_utils.doctor.thresholds import FANS_DIFFER, SAME_STD
+
+
+class Law(NamedTuple):
+    """The std that it gives to a layer's weights, and what it explains: a fault and its cause, or neither."""
+
+    std: Callable[[Call], float]
+    fault: str = ""
+    cause: str = ""
+
+
+_GAINLESS = "{law}'s law lacks the gain {n.gain:.3g} of {n.activation}."
+_CONSTANT = "The weights look like {law}, whatever the fan-in of {n.fan_in:g}."
+_OUTWARDS = "The std is gain / sqrt(fan_out), not gain / sqrt(fan_in): either fan_out mode in this layer "
+_OUTWARDS += "alone, or a matrix drawn for x @ W and put in transposed."
+_NO_KERNEL = "The fan counts the channels but forgets the kernel's area of {n.weight.area}."
+_DEFAULT = "torch's default has variance 1 / (3 fan_in), a sixth of what a ReLU needs."
+LAWS: dict[str, Law] = {
+    "torch default": Law(lambda n: 1 / math.sqrt(3 * n.weight.tensor.shape[1] * n.weight.area), "", _DEFAULT),
+    "fan_in": Law(lambda n: n.wanted_std),
+    "fan_avg": Law(lambda n: n.gain / math.sqrt((n.fan_in + n.fan_out) / 2)),
+    "fan_out": Law(lambda n: n.gain / math.sqrt(n.fan_out), "wrong fan", _OUTWARDS),
+    "LeCun": Law(lambda n: 1 / math.sqrt(n.fan_in), "missing gain", _GAINLESS),
+    "Xavier": Law(lambda n: math.sqrt(2 / (n.fan_in + n.fan_out)), "missing gain", _GAINLESS),
+    "He": Law(lambda n: math.sqrt(2 / n.fan_in), cause="He's law is meant for a ReLU."),
+    "no kernel": Law(lambda n: n.wanted_std * math.sqrt(n.weight.area), "wrong fan", _NO_KERNEL),
+    "twice": Law(lambda n: n.wanted_std**2, "double init", "The std is gain² / fan_in: scaled twice."),
+    "N(0, 1)": Law(lambda n: 1.0, cause=_CONSTANT),
+    "N(0, 0.01²)": Law(lambda n: 0.01, cause=_CONSTANT),
+    "N(0, 0.02²)": Law(lambda n: 0.02, cause=_CONSTANT),
+}
+
+
+def standard_error(node: Call) -> float:
+    """Return the relative standard error of the std of a layer's weights."""
+    return 1 / math.sqrt(2 * node.weight.tensor.numel())
+
+
+def laws_of(node: Call) -> list[str]:
+    """Return the laws whose std the weights have, within SAME_STD or four standard errors of their std."""
+    weight, error = node.weight, standard_error(node)
+    stds = {name: law.std(node) for name, law in LAWS.items()}
+    default = stds.pop("torch default")
+    uniform = weight.largest < 1.001 * math.sqrt(3) * default  # so an error half as large
+    if uniform and abs(node.weight_std / default - 1) < max(SAME_STD, 3 * error):
+        return ["torch default"]
+    if weight.orthogonal:
+        root = math.sqrt(max(node.fan_in, node.fan_out))
+        stds = {"fan_in": node.gain / root, "LeCun": 1 / root, "He": math.sqrt(2) / root}
+    return [name for name, std in stds.items() if abs(node.weight_std / std - 1) < max(SAME_STD, 4 * error)]
+
+
+def is_right(node: Call) -> bool:
+    """Return whether the weights follow a law with the gain that is wanted."""
+    return not {"fan_in", "fan_avg"}.isdisjoint(node.laws)
+
+
+class Case:
+    """What was measured: the graph, the loss, what equal probabilities cost (NaN: unknown), what broke."""
+
+    def __init__(
+        self, nodes: list[Call], loss: float, expected_loss: float, broken: list[str], has_gradient: bool
+    ) -> None:
+        self.nodes, self.loss, self.expected_loss = nodes, loss, expected_loss
+        self.broken, self.has_gradient = broken, has_gradient  # names of what is not finite
+        self.rows = [n for n in nodes if n.is_row]
+        self.trained = [n for n in nodes if n.weight and n.weight.trained]
+        for n in nodes:
+            n.laws = [] if math.isnan(n.weight_ratio) or n.weight.identical else laws_of(n)
+        # The layers whose weights' scale matters: no norm follows, and no path leads around.
+        self.judged = [n for n in self.trained if not (math.isnan(n.weight_ratio) or n.bypassed)]
+        ratios = {n: n.fan_in / n.fan_out for n in self.judged}
+        self.telling = [n for n, ratio in ratios.items() if not 1 / FANS_DIFFER < ratio < FANS_DIFFER]
+        # The laws that depend on fan_out, too, and that at least two layers follow whose fans differ.
+        counts = Counter(law for n in self.telling for law in n.laws)
+        self.shared = {law for law in ("fan_out", "fan_avg", "Xavier") if counts[law] > 1}
 
 
 @dataclass(frozen=True)
@@ -28,33 +102,12 @@ class Finding:
         return " ".join(filter(None, (head, self.evidence, self.cause, self.remedy)))
 
 
-class Case:
-    """What was measured: the graph, the loss, and what equal probabilities cost (NaN: unknown).
-
-    `broken` names inputs and parameters that are not finite.
-    """
-
-    def __init__(
-        self, nodes: list[Node], loss: float, expected_loss: float, broken: list[str], has_gradient: bool
-    ) -> None:
-        self.nodes, self.loss, self.expected_loss = nodes, loss, expected_loss
-        self.broken, self.has_gradient = broken, has_gradient
-        self.rows = [n for n in nodes if n.is_row]
-        self.trained = [n for n in nodes if n.call.weight and n.call.weight.trained]
-        for n in nodes:
-            n.laws = [] if math.isnan(n.weight_ratio) or n.call.weight.identical else laws_of(n)
-        # The layers whose weights' scale matters: no norm follows, and no path leads around.
-        self.judged = [n for n in self.trained if not (math.isnan(n.weight_ratio) or n.bypassed)]
-        ratios = {n: n.call.fan_in / n.call.fan_out for n in self.judged}
-        self.telling = [n for n, ratio in ratios.items() if not 1 / FANS_DIFFER < ratio < FANS_DIFFER]
-        # The laws that depend on fan_out, too, and that at least two layers follow whose fans differ.
-        counts = Counter(law for n in self.telling for law in n.laws)
-        self.shared = {law for law in ("fan_out", "fan_avg", "Xavier") if counts[law] > 1}
+Findings = Iterator[Finding]
 
 
 def say(
-    nodes: list[Node], fault: str, evidence: str, cause: str, remedy: str, is_fault: bool = True
-) -> Iterator[Finding]:
+    nodes: list[Call], fault: str, evidence: str, cause: str, remedy: str, is_fault: bool = True
+) -> Findings:
     """Yield a finding on the first node, if there is one, that names the others, too.
 
     The texts may have fields of the first node, as "{n.growth:.2g}".
@@ -66,31 +119,3 @@ def say(
             more = ", ".join(others[:3]) + " and others" * (len(others) > 3)
             evidence += f" The same with {len(others)} more: {more}."
         yield Finding(nodes[0].layer, fault, evidence, cause, remedy, is_fault, others)
-
-
-Judge = Callable[[Case], Iterator[Finding]]
-JUDGES: list[tuple[int, tuple[str, ...], Judge]] = []
-
-
-def judge(stage: int, *faults: str) -> Callable[[Judge], Judge]:
-    """Register a judge of a stage, and the names of the faults that it finds."""
-    return lambda function: JUDGES.append((stage, faults, function)) or function
-
-
-def verdict_on(case: Case) -> tuple[Finding, ...]:
-    """Return what the first stage with a fault finds, one fault a layer, and the remarks made until then.
-
-    What later stages see may be its consequence.
-    """
-    faults: dict[str, Finding] = {}
-    remarks: list[Finding] = []
-    for _, stage in groupby(JUDGES, lambda entry: entry[0]):
-        for finding in (finding for *_, judge in stage for finding in judge(case)):
-            if finding.is_fault:
-                faults.setdefault(finding.layer, finding)  # one root cause a layer
-            else:
-                remarks.append(finding)
-        if faults:
-            break
-    named = {finding.fault for finding in faults.values()}
-    return (*faults.values(), *(remark for remark in remarks if remark.fault not in named))

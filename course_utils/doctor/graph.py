@@ -6,10 +6,8 @@ It turns the calls that a `Recorder` saw into numbers; `faults` judges them, `in
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import lru_cache, reduce
 from operator import and_, or_
-from typing import Any
 
 from torch import Tensor
 
@@ -21,39 +19,12 @@ from course_utils.mean_field import gain_in_front
 _WEIGHTED = {"layer", "composite"}
 
 
-@dataclass(eq=False)
-class Node:
-    """A call and what the others tell about it. "Total" is relative to what entered the first layer."""
-
-    call: Call
-    index: int
-    layer: str = ""  # with the number of the call, if there are several
-    activated: Any = None  # the activation that follows and shares the row of the table, else the node itself
-    activation: str = ""  # its name, or "norm"
-    gain: float = 1.0  # that it calls for
-    is_row: bool = True  # of the table
-    arriving: list[float] = field(default_factory=list)  # second moments, as the next layers receive it
-    norm_next: bool = False  # a norm comes before the next weights
-    bypassed: bool = False  # another path leads around, up to a sum or product
-    last: bool = True  # no weights come after
-    total: float = 1.0  # second moment
-    total_varying: float = 1.0  # its part that varies over the batch
-    growth: float = NAN  # second moment after the activation, over that of the input
-    weight_std: float = NAN
-    wanted_std: float = NAN
-    weight_ratio: float = NAN
-    laws: list[str] = field(default_factory=list)  # that the weights follow
-
-    def __post_init__(self) -> None:
-        self.layer, self.activated, self.is_row = self.call.layer, self, self.call.role in ROWS
-
-
-def analyse(calls: list[Call]) -> list[Node]:
-    """Return the calls as nodes that know what follows them, what leads around them, and what is wanted."""
-    nodes = [Node(call, index) for index, call in enumerate(calls)]
-    children: list[list[Node]] = [[] for _ in nodes]
-    for node in nodes:
-        for parent in node.call.parents:
+def analyse(nodes: list[Call]) -> list[Call]:
+    """Return the calls, which know by then what follows, what leads around them, and what is wanted."""
+    children: list[list[Call]] = [[] for _ in nodes]
+    for index, node in enumerate(nodes):
+        node.index, node.activated, node.is_row = index, node, node.role in ROWS
+        for parent in node.parents:
             children[parent].append(node)
     for node, after in zip(reversed(nodes), reversed(children), strict=True):
         _look_ahead(node, after)
@@ -63,28 +34,34 @@ def analyse(calls: list[Call]) -> list[Node]:
         if node.is_row:
             counts[node.layer] += 1
             node.layer += f" (call {counts[node.layer]})" if counts[node.layer] > 1 else ""
-        _add_up(node, [nodes[parent] for parent in node.call.parents])
-        _compare_weights(node)
+        _add_up(node, [nodes[parent] for parent in node.parents])
+        if node.entered.second > 0:
+            node.growth = node.activated.left.second / node.entered.second
+        if node.weight:
+            node.weight_std = math.sqrt(node.weight.second_moment)
+        if node.fan_in > 0 and not node.norm_next:
+            node.wanted_std = node.gain / math.sqrt(node.fan_in)
+            node.weight_ratio = node.weight_std / node.wanted_std
     return nodes
 
 
-def _look_ahead(node: Node, after: list[Node]) -> None:
+def _look_ahead(node: Call, after: list[Call]) -> None:
     """Find what follows a node, all of which has been looked at; an activation joins the row before it."""
     for child in after:
-        if child.call.role in _WEIGHTED:  # a norm that comes next makes up for a small signal
-            node.arriving.append(math.inf if child.norm_next else child.call.entered.second)
-        elif child.call.role == "activation":
+        if child.role in _WEIGHTED:  # a norm that comes next makes up for a small signal
+            node.arriving.append(math.inf if child.norm_next else child.entered.second)
+        elif child.role == "activation":
             node.arriving += child.arriving
-    weighted = any(child.call.role in _WEIGHTED for child in after)
+    weighted = any(child.role in _WEIGHTED for child in after)
     node.last = not weighted and all(child.last for child in after)
-    normalized = all(child.call.role == "norm" or child.norm_next for child in after)
+    normalized = all(child.role == "norm" or child.norm_next for child in after)
     node.norm_next = bool(after) and normalized and not weighted
-    first = next((n for n in after if n.is_row and n.call.role in ("activation", "norm")), None)
-    if first and node.call.role in ROWS - {"activation"}:
-        node.activation = "norm" if first.call.role == "norm" else first.call.function
-        if first.call.role == "activation":
+    first = next((n for n in after if n.is_row and n.role in ("activation", "norm")), None)
+    if first and node.role in ROWS - {"activation"}:
+        node.activation = "norm" if first.role == "norm" else first.function
+        if first.role == "activation":
             node.activated, first.is_row = first, False
-            node.gain = _gain(node.activation, first.call.response.function)
+            node.gain = _gain(node.activation, first.phi)
 
 
 @lru_cache(256)
@@ -98,60 +75,45 @@ def _gain(name: str, function: Callable[[Tensor], Tensor]) -> float:
         return NAN
 
 
-def _mark_bypassed(nodes: list[Node]) -> None:
+def _mark_bypassed(nodes: list[Call]) -> None:
     """Mark the nodes that another path leads around, up to a sum or product; a join needs all parents."""
-    ancestors: list[int] = []  # as bits
-    dominators: list[int] = []  # the calls on every path
+    dominators: list[int] = []  # the calls on every path, as bits
     bypassed = 0
     for node in nodes:
-        role, parents = node.call.role, node.call.parents
-        above = reduce(or_, (ancestors[p] for p in parents), 0)
+        role, parents = node.role, node.parents
+        above = reduce(or_, (nodes[p].ancestors for p in parents), 0)
         meet = or_ if role == "join" else and_
         always = reduce(meet, (dominators[p] for p in parents)) if parents else 0
         bypassed |= above & ~always if role in ("sum", "other") else 0
-        ancestors.append(above | 1 << node.index)
+        node.ancestors = above | 1 << node.index
         dominators.append(always | 1 << node.index)
     for node in nodes:
         node.bypassed = bool(bypassed >> node.index & 1)
 
 
-def _add_up(node: Node, parents: list[Node]) -> None:
-    """Multiply the factors on the second moment, and on its varying part, of the calls up to this one.
-
-    What lies between them (pooling averages noise away, NTK layers are divided by sqrt(fan_in)) counts only
-    as far as it leads back towards 1. Norms and composites start anew.
-    """
-    if not parents or node.call.role not in ("layer", "activation", "sum", "join"):
+def _add_up(node: Call, parents: list[Call]) -> None:
+    """Multiply the factors on the second moment, and on its varying part; norms and composites start anew."""
+    if not parents or node.role not in ("layer", "activation", "sum", "join"):
         return
-    source, left = max(parents, key=lambda parent: parent.total), node.call.left
+    source, left = max(parents, key=lambda parent: parent.total), node.left
     node.total, node.total_varying = source.total, source.total_varying
-    before = source.call.left if node.call.role == "sum" else node.call.entered
-    if node.call.role in ("layer", "activation"):
-        node.total = _towards_one(node.total, source.call.left.second, before.second)
-        node.total_varying = _towards_one(node.total_varying, source.call.left.varying, before.varying)
-    if before.second > 0 and node.call.role != "join":
+    before = source.left if node.role == "sum" else node.entered
+    if node.role in ("layer", "activation"):
+        node.total = _towards_one(node.total, source.left.second, before.second)
+        node.total_varying = _towards_one(node.total_varying, source.left.varying, before.varying)
+    if before.second > 0 and node.role != "join":
         node.total *= left.second / before.second
-        varies = node.call.examples > 1 and before.varying > 0
+        varies = node.examples > 1 and before.varying > 0
         node.total_varying *= left.varying / before.varying if varies else 1.0
 
 
 def _towards_one(total: float, left: float, entered: float) -> float:
+    """Count what lies between two calls (pooling, an NTK factor) only as far as it leads back towards 1."""
     factor = entered / left if entered > 0 and left > 0 else 1.0
     return max(min(total * factor, 1.0), total) if total < 1 else min(max(total * factor, 1.0), total)
 
 
-def _compare_weights(node: Node) -> None:
-    """Compare a layer's growth with 1, and its weights with gain / sqrt(fan_in)."""
-    call, left = node.call, node.activated.call.left
-    node.growth = left.second / call.entered.second if call.entered.second > 0 else NAN
-    if call.weight:
-        node.weight_std = math.sqrt(call.weight.second_moment)
-    if call.fan_in > 0 and not node.norm_next:
-        node.wanted_std = node.gain / math.sqrt(call.fan_in)
-        node.weight_ratio = node.weight_std / node.wanted_std
-
-
-def branch_ends(nodes: list[Node]) -> list[Node]:
+def branch_ends(nodes: list[Call]) -> list[Call]:
     """Return the last layer, norm or composite of each residual branch, once for each sum that it meets.
 
     A sum of two terms that come from one place and have the same shape; the branch is the term with more
@@ -159,15 +121,13 @@ def branch_ends(nodes: list[Node]) -> list[Node]:
     """
 
     def bits(*roles: str) -> int:
-        return sum(1 << n.index for n in nodes if n.call.role in roles)
+        return sum(1 << n.index for n in nodes if n.role in roles)
 
     layers, norms, gates = bits(*_WEIGHTED), bits("norm"), bits("other", "sum")
-    above: list[int] = []  # the calls that lead to each, and itself, as bits
     ends = []
     for node in nodes:
-        lead = [above[p] for p in node.call.parents]
-        above.append(reduce(or_, lead, 0) | 1 << node.index)
-        if node.call.same_shape and len(lead) == 2 and (shared := lead[0] & lead[1]):
+        lead = [nodes[p].ancestors for p in node.parents]
+        if node.same_shape and len(lead) == 2 and (shared := lead[0] & lead[1]):
             stream, branch = sorted((b & ~shared for b in lead), key=lambda b: (b & layers).bit_count())
             if not stream & gates and (branch & layers).bit_count() > (stream & layers).bit_count():
                 ends.append(nodes[(branch & (layers | norms)).bit_length() - 1])

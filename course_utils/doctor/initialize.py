@@ -10,17 +10,17 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import combinations
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import Generator, Tensor, nn
 
-from course_utils.doctor.graph import Node, analyse, branch_ends
-from course_utils.doctor.measuring import NAN
-from course_utils.doctor.recording import Recorder
-from course_utils.doctor.running import check_model_and_inputs, cloned, is_expanded, restored, tensors_in
-from course_utils.doctor.tables import Report, rounded
+from course_utils.doctor.diagnosis import Report, rounded
+from course_utils.doctor.graph import analyse, branch_ends
+from course_utils.doctor.measuring import NAN, check_arguments, cloned, is_expanded, restored, tensors_in
+from course_utils.doctor.recording import Call, Recorder
 from course_utils.doctor.vocabulary import kind
 from course_utils.initializers import constant_, normal_, orthogonal_
 
@@ -39,10 +39,6 @@ class Wish:
     follows: str = ""
     fan_in: float = NAN
     gain: float = NAN
-
-    def agrees(self, other: "Wish") -> bool:
-        """Whether another use of the same parameter asks for the same."""
-        return self.law == other.law and math.isclose(self.std, other.std, abs_tol=1e-300)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +81,7 @@ def initialize_(model: nn.Module, inputs: Any, *, generator: Generator | None = 
     Source: He et al. (2015) for the gain; Radford et al. (2019) for 1 / sqrt(N); Jozefowicz et al. (2015) for
     the forget gate.
     """
-    check_model_and_inputs(model, inputs)
+    check_arguments(model, inputs)
     parameters = dict(model.named_parameters())
     reasons = _overlapping(parameters) | {n: why for n, p in parameters.items() if (why := _unreadable(n, p))}
     used, wishes = _wishes_by_name(model, inputs) if reasons.keys() != parameters.keys() else (set(), {})
@@ -108,44 +104,36 @@ def _overlapping(parameters: Mapping[str, Tensor]) -> dict[str, str]:
         if not _has_no_values(p) and p.layout == torch.strided and p.numel():
             last = sum((size - 1) * step for size, step in zip(p.shape, p.stride(), strict=True))
             spans.append((p.data_ptr(), p.data_ptr() + (last + 1) * p.element_size(), name))
-    spans.sort()
-    for i, (_, end, name) in enumerate(spans):
-        for start, _, other in spans[i + 1 :]:
-            if start >= end:
-                break
-            for one, two in ((name, other), (other, name)):
-                reasons[one] = f"in the same memory as {two}: what is written to one changes the other"
+    for (_, end, name), (start, _, other) in combinations(sorted(spans), 2):
+        for one, two in ((name, other), (other, name)) if start < end else ():
+            reasons[one] = f"in the same memory as {two}: what is written to one changes the other"
     return reasons
 
 
-def _unreadable(name: str, parameter: Tensor) -> str:
+def _unreadable(name: str, p: Tensor) -> str:
     """Return why a parameter cannot be drawn, whatever the model does with it, or ""."""
-    if nn.parameter.is_lazy(parameter):
+    if nn.parameter.is_lazy(p):
         return "lazy: it has no shape yet; run the model once on a batch, then call again"
-    if parameter.is_meta:
-        return "on the meta device: it has no values; use model.to_empty(device=...), then call again"
-    if not parameter.numel():
-        return "empty: it has no elements"
-    if parameter.is_inference() and not torch.is_inference_mode_enabled():
-        return "made in inference mode: it can be written to only there"
-    if is_expanded(parameter):
-        return "expanded: several of its elements are one number in memory"
-    if not parameter.requires_grad:
-        return "frozen: it does not require a gradient"
-    if "parametrizations." in name:
-        return "parametrized: the layer's weight is computed from it by a function that no rule here inverts"
-    return ""
+    inverse = "parametrized: the layer's weight is computed from it by a function that no rule here inverts"
+    sealed = p.is_inference() and not torch.is_inference_mode_enabled()
+    reasons = (
+        (p.is_meta, "on the meta device: it has no values; use model.to_empty(device=...), then call again"),
+        (not p.numel(), "empty: it has no elements"),
+        (sealed, "made in inference mode: it can be written to only there"),
+        (is_expanded(p), "expanded: several of its elements are one number in memory"),
+        (not p.requires_grad, "frozen: it does not require a gradient"),
+        ("parametrizations." in name, inverse),
+    )
+    return next((why for holds, why in reasons if holds), "")
 
 
 def _objection(wishes: list[Wish | None], used: bool) -> str:
     """Return why a parameter with these wishes is left alone, or ""."""
     if not wishes or None in wishes:
         return "no rule here reads what the model does with it" if used else "not seen in use on these inputs"
-    other = next((wish for wish in wishes if not wish.agrees(wishes[0])), None)
-    if other is None:
-        return ""
-    first, second = (f"{wish.law} (std {wish.std:.3g}) in {wish.layer}" for wish in (wishes[0], other))
-    return f"tied: {first}, but {second}"
+    first, text = wishes[0], "{0.law} (std {0.std:.3g}) in {0.layer}".format
+    others = [w for w in wishes if w.law != first.law or not math.isclose(w.std, first.std, abs_tol=1e-300)]
+    return f"tied: {text(first)}, but {text(others[0])}" if others else ""
 
 
 def _wishes_by_name(model: nn.Module, inputs: Any) -> tuple[set[str], dict[str, list[Wish | None]]]:
@@ -175,93 +163,86 @@ def _stand_in(model: nn.Module, inputs: Any) -> nn.Module:
     device = next((x.device for x in (*tensors_in(inputs), *tensors) if not x.is_meta), "cpu")
     generator, memo = torch.Generator().manual_seed(0), {}
     for x in filter(_has_no_values, tensors):
-        keywords = {"requires_grad": x.requires_grad} if isinstance(x, nn.Parameter) else {}
         if nn.parameter.is_lazy(x):
-            memo[id(x)] = type(x)(device=x.device, dtype=x.dtype, **keywords)
+            memo[id(x)] = type(x)(device=x.device, dtype=x.dtype)
         else:
             values = torch.randn(x.shape, generator=generator) / math.sqrt(x.shape[-1] if x.ndim else 1)
             values = values.to(device, x.dtype)
-            memo[id(x)] = nn.Parameter(values, **keywords) if isinstance(x, nn.Parameter) else values
+            memo[id(x)] = nn.Parameter(values, x.requires_grad) if isinstance(x, nn.Parameter) else values
     return copy.deepcopy(model, memo)
 
-
-# ---- The laws ----------------------------------------------------------------------------------------------
 
 Make = Callable[..., Wish]  # a Wish whose layer and kind are known
 Wishes = Iterator[tuple[Tensor, Wish | None]]
 
 
-def _wishes(node: Node, ends_branch: bool, branches: int) -> Wishes:
+def _wishes(node: Call, ends_branch: bool, branches: int) -> Wishes:
     """Yield what a call asks of its parameters, None if no rule reads it."""
     share = 1 / math.sqrt(branches) if ends_branch else 1.0
     ending = f", with 1/√{branches} for {branches} residual branches" if share != 1 else ""
-    call, make = node.call, partial(Wish, node.layer, kind(node.call.function))
-    if call.role == "layer":
+    make = partial(Wish, node.layer, kind(node.function))
+    if node.role == "layer":
         yield from _layer(node, share, ending, make)
-    elif call.role == "norm":
-        for parameter in call.parameters:
-            shift = any(parameter is p for p in call.added)
+    elif node.role == "norm":
+        for parameter in node.parameters:
+            shift = any(parameter is p for p in node.added)
             yield parameter, _constant(make, 0.0) if shift else _constant(make, share, ending)
-    elif isinstance(call.module, nn.RNNBase | nn.RNNCellBase):
-        yield from _recurrent(call.module, make)
-    elif isinstance(call.module, nn.MultiheadAttention):
-        yield from _attention(call.module, share, ending, make)
+    elif isinstance(node.module, nn.RNNBase | nn.RNNCellBase | nn.MultiheadAttention):
+        yield from _composite(node.module, share, ending, make)
 
 
 def _constant(make: Make, value: float, ending: str = "") -> Wish:
     return make(f"constant {value:g}" + ending, 0.0, lambda tensor, _: constant_(tensor, value))
 
 
-def _normal(make: Make, fan_in: float, gain: float = 1.0, ending: str = "", follows: str = "") -> Wish:
+def _normal(std: float, adjust_: Callable[[Tensor], Any] = lambda tensor: None) -> Fill:
+    """Return the function that draws from N(0, std²), and adjusts what it has drawn."""
+
+    def fill_(tensor: Tensor, generator: Generator | None) -> None:
+        normal_(tensor, 0.0, std, generator)
+        adjust_(tensor)
+
+    return fill_
+
+
+def _scaled(make: Make, fan_in: float, gain: float = 1.0, ending: str = "", follows: str = "") -> Wish:
     std = gain / math.sqrt(fan_in)
-    fill_ = lambda tensor, generator: normal_(tensor, 0.0, std, generator)  # noqa: E731
-    return make("N(0, gain² / fan_in)" + ending, std, fill_, follows, fan_in, gain)
+    return make("N(0, gain² / fan_in)" + ending, std, _normal(std), follows, fan_in, gain)
 
 
-def _layer(node: Node, share: float, ending: str, make: Make) -> Wishes:
-    call = node.call
-    for i, parameter in enumerate(call.parameters):
-        if i or not call.weight.trained:
+def _layer(node: Call, share: float, ending: str, make: Make) -> Wishes:
+    for i, parameter in enumerate(node.parameters):
+        if i or not node.weight.trained:
             yield parameter, _constant(make, 0.0)
         elif parameter.ndim < 2:  # a matrix cut out of a vector, which may hold all else besides
             yield parameter, None
-        elif math.isnan(call.fan_in):
+        elif math.isnan(node.fan_in):
             yield parameter, _embedding(node, share, ending, make)
         else:
             gain = share if math.isnan(node.gain) else node.gain * share
-            first, count = getattr(node.activated.call.response, "reads", None) or (0, math.inf)
-            units = parameter.shape[call.weight.out_dim :][:1]  # none where the call takes a view
+            first, count = node.activated.reads or (0, math.inf)
+            units = parameter.shape[node.weight.out_dim :][:1]  # none where the call takes a view
             if count >= max(units, default=0):
-                yield parameter, _normal(make, call.fan_in, gain, ending, node.activation)
+                yield parameter, _scaled(make, node.fan_in, gain, ending, node.activation)
             else:  # an activation that reads only some units, at a place that is known or not
                 yield parameter, _gated(node, gain, share, ending, make) if first >= 0 else None
 
 
-def _embedding(node: Node, std: float, ending: str, make: Make) -> Wish:
+def _embedding(node: Call, std: float, ending: str, make: Make) -> Wish:
     """Return the law of rows that are looked up, each on its own; the padding is 0."""
-    padding = getattr(node.call.module, "padding_idx", None)
-
-    def fill_(tensor: Tensor, generator: Generator | None) -> None:
-        normal_(tensor, 0.0, std, generator)
-        if padding is not None:
-            tensor[padding].zero_()
-
+    padding = getattr(node.module, "padding_idx", None)
+    fill_ = _normal(std) if padding is None else _normal(std, lambda tensor: tensor[padding].zero_())
     return make("N(0, 1)" + ending, std, fill_, node.activation, 1, std)
 
 
-def _gated(node: Node, gain: float, other: float, ending: str, make: Make) -> Wish:
+def _gated(node: Call, gain: float, other: float, ending: str, make: Make) -> Wish:
     """Return the law of two or more matrices in one: the gain goes to the units that the activation reads."""
-    weight, fan_in = node.call.weight, node.call.fan_in
-    (start, count), dim = node.activated.call.response.reads, weight.out_dim
-    units = weight.tensor.shape[dim]
+    (start, count), dim, fan_in = node.activated.reads, node.weight.out_dim, node.fan_in
+    units = node.weight.tensor.shape[dim]
     start, share = start % units, count / units
-
-    def fill_(tensor: Tensor, generator: Generator | None) -> None:
-        normal_(tensor, 0.0, other / math.sqrt(fan_in), generator)
-        tensor.narrow(dim, start, count).mul_(gain / other)
-
     std = math.sqrt((share * gain**2 + (1 - share) * other**2) / fan_in)
     law = f"N(0, gain² / fan_in), gain {gain:.3g} in units {start} to {start + count - 1}, else {other:.3g}"
+    fill_ = _normal(other / math.sqrt(fan_in), lambda w: w.narrow(dim, start, count).mul_(gain / other))
     return make(law + ending, std, fill_, node.activation, fan_in, gain)
 
 
@@ -274,30 +255,26 @@ def _forget_(tensor: Tensor, _: Generator | None) -> None:
     tensor.zero_().chunk(4)[1].fill_(1.0)  # gates in the order input, forget, cell, output
 
 
-def _recurrent(module: nn.Module, make: Make) -> Wishes:
-    """Yield the laws of an RNN, LSTM or GRU, or of one of their cells, whose gates are blocks of rows."""
-    width, lstm = module.hidden_size, isinstance(module, nn.LSTM | nn.LSTMCell)
-    for name, parameter in module.named_parameters(recurse=False):
-        if not re.fullmatch(r"(weight|bias)_(ih|hh|hr)(_l\d+(_reverse)?)?", name):
-            continue  # a subclass's own, or half of a weight norm
-        if name.startswith("weight_hh") and parameter.shape[1] == width:
-            std = 1 / math.sqrt(width)
+_GATES = r"(weight|bias)_(ih|hh|hr)(_l\d+(_reverse)?)?"  # else a subclass's own, or half of a weight norm
+_PROJECTIONS = r"(in|q|k|v)_proj_weight|in_proj_bias|out_proj\.(weight|bias)"  # the first holds three
+
+
+def _composite(module: nn.Module, share: float, ending: str, make: Make) -> Wishes:
+    """Yield the laws of an attention module, or of a recurrent one, whose gates are blocks of rows."""
+    names = _PROJECTIONS if isinstance(module, nn.MultiheadAttention) else _GATES
+    for name, parameter in module.named_parameters():
+        if not re.fullmatch(names, name):
+            continue
+        if name.startswith("weight_hh") and parameter.shape[1] == module.hidden_size:
+            std = 1 / math.sqrt(module.hidden_size)
             yield parameter, make("an orthogonal block for each gate", std, _orthogonal_blocks_)
-        elif name.startswith("weight"):
-            yield parameter, _normal(make, parameter.shape[1])
-        elif name.startswith("bias_ih") and lstm:
+        elif name == "out_proj.weight":
+            yield parameter, _scaled(make, parameter.shape[1], share, ending)
+        elif "weight" in name:
+            yield parameter, _scaled(make, parameter.shape[1])
+        elif name.startswith("bias_ih") and isinstance(module, nn.LSTM | nn.LSTMCell):
             yield parameter, make("0, but 1 for the forget gates", 0.0, _forget_)
         else:
-            yield parameter, _constant(make, 0.0)
-
-
-def _attention(module: nn.MultiheadAttention, share: float, ending: str, make: Make) -> Wishes:
-    for name, parameter in module.named_parameters():
-        if name == "out_proj.weight":
-            yield parameter, _normal(make, parameter.shape[1], share, ending)
-        elif re.fullmatch("(in|q|k|v)_proj_weight", name):  # the first holds three, one above the other
-            yield parameter, _normal(make, parameter.shape[1])
-        elif name in ("in_proj_bias", "out_proj.bias"):
             yield parameter, _constant(make, 0.0)
 
 
@@ -320,9 +297,7 @@ def _write(plan: Mapping[Tensor, Fill], generator: Generator | None) -> None:
         raise
 
 
-def _report(
-    parameters: Mapping[str, Tensor], plan: Mapping[str, Wish], reasons: Mapping[str, str]
-) -> Initialization:
+def _report(parameters: dict[str, Tensor], plan: dict[str, Wish], reasons: dict[str, str]) -> Initialization:
     shapes = {name: "×".join(map(str, parameters[name].shape)) for name in plan}
     rows = [{"parameter": name, "shape": shapes[name], **vars(wish)} for name, wish in plan.items()]
     columns = ["parameter", "shape", "layer", "kind", "follows", "fan_in", "gain", "std", "law"]

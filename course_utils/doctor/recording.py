@@ -1,12 +1,12 @@
 """What passes through a network: every call of a layer, what it returns, and the gradient that comes back.
 
-A `Recorder` sees one forward pass of any module without touching it, and writes down `Call`s;
-hooks add the gradients on the way back. What follows from them is for `graph` to say.
+A `Recorder` sees one forward pass of any module without touching it, and writes down `Call`s; hooks add the
+gradients on the way back. What follows from them is for `graph` to say.
 """
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -19,9 +19,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from course_utils import activations
 from course_utils.doctor import measuring as measure
 from course_utils.doctor import vocabulary as words
-from course_utils.doctor.fans import fans
-from course_utils.doctor.measuring import NAN, UNKNOWN, Moments
-from course_utils.doctor.running import tensors_in
+from course_utils.doctor.measuring import NAN, UNKNOWN, Moments, tensors_in
 from course_utils.doctor.thresholds import AT_A_BOUND
 
 leaky_relu = lru_cache(activations.leaky_relu)  # the same function for the same slope
@@ -44,23 +42,15 @@ class Weight:
 
 
 @dataclass(eq=False)
-class Response:
-    """What an activation does, and what it did to its input; NaN where it cannot be dead or saturated."""
-
-    function: Callable[[Tensor], Tensor]
-    reads: tuple[int, int] | None = None  # if not all units: the first, -1 if unknown, and how many
-    units: int = 0  # how many there are, if `dead` is a number
-    dead: float = NAN  # share of units that are 0 on the whole batch
-    saturated: float = NAN  # share of outputs at a bound
-
-
-@dataclass(eq=False)
 class Call:
-    """One call as it was recorded. Roles: input, layer, norm, composite, activation, sum, join, other."""
+    """A call, what was recorded of it, and what the others tell about it.
+
+    Roles: input, layer, norm, composite, activation, sum, join, other.
+    """
 
     role: str
     function: str = ""  # of torch
-    layer: str = ""  # the name of the module, or of the parameter
+    layer: str = ""  # the name of the module or parameter, with the number of the call from the second on
     parents: tuple[int, ...] = ()  # the calls whose outputs it takes
     module: nn.Module | None = None
     entered: Moments = UNKNOWN
@@ -69,13 +59,36 @@ class Call:
     examples: int = 0
     numel: int = 0
     unit_dim: int = -1  # the dimension of units, or channels
-    response: Response | None = None  # of an activation
+    phi: Callable[[Tensor], Tensor] | None = None  # of an activation
+    reads: tuple[int, int] | None = None  # if not all units: the first, -1 if unknown, and how many
+    units: int = 0  # how many there are, if `dead` is a number
+    dead: float = NAN  # share of units that are 0 on the whole batch, of an activation that can be
+    saturated: float = NAN  # share of outputs at a bound, of an activation that has one
     weight: Weight | None = None
     fan_in: float = NAN
     fan_out: float = NAN
     parameters: tuple[Tensor, ...] = ()
     added: tuple[Tensor, ...] = ()  # those of a norm's parameters that are added
     same_shape: bool = False  # a sum of two terms of one shape
+
+    # From here on all is for `graph.analyse` to say. "Total" is relative to what entered the first layer.
+    index: int = 0
+    activated: Any = None  # the activation that follows and shares the row of the table, else the call itself
+    activation: str = ""  # its name, or "norm"
+    gain: float = 1.0  # that it calls for
+    is_row: bool = True  # of the table
+    ancestors: int = 0  # the calls that lead to it, and itself, as bits
+    arriving: list[float] = field(default_factory=list)  # second moments, as the next layers receive it
+    norm_next: bool = False  # a norm comes before the next weights
+    bypassed: bool = False  # another path leads around, up to a sum or product
+    last: bool = True  # no weights come after
+    total: float = 1.0  # second moment
+    total_varying: float = 1.0  # its part that varies over the batch
+    growth: float = NAN  # second moment after the activation, over that of the input
+    weight_std: float = NAN
+    wanted_std: float = NAN
+    weight_ratio: float = NAN
+    laws: list[str] = field(default_factory=list)  # that the weights follow
 
 
 class Invocation(NamedTuple):
@@ -94,18 +107,6 @@ class Invocation(NamedTuple):
         return self.keywords.get(name, positional)
 
 
-class Applied(NamedTuple):
-    """A function of torch with all its arguments but the first: equal if these are."""
-
-    func: Callable
-    args: tuple
-    options: tuple[tuple[str, Any], ...]
-
-    def __call__(self, z: Tensor) -> Tensor:
-        """Return the function of z, which it may not change."""
-        return self.func(z.clone(), *self.args, **dict(self.options))
-
-
 class Recorder(TorchFunctionMode):
     """Sees every call on tensors, and notes what comes out and, later, the gradient that comes back.
 
@@ -122,7 +123,7 @@ class Recorder(TorchFunctionMode):
         self._parameters = {id(p): name for name, p in model.named_parameters()}
         self._origin = WeakIdKeyDictionary()  # the index of the call that a tensor comes from
         self._known = WeakIdKeyDictionary()  # a tensor's version and moments
-        self._stack: list[tuple[nn.Module, int]] = []
+        self._stack = [(model, 0)]  # the modules that run, and how many calls there were before each
         self._arithmetic: dict[int, set[str]] = {}  # what a parameter and a tensor that came in went into
 
     def run(self, inputs: Any) -> Any:
@@ -131,16 +132,9 @@ class Recorder(TorchFunctionMode):
         positional = () if named else inputs if type(inputs) in (tuple, list) else (inputs,)
         for x in tensors_in(inputs):
             self._add(Call("input", layer="inputs"), [x])
-        hooks = (
-            register_module_forward_pre_hook(lambda module, _: self._stack.append((module, len(self.calls)))),
-            register_module_forward_hook(self._leave, always_call=True),
-        )
-        try:
-            with self:
-                return self._model(*positional, **named)
-        finally:
-            for hook in hooks:
-                hook.remove()
+        enter = register_module_forward_pre_hook(lambda m, _: self._stack.append((m, len(self.calls))))
+        with enter, register_module_forward_hook(self._leave, always_call=True), self:
+            return self._model(*positional, **named)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         """Call the function, and note it: as a row of the table, or as one that hands the signal on."""
@@ -201,9 +195,7 @@ class Recorder(TorchFunctionMode):
 
     def _note_spelling(self, call: Invocation) -> bool:
         """Note an activation that is written in other functions."""
-        if call.func.__name__.endswith("_"):
-            return False
-        terms = list(tensors_in(call.args))
+        terms = [] if call.func.__name__.endswith("_") else list(tensors_in(call.args))
         found = next(((z, phi) for z in terms if (phi := self._recognize(z, call.output))), None)
         if found is None:
             return False
@@ -231,25 +223,23 @@ class Recorder(TorchFunctionMode):
             self._origin[output] = len(self.calls) - 1
         return call
 
-    def _add_row(
-        self, role: str, name: str, layer: str, x: Tensor, output: Tensor, batch_dim: int = 0
-    ) -> Call:
+    def _add_row(self, role: str, name: str, layer: str, x: Tensor, y: Tensor, batch_dim: int = 0) -> Call:
         parents = (self._origin[x],) if x in self._origin else ()
-        call = Call(role, name, layer, parents, self._module())
+        call = Call(role, name, layer, parents, self._stack[-1][0])
         if x.is_floating_point():
             call.entered = self._moments(x, 0)
-        self._measure(call, output, batch_dim)
-        return self._add(call, [output])
+        self._measure(call, y, batch_dim)
+        return self._add(call, [y])
 
     def _add_layer(self, call: Invocation, x: Tensor, weight: Tensor) -> bool:
         name, parameter = call.name, self._parameter(weight)
         held = weight if parameter is None else parameter
-        own = parameter is None or self._module()._parameters.get("weight") is parameter
+        own = parameter is None or self._stack[-1][0]._parameters.get("weight") is parameter
         layer = self._place(name) if own else self._parameters[id(held)].removesuffix(".weight")
         row = self._add_row("layer", "linear" if name in words.PRODUCTS else name, layer, x, call.output)
         row.unit_dim, out_dim, bias = (1 if name in words.CONVOLUTIONS else -1), 0, None
         if name not in words.EMBEDDINGS:
-            row.fan_in, row.fan_out, out_dim = fans(call, x, weight)
+            row.fan_in, row.fan_out, out_dim = measure.fans(call, x, weight)
             turned = held.ndim == 2 and weight.stride() != held.stride()  # W.T
             out_dim = 1 - out_dim if turned else out_dim
             bias = call.argument("bias", words.BIAS_PLACE.get(name))
@@ -258,26 +248,25 @@ class Recorder(TorchFunctionMode):
             identical = fits and measure.has_identical_units(held, bias, out_dim)
             area = math.prod(held.shape[2:]) if name in words.CONVOLUTIONS else 1
             trained = parameter is not None and held.requires_grad  # a weight norm's product has its own law
-            self.weights[id(held)] = Weight(held, out_dim, area, trained, identical, *measure.entries(held))
+            size = measure.quick_second_moment(held), torch.linalg.vector_norm(held.detach(), math.inf).item()
+            orthogonal = measure.is_orthogonal(held)
+            self.weights[id(held)] = Weight(held, out_dim, area, trained, identical, orthogonal, *size)
         row.weight, row.parameters = self.weights[id(held)], self._owned((held, bias))
         return True
 
-    def _add_activation(
-        self, name: str, function: Callable[[Tensor], Tensor], x: Tensor, output: Tensor
-    ) -> None:
+    def _add_activation(self, name: str, phi: Callable[[Tensor], Tensor], x: Tensor, output: Tensor) -> None:
         row = self._add_row("activation", name, self._place(name), x, output)
-        before, row.response = self.calls[row.parents[0]], Response(function)
+        before, row.phi = self.calls[row.parents[0]], phi
         row.unit_dim, dim = before.unit_dim, before.unit_dim % max(output.ndim, 1)
         if x.ndim and x.numel() < before.numel:
             first = x.storage_offset() // max(x.stride(row.unit_dim), 1) if x._is_view() else -1
-            row.response.reads = first, x.shape[row.unit_dim]
+            row.reads = first, x.shape[row.unit_dim]
         if name in words.CUT_OFF and row.examples > 1:
             largest = output.detach().amax([d for d in range(output.ndim) if d != dim])
-            row.response.units, row.response.dead = len(largest), (largest <= 0).double().mean().item()
+            row.units, row.dead = len(largest), (largest <= 0).double().mean().item()
         if name in words.ODD | words.SIGMOIDS - {"logsigmoid"}:
             lowest, some = -1 if name in words.ODD else 0, measure.sample(output)
-            at_a_bound = (some < lowest + AT_A_BOUND) | (some > 1 - AT_A_BOUND)
-            row.response.saturated = at_a_bound.double().mean().item()
+            row.saturated = ((some < lowest + AT_A_BOUND) | (some > 1 - AT_A_BOUND)).double().mean().item()
 
     def _measure(self, call: Call, output: Tensor, batch_dim: int = 0) -> None:
         call.left, call.numel = self._moments(output, batch_dim), output.numel()
@@ -322,12 +311,9 @@ class Recorder(TorchFunctionMode):
             for y in results:
                 self._origin[y] = parents[0]
 
-    def _module(self) -> nn.Module:
-        return self._stack[-1][0] if self._stack else self._model
-
     def _place(self, name: str) -> str:
         """Return the running module's name, and the function's with it unless the module is a leaf."""
-        module = self._module()
+        module = self._stack[-1][0]
         place = self._modules.get(id(module), "")
         inner = {child for child, _ in module.named_children()} - {"parametrizations"}
         if inner and not isinstance(module, nn.MultiheadAttention):
@@ -377,4 +363,10 @@ def _as_function(call: Invocation) -> Callable[[Tensor], Tensor]:
         low, high = call.keywords.get("lower", 1 / 8), call.keywords.get("upper", 1 / 3)
         return leaky_relu(math.sqrt((low * low + low * high + high * high) / 3))
     options = tuple((key, value) for key, value in call.keywords.items() if key != "input")
-    return Applied(call.func, call.args[1:], options)
+    return _applied(call.func, call.args[1:], options)
+
+
+@lru_cache(256)
+def _applied(func: Callable, args: tuple, options: tuple[tuple[str, Any], ...]) -> Callable[[Tensor], Tensor]:
+    """Return a function of torch of its first argument alone; it is the same one for the same others."""
+    return lambda z: func(z.clone(), *args, **dict(options))
