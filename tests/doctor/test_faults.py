@@ -415,6 +415,7 @@ SENTENCES = {  # what is said of a planted fault: r is the layer's row of the ta
         "The squared gradient at 0 is {gradient:.2g} of that at 12, a factor of {rate:.2g} per layer on the "
         "way back."
     ),
+    "batch norm": f"the squared gradient by pi / (pi - 1) = {math.pi / (math.pi - 1):.3f} per layer.",
     "large last layer": (
         "The loss is {d.loss:.3g}; equal probabilities cost ln K = 2.3. Its weights' std is "
         "{r.weight_ratio:.2g} times the wanted one. Scale the last layer's weights down; 0 is fine."

@@ -1,5 +1,6 @@
 """The clinic's patients: planted faults are what they are said to be, and nothing else is wrong with them."""
 
+import math
 import re
 
 import matplotlib.pyplot as plt
@@ -61,3 +62,8 @@ def test_the_solution_gives_the_variance_of_the_large_logits():
     said = re.search(r"logits have variance (\S+) instead", solution(number).why)[1]
     head = examine(clinic_patient(number)).iloc[-1]  # of weights N(0, 1)
     assert said == f"{head['fan_in'] * head['input_second_moment']:.0f}"
+
+
+def test_the_solution_gives_the_growth_of_the_gradient_through_batch_norms():
+    texts = " ".join(solution(number).why for number in PATIENTS)
+    assert re.findall(r"pi / \(pi - 1\) = (\d\.\d+)", texts) == [f"{math.pi / (math.pi - 1):.2f}"]

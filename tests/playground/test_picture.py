@@ -82,6 +82,13 @@ def test_the_charts_say_what_they_show_and_the_edges_that_they_are_edges(picture
     assert [label.get_text() for label in axes["update_ratio"].get_xticklabels()] == ["1", "2", "out"]
 
 
+def test_guides_stand_at_the_loss_of_guessing_and_at_updates_of_a_thousandth(picture):
+    for name, height in (("loss", math.log10(math.log(2))), ("update_ratio", -3)):
+        lines = picture.lines[name]
+        (guide,) = (line for line in lines[0].axes.lines if line not in lines)
+        assert guide.get_ydata() == pytest.approx([height] * 2)
+
+
 def test_a_and_b_look_as_the_legend_says(picture):
     legend = picture.lines["loss"][0].axes.get_legend()
     assert [text.get_text() for text in legend.get_texts()] == ["A", "B"]
