@@ -129,7 +129,7 @@ def use_on_slide(visit: Visit, name: str) -> list[str]:
     """Run set-up and demo on their slides, use the demo there, and return what is wrong."""
     playground = name.endswith("playground")
     run_on_slide(visit, "use_course_style")
-    run_on_slide(visit, "Playground()" if playground else "demos.")
+    run_on_slide(visit, "Playground()" if playground else "demo()")
     slide = visit.page.locator("section section.present")
     slide.locator(".widget-image").wait_for(timeout=60_000)
     place = slide.get_attribute("id")
@@ -207,7 +207,7 @@ CATCH_UP = """async () => {
 }"""
 SHOW = """text => {
     const notebook = jupyterapp.shell.currentWidget.content;
-    const index = notebook.widgets.findIndex(({ model }) => model.sharedModel.source.startsWith(text));
+    const index = notebook.widgets.findIndex(({ model }) => model.sharedModel.source.includes(text));
     notebook.activeCellIndex = index;
     return notebook.scrollToItem(index, 'start');
 }"""
@@ -223,7 +223,7 @@ def run_in_lab(visit: Visit, notebook: str, *texts: str) -> None:
 
 
 def show(visit: Visit, source: str, selector: str) -> Locator:
-    """Scroll to the cell whose source begins with `source` until what it shows is there, and return that."""
+    """Scroll to the first cell whose source contains `source` until what it shows is there, and return that."""
     found = visit.page.locator(selector)
     for _ in range(40):  # the page moves while cells above it find their height
         visit.page.evaluate(SHOW, source)
@@ -242,8 +242,8 @@ def test_the_first_notebook_runs_in_jupyterlab_and_an_error_would_be_found(visit
 
 
 def test_a_demo_works_in_jupyterlab(visit: Visit):
-    run_in_lab(visit, "04_relu_and_kaiming.ipynb", "use_course_style", "demos.")
-    assert use_demo(show(visit, "demos.", ".course-demo")) == []
+    run_in_lab(visit, "04_relu_and_kaiming.ipynb", "use_course_style", "demo()")
+    assert use_demo(show(visit, "demo()", ".course-demo")) == []
     visit.screenshot("04_demo")
     assert visit.complaints() == []
 
