@@ -223,7 +223,7 @@ def run_in_lab(visit: Visit, notebook: str, *texts: str) -> None:
 
 
 def show(visit: Visit, source: str, selector: str) -> Locator:
-    """Scroll to the first cell whose source contains `source` until what it shows is there, and return that."""
+    """Scroll to the first cell that contains `source` until what it shows is there, and return that."""
     found = visit.page.locator(selector)
     for _ in range(40):  # the page moves while cells above it find their height
         visit.page.evaluate(SHOW, source)

@@ -215,6 +215,6 @@ def test_layer_histograms_take_a_color():
 
 def test_the_band_of_a_history_has_the_color_of_its_line():
     history = pd.DataFrame({"step": [0, 0], "network": [0, 1], "loss": [1.0, 2.0]})
-    ax = plotting.plot_history(history, color=plotting.PINK)
+    ax = plotting.plot_history(history, ax=plt.figure().subplots(), color=plotting.PINK)
     assert ax.lines[0].get_color() == plotting.PINK
     assert to_rgba(ax.collections[0].get_facecolor()[0])[:3] == to_rgba(plotting.PINK)[:3]
