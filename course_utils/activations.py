@@ -7,11 +7,12 @@ and theory (float64 quadrature) use the very same function.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from numbers import Real
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from course_utils.checks import check_element_wise
 
 
 @dataclass(frozen=True)
@@ -63,41 +64,12 @@ hard_tanh = Activation("hard_tanh", F.hardtanh, lambda z: (z.abs() < 1).to(z.dty
 
 
 def leaky_relu(negative_slope: float) -> Activation:
-    """Return the leaky ReLU: z for z > 0, `negative_slope` * z otherwise. Source: Maas et al. (2013).
-
-    Raises: ValueError for a slope that is no finite number.
-    """
-    if not isinstance(negative_slope, Real) or not math.isfinite(negative_slope):
-        raise ValueError(f"expected a finite number as negative slope; got {negative_slope!r}")
+    """Return the leaky ReLU: z for z > 0, `negative_slope` * z otherwise. Source: Maas et al. (2013)."""
     return Activation(
         "leaky_relu",
         lambda z: torch.where(z > 0, z, negative_slope * z),
         lambda z: torch.where(z > 0, torch.ones_like(z), negative_slope),
     )
-
-
-def check_element_wise(function: Callable[[Tensor], Tensor], name: str | None = None) -> str:
-    """Return the name of a function of a tensor, having tried it on a few numbers between -3 and 3.
-
-    Raises: ValueError if it fails, changes shape or dtype, returns nan or inf, lets one element depend on
-    another or overwrites its argument.
-    """
-    probe = torch.linspace(-3, 3, 8, dtype=torch.float64)
-    name = name or getattr(function, "__name__", "custom")
-    try:
-        values, alone = function(given := probe.clone()), function(probe[::2].clone())
-    except Exception as error:
-        raise ValueError(f"{name} must take a tensor of any shape; on one of shape (8,): {error}") from error
-    got = (tuple(values.shape), values.dtype) if isinstance(values, Tensor) else type(values).__name__
-    if got != ((8,), probe.dtype):
-        raise ValueError(f"{name} must keep shape (8,) and dtype torch.float64; it returned {got}")
-    if not values.isfinite().all():
-        raise ValueError(f"{name} must be finite; at {probe.tolist()} it is {values.tolist()}")
-    if not torch.allclose(alone, values[::2]):
-        raise ValueError(f"{name} must give each element its own value, whatever the other elements are")
-    if not torch.equal(given, probe):
-        raise ValueError(f"{name} must not overwrite its argument, as functions with inplace=True do")
-    return name
 
 
 def from_function(

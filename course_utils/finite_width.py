@@ -4,7 +4,7 @@ Conventions as in `mean_field`: `gain` is a standard deviation, `q` the second m
 Laws are over networks, of the logarithm where a product of layers is log-normal. All numbers are float64.
 
 Raises, besides what a docstring lists: ValueError for arguments out of their range, which
-`quadrature.check_arguments` names (factors are the layers of a product, 1 or more).
+`checks.check_arguments` names (factors are the layers of a product, 1 or more).
 
 SciPy takes longer to import than most of this takes to compute, so the functions that need it do that.
 """
@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from course_utils.activations import Activation, linear, relu
-from course_utils.quadrature import check_arguments, gaussian_expectation
+from course_utils.checks import check_arguments
+from course_utils.quadrature import gaussian_expectation
 
 
 def jacobian_spread(activation: Activation, q: ArrayLike, *, orthogonal: bool) -> float:

@@ -4,10 +4,9 @@ Every function fills its tensor in place, records no gradient, and returns the v
 Weights are laid out `(out, in, *kernel)`, as in `nn.Linear` and `nn.Conv*`; a matrix meant for `x @ W` is the
 transpose of that, so pass `W.T`. A call that raises has written and drawn nothing.
 
-Raises, besides what a docstring lists: TypeError for what is no tensor; NotImplementedError for a sparse one,
-and for integers or complex numbers that should be random; ValueError for a wrong number of dimensions, and
-for a mean, std or gain that is infinite, NaN or too large for draws of the tensor's dtype, a std or gain also
-if it is negative.
+Raises, besides what a docstring lists: TypeError for what is no tensor; NotImplementedError for integers or
+complex numbers that should be random; ValueError for a wrong number of dimensions, and for a std or gain that
+is negative, infinite or NaN.
 
 Read `variance_scaling_` first: LeCun, Xavier (Glorot) and Kaiming (He) are three ways to call it.
 """
@@ -15,11 +14,12 @@ Read `variance_scaling_` first: LeCun, Xavier (Glorot) and Kaiming (He) are thre
 import math
 import warnings
 from collections.abc import Sequence
+from functools import partial
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Generator, Tensor
+
+from course_utils.checks import check_name
 
 Rng = Generator | None  # None stands for torch's global random state
 
@@ -30,36 +30,22 @@ _GAINS |= {"linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2.0),
 _STD_CUT_AT_TWO = math.sqrt(1 - 4 * math.exp(-2) / (math.sqrt(2 * math.pi) * math.erf(math.sqrt(2))))
 
 
-class InitializationError(ValueError, RuntimeError):
-    """An argument that makes no sense. Torch raises a ValueError or a RuntimeError for it; this is both."""
-
-
-def _check_shape(tensor: Tensor, least: int, most: int = 64) -> None:  # no tensor has more than 64 dimensions
+def _check_shape(tensor: Tensor, least: int, most: float = math.inf) -> None:
     if not isinstance(tensor, Tensor):
         raise TypeError(f"expected a torch.Tensor; got {type(tensor).__name__}")
     if not least <= tensor.ndim <= most:
-        wanted = f"{least}" + ("" if most == least else " or more" if most == 64 else f" to {most}")
+        wanted = f"{least}" + ("" if most == least else " or more" if most == math.inf else f" to {most}")
         raise ValueError(f"expected a tensor with {wanted} dimensions; got shape {tuple(tensor.shape)}")
 
 
-def _check(
-    tensor: Tensor, least: int = 0, most: int = 64, *, random: bool = True, mean: float = 0.0, **scale: float
-) -> None:
+def _check(tensor: Tensor, least: int = 0, most: float = math.inf, **scale: float) -> None:
     """Refuse what cannot be filled, before anything is written; `scale` is one number, a std or a gain."""
     _check_shape(tensor, least, most)
-    if tensor.layout != torch.strided or (random and not tensor.is_floating_point()):
-        wanted = "dense tensor" + " of floating-point numbers" * random
-        raise NotImplementedError(f"expected a {wanted}; got {tensor.dtype}, {tensor.layout}")
-    for name, value in scale.items():  # no draw is 9 std away from its mean
-        if not (value >= 0 and abs(mean) + 9 * value <= torch.finfo(tensor.dtype).max):
-            wanted = f"a finite mean and a finite {name} >= 0, so that draws fit into {tensor.dtype}"
-            raise InitializationError(f"expected {wanted}; got mean={mean}, {name}={value}")
-
-
-def _one_of(name: str, value: str, valid: tuple[str, ...]) -> str:
-    if str(value).lower() not in valid:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, valid))}; got {value!r}")
-    return value.lower()
+    if not tensor.is_floating_point():
+        raise NotImplementedError(f"expected a tensor of floating-point numbers; got {tensor.dtype}")
+    for name, value in scale.items():
+        if not 0 <= value < math.inf:
+            raise ValueError(f"expected a finite {name} >= 0; got {name}={value}")
 
 
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
@@ -68,17 +54,12 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     nonlinearity: its name in `torch.nn.functional`; names of linear and convolutional layers have gain 1.
     param: negative slope of "leaky_relu" (0.01 if None), ignored by all others.
     Trap: torch, and so this function, gives SELU 3/4; self-normalization needs 1, so pass "linear" for that.
-    Raises: ValueError for an unknown nonlinearity or a slope that is not a number.
+    Raises: ValueError for an unknown nonlinearity.
     Source: He et al. 2015, eq. 10 and 15 (ReLU and leaky ReLU); the gains of tanh and SELU are empirical.
     """
-    if nonlinearity not in (names := [*_GAINS, "leaky_relu"]):
-        raise ValueError(f"nonlinearity must be one of {', '.join(map(repr, names))}; got {nonlinearity!r}")
-    if nonlinearity in _GAINS:
-        return _GAINS[nonlinearity]
     slope = 0.01 if param is None else param
-    if isinstance(slope, bool) or not isinstance(slope, int | float):
-        raise ValueError(f"the negative slope must be an int or a float; got {slope!r}")
-    return math.sqrt(2.0 / (1 + slope**2))
+    gains = _GAINS | {"leaky_relu": math.sqrt(2.0 / (1 + slope**2))}
+    return gains[check_name("nonlinearity", nonlinearity, gains)]
 
 
 def calculate_fans(tensor: Tensor) -> tuple[int, int]:
@@ -96,7 +77,7 @@ def calculate_fans(tensor: Tensor) -> tuple[int, int]:
 @torch.no_grad()
 def constant_(tensor: Tensor, val: float) -> Tensor:
     """Fill with `val`."""
-    _check(tensor, random=False)
+    _check_shape(tensor, 0)
     return tensor.fill_(val)
 
 
@@ -113,7 +94,7 @@ def zeros_(tensor: Tensor) -> Tensor:
 @torch.no_grad()
 def eye_(tensor: Tensor) -> Tensor:
     """Fill the `(out, in)` tensor with the identity, so that a linear layer copies what inputs it can."""
-    _check(tensor, 2, 2, random=False)
+    _check_shape(tensor, 2, 2)
     tensor.zero_().diagonal().fill_(1)
     return tensor
 
@@ -126,7 +107,7 @@ def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
     Trap: the centre of an even kernel is k // 2, as in torch; JAX and TensorFlow take (k - 1) // 2.
     Raises: ValueError unless `groups` divides the first dimension.
     """
-    _check(tensor, 3, 5, random=False)
+    _check_shape(tensor, 3, 5)
     if groups < 1 or len(tensor) % groups:
         raise ValueError(f"groups must be positive and divide dimension 0 (size {len(tensor)}); got {groups}")
     if tensor.numel():
@@ -150,7 +131,7 @@ def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Rng = No
 @torch.no_grad()
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Rng = None) -> Tensor:
     """Fill with draws from N(mean, std**2)."""
-    _check(tensor, mean=mean, std=std)
+    _check(tensor, std=std)
     return tensor.normal_(mean, std, generator=generator)
 
 
@@ -161,38 +142,24 @@ def trunc_normal_(
     """Fill with draws from N(mean, std**2) conditioned on lying in [a, b].
 
     mean, std: those of the law BEFORE truncation; std = 0 gives the point of [a, b] nearest to the mean.
-    a, b: may be infinite or far out in a tail; the law is exact up to rounding.
+    a, b: rounded to the tensor's dtype; may be infinite, or in a tail, but from 37 std off the mean on all
+    draws are the nearer bound.
     Trap: they are absolute, not multiples of std: `trunc_normal_(w, std=0.02)` cuts at 100 standard
     deviations, which is not at all. For two of them pass a=-2 * std, b=2 * std, or use `variance_scaling_`.
-    Raises: ValueError unless a <= b, with numbers of the tensor's dtype between them.
+    Raises: ValueError unless a <= b.
     """
-    _check(tensor, mean=mean, std=std)
-    nearest = min(max(mean, a), b)
-    if not (a <= b and abs(nearest) <= torch.finfo(tensor.dtype).max):
-        raise InitializationError(f"expected bounds a <= b, within {tensor.dtype}; got a={a}, b={b}")
-    if a == b or abs(nearest - mean) >= 1e8 * std:  # so far out, the law is narrower than a rounding error
-        return constant_(tensor, nearest)
-    if tensor.numel() == 0 or tensor.is_meta:
-        return tensor
-    device = "cpu" if generator is None else generator.device
-    share = torch.empty(tensor.shape, dtype=torch.float64, device=device).uniform_(generator=generator)
-    quantiles = _truncated_quantiles(share.cpu().numpy(), (a - mean) / std, (b - mean) / std)
-    rounded = torch.as_tensor(mean + std * quantiles).clamp_(a, b).to(tensor.dtype)
-    too_high, too_low = rounded.double() > b, rounded.double() < a  # by rounding
-    inward = rounded.nextafter(torch.where(too_high, -math.inf, math.inf).to(tensor.dtype))
-    return tensor.copy_(torch.where(too_high | too_low, inward, rounded))
-
-
-def _truncated_quantiles(share: NDArray, low: float, high: float) -> NDArray:
-    """Return quantiles of N(0, 1) conditioned on [low, high]; `share` of the law lies above each."""
-    from scipy.special import log_ndtr, ndtri_exp  # its import takes a while, and few need it
-
-    if low + high > 0:  # logarithms in the lower tail lose no digits far out
-        return -_truncated_quantiles(share, -high, -low)
-    if (high - low) * (1 - low) < 1e-6:  # the density is constant there, to that precision
-        return high + (low - high) * share
-    top = min(log_ndtr(high), -(2.0**-54))  # just below 0, where the quantile is infinite
-    return ndtri_exp(top + np.log1p(share * np.expm1(log_ndtr(low) - top)))
+    _check(tensor, std=std)
+    if not a <= b:
+        raise ValueError(f"expected bounds a <= b; got a={a}, b={b}")
+    if std == 0:
+        return constant_(tensor, min(max(mean, a), b))
+    # Quantiles of the lower tail lose no digits far out, those of the upper one do.
+    side = -1 if a + b > 2 * mean else 1
+    ends = tensor.new_tensor([(a - mean) / std, (b - mean) / std], dtype=torch.float64)
+    low, high = (torch.erfc(-side * ends / math.sqrt(2)) / 2).sort().values  # torch's ndtr is 0 below -9
+    share = tensor.new_empty(tensor.shape, dtype=torch.float64).uniform_(generator=generator)
+    quantiles = torch.special.ndtri(high + share * (low - high))
+    return tensor.copy_((mean + side * std * quantiles).clamp_(a, b))
 
 
 def variance_scaling_(
@@ -207,23 +174,22 @@ def variance_scaling_(
     that is wide enough to make the variance right AFTER truncation, as in JAX and Keras.
     Raises: ValueError for an unknown mode or distribution.
     """
-    mode = _one_of("mode", mode, ("fan_in", "fan_out", "fan_avg"))
-    distribution = _one_of("distribution", distribution, ("normal", "truncated_normal", "uniform"))
     _check(tensor, 2, gain=gain)
     fan_in, fan_out = calculate_fans(tensor)
     if tensor.numel() == 0:
         warnings.warn("Initializing zero-element tensors is a no-op", stacklevel=3)  # 3: who called xavier_*
         return tensor
-    std = gain / math.sqrt(fan_in if mode == "fan_in" else fan_out)
-    if mode == "fan_avg":  # not gain / sqrt(mean fan), so as to agree with torch to the last bit
-        std = gain * math.sqrt(2.0 / (fan_in + fan_out))
-    if distribution == "normal":
-        return normal_(tensor, 0.0, std, generator)
-    if distribution == "uniform":
-        bound = math.sqrt(3.0) * std  # the variance of U(-bound, bound) is bound**2 / 3
-        return uniform_(tensor, -bound, bound, generator)
-    parent_std = std / _STD_CUT_AT_TWO
-    return trunc_normal_(tensor, 0.0, parent_std, -2 * parent_std, 2 * parent_std, generator)
+    # fan_avg is not gain / sqrt(mean fan), so as to agree with torch to the last bit.
+    stds = {"fan_in": gain / math.sqrt(fan_in), "fan_out": gain / math.sqrt(fan_out)}
+    stds["fan_avg"] = gain * math.sqrt(2.0 / (fan_in + fan_out))
+    std = stds[check_name("mode", mode, stds)]
+    bound, parent = math.sqrt(3.0) * std, std / _STD_CUT_AT_TWO  # the variance of U(-b, b) is b**2 / 3
+    fills = {
+        "normal": partial(normal_, std=std),
+        "uniform": partial(uniform_, a=-bound, b=bound),
+        "truncated_normal": partial(trunc_normal_, std=parent, a=-2 * parent, b=2 * parent),
+    }
+    return fills[check_name("distribution", distribution, fills)](tensor, generator=generator)
 
 
 def lecun_normal_(tensor: Tensor, gain: float = 1.0, generator: Rng = None) -> Tensor:
@@ -266,7 +232,6 @@ def kaiming_normal_(
     mode: "fan_in" or "fan_out"; it and tensor as in `variance_scaling_`. JAX and Keras truncate `he_normal`.
     Source: He et al. 2015, eq. 10 (fan_in), 14 (fan_out) and 15 (leaky).
     """
-    mode = _one_of("mode", mode, ("fan_in", "fan_out"))
     return variance_scaling_(tensor, calculate_gain(nonlinearity, a), mode, "normal", generator)
 
 
@@ -282,7 +247,6 @@ def kaiming_uniform_(
     a, mode, tensor, Raises, Source: as in `kaiming_normal_`.
     Trap: `nn.Linear` and `nn.Conv*` set a = sqrt(5): variance 1 / (3 * fan_in), neither He nor Xavier.
     """
-    mode = _one_of("mode", mode, ("fan_in", "fan_out"))
     return variance_scaling_(tensor, calculate_gain(nonlinearity, a), mode, "uniform", generator)
 
 

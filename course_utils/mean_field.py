@@ -12,9 +12,8 @@ gain 1 and no biases unless told; what depth does needs a gain.
 Slopes, and c* and the depth scales that rest on them, assume that phi is continuous: where phi jumps, the
 true slope has a part that the derivative does not show.
 
-Raises, besides what a docstring lists: ValueError for a q, c, gain, bias_std or depth out of its range
-(`quadrature.check_arguments`, `check_correlation`), and for a function that does not keep a tensor's shape or
-is not finite on the whole line (`quadrature.evaluate`).
+Raises, besides what a docstring lists: ValueError for a q, c, gain, bias_std or depth out of its range, and
+for a function that does not keep a tensor's shape or is not finite on the whole line (`quadrature.evaluate`).
 """
 
 import math
@@ -25,11 +24,11 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from course_utils.activations import Activation, check_element_wise
+from course_utils.activations import Activation
+from course_utils.checks import check_arguments, check_element_wise
 from course_utils.quadrature import (
     Function,
     adaptive_expectation,
-    check_arguments,
     check_correlation,
     find_root,
     gaussian_expectation,
@@ -333,7 +332,7 @@ def gain_behind(function: Function) -> float:
     if phi(a z) = a phi(z) for a > 0, as for ReLU; else it is `gain_in_front`.
     function: an Activation or any element-wise function of a tensor. Its kinks need not be declared:
     `quadrature.adaptive_expectation`.
-    Raises: ValueError as `activations.check_element_wise` and `quadrature.adaptive_expectation`, and if phi
+    Raises: ValueError as `checks.check_element_wise` and `quadrature.adaptive_expectation`, and if phi
     is 0 on the whole line.
     Source: He et al. (2015) for ReLU.
     """

@@ -1,4 +1,4 @@
-"""What the theory computes with: expectations over normal numbers, roots, and a check of arguments.
+"""What the theory computes with: expectations over normal numbers, and roots.
 
 The one place that integrates. Two rules, both Gauss-Legendre on panels, in float64. Where a function's kinks
 are declared, panels end there and shrink towards them: `gaussian_expectation`, for many normal laws at once,
@@ -48,20 +48,6 @@ def _rule(breaks: NDArray, count: int) -> tuple[NDArray, NDArray]:
 @lru_cache
 def _rule_at_zero(count: int) -> tuple[NDArray, NDArray]:
     return _rule(np.zeros(1), count)
-
-
-def check_arguments(**passed: ArrayLike) -> None:
-    """Check q, gain, bias_std, depth, width and factors, or some of them, each a number or an array.
-
-    Raises: ValueError unless q, gain and bias_std are in [0, inf), depth is an integer >= 0, width and
-    factors (of a product) integers >= 1.
-    """
-    for name, value in passed.items():
-        least, whole = int(name in ("width", "factors")), name in ("depth", "width", "factors")
-        numbers = np.asarray(value)
-        if not ((numbers >= least) & (numbers < np.inf)).all() or (whole and numbers.dtype.kind not in "iu"):
-            kind = "an integer" if whole else "a number"
-            raise ValueError(f"{name} must be {kind}, {least} <= {name} < inf; got {name}={value}")
 
 
 def check_correlation(c: ArrayLike) -> None:

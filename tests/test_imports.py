@@ -16,9 +16,10 @@ PACKAGE, TESTS = Path(course_utils.__file__).parent, Path(__file__).parent
 # and experiment (propagation, chains) meet only in rooms, tests and notebooks.
 ARROWS = {
     "__init__": set(),
-    "activations": set(),
+    "checks": set(),
+    "activations": {"checks"},
     "quadrature": set(),
-    "initializers": set(),
+    "initializers": {"checks"},
     "comparison": set(),
     "data": set(),
     "training": set(),
@@ -26,8 +27,8 @@ ARROWS = {
     "style": {"plotting"},
     "lsuv": {"initializers"},
     "networks": {"initializers", "activations"},
-    "mean_field": {"activations", "quadrature"},
-    "finite_width": {"activations", "quadrature"},
+    "mean_field": {"activations", "checks", "quadrature"},
+    "finite_width": {"activations", "checks", "quadrature"},
     "architectures": {"activations", "mean_field"},
     "propagation": {"networks", "activations"},
     "chains": {"activations", "propagation"},
