@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -29,61 +29,28 @@ def lsuv_(
     Returns: the factor on each layer's orthogonal weight, by name, in the order of the calls.
     Trap: it sets the size of the signal at one moment: neither its angles nor the gradients.
     Raises: ValueError naming the layer if its output is constant or not finite, or if `max_iterations`
-    divisions do not bring the std to 1; ValueError for lazy or parametrized layers, for one that is tied to
-    what is no such layer (tied layers are scaled at the first call), or if no layer is called.
+    divisions do not bring the std to 1; ValueError if no layer is called.
     Source: Mishkin and Matas 2016, "All you need is a good init", algorithm 1.
     """
-    layers = _linear_maps(model)
-    if not (tolerance > 0 and max_iterations >= 0):
-        raise ValueError(f"expected tolerance > 0 and max_iterations >= 0; got {tolerance}, {max_iterations}")
     trial = copy.deepcopy(model)
-    names = {trial.get_submodule(name): name for name in layers.values()}
     factors: dict[str, float] = {}
-    scale = _scaler(names, factors, tolerance, max_iterations, generator)
-    for layer in names:
-        layer.register_forward_hook(scale, with_kwargs=True)
+
+    def scale(name: str, layer: nn.Module, args: tuple, keywords: dict, output: Tensor) -> Tensor:
+        if name not in factors:  # else it was called before
+            orthogonal_(layer.weight, generator=generator)
+            forward, shown = partial(layer.forward, *args, **keywords), name or type(layer).__name__
+            output, factors[name] = _unit_std(forward, layer.weight, shown, tolerance, max_iterations)
+        return output
+
+    for name, layer in trial.named_modules():
+        if isinstance(layer, _LINEAR_MAPS) and layer.weight.requires_grad:
+            layer.register_forward_hook(partial(scale, name), with_kwargs=True)
     trial(*inputs)
     if not factors:
         raise ValueError(f"no linear or convolutional layer of {type(model).__name__} was called that learns")
     for name in factors:
         model.get_submodule(name).weight.copy_(trial.get_submodule(name).weight)
     return factors
-
-
-def _scaler(
-    names: Mapping[nn.Module, str], factors: dict[str, float], tolerance: float, most: int, generator: Rng
-) -> Callable[..., Tensor | None]:
-    """Return a forward hook that fills and scales a layer at its first call, and adds its factor."""
-    settled: set[Tensor] = set()
-
-    def scale(layer: nn.Module, args: tuple, keywords: dict, output: Tensor) -> Tensor | None:
-        if layer.weight in settled:
-            return None  # called again, by this layer or one that it is tied to
-        settled.add(layer.weight)
-        orthogonal_(layer.weight, generator=generator)
-        forward, name = partial(layer.forward, *args, **keywords), names[layer]
-        shown = name or type(layer).__name__
-        output, factors[name] = _unit_std(forward, layer.weight, shown, tolerance, most)
-        return output
-
-    return scale
-
-
-def _linear_maps(model: nn.Module) -> dict[nn.Module, str]:
-    """Return the linear and convolutional layers that learn, and their names, if all can be scaled."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module; got {type(model).__name__}")
-    layers = {module: name for name, module in model.named_modules() if isinstance(module, _LINEAR_MAPS)}
-    others = [(name, module) for name, module in model.named_modules() if module not in layers]
-    owners = {id(p): f"{name}.{own}".strip(".") for name, m in others for own, p in m._parameters.items()}
-    for layer, name in layers.items():
-        if "weight" not in layer._parameters:  # to be asked first: looking at such a weight may compute it
-            raise ValueError(f"{name}.weight is parametrized: it is computed anew in each call")
-        if nn.parameter.is_lazy(layer.weight):
-            raise ValueError(f"{name}.weight has no shape yet; run the model once on a batch first")
-        if id(layer.weight) in owners:
-            raise ValueError(f"{name}.weight is tied to {owners[id(layer.weight)]}: scaling it changes both")
-    return {layer: name for layer, name in layers.items() if layer.weight.requires_grad}
 
 
 def _unit_std(
