@@ -17,8 +17,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-_FILES = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
-
 
 @dataclass(frozen=True)
 class Images:
@@ -103,22 +101,35 @@ def idx_images(folder: str | PathLike[str]) -> Images:
 
     They are train-images-idx3-ubyte, train-labels-idx1-ubyte, and the same with t10k for the test set; plain,
     or gzipped with .gz at the end (plain wins where both exist). "train-images.idx3-ubyte" will do as well.
-    Raises: FileNotFoundError if the folder or a file is missing; ValueError for a file that `read_idx`
-    refuses, and for images and labels swapped or of different counts.
+    Raises: FileNotFoundError if a file is missing; ValueError for a file that `read_idx` refuses, and for
+    images and labels swapped or of different counts.
     Source: LeCun, Cortes & Burges, The MNIST database; Xiao, Rasul & Vollgraf (2017), Fashion-MNIST.
     """
     folder = Path(folder).expanduser()
-    paths = _find(folder)
-    train, train_labels = _pair(*paths[:2])
-    test, test_labels = _pair(*paths[2:])
-    return _images(folder.resolve().name, train, train_labels, test, test_labels)
+    arrays = []
+    for part in ("train", "t10k"):
+        images, labels = (_read(folder, f"{part}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1"))
+        if images.ndim != 3 or labels.shape != images.shape[:1]:
+            wanted = "(images, rows, columns) and (images,)"
+            got = f"{images.shape} and {labels.shape}"
+            raise ValueError(f"{folder}: images and labels of {part} have shapes {got}; expected {wanted}")
+        arrays += [images, labels]
+    return _images(folder.resolve().name, *arrays)
+
+
+def _read(folder: Path, name: str) -> NDArray[np.uint8]:
+    paths = [path for path in folder.glob(name.replace("-idx", "[-.]idx") + "*") if path.is_file()]
+    if not paths:
+        wanted = f"it, or {name.replace('-idx', '.idx')}, or one of them with .gz at the end"
+        raise FileNotFoundError(f"{folder}: found no file {name}; expected {wanted}")
+    return read_idx(min(paths, key=lambda path: len(path.name)))  # plain before .gz
 
 
 def read_idx(path: str | PathLike[str]) -> NDArray[np.uint8]:
     """Return the array in an IDX file of unsigned bytes with 1 to 3 dimensions, plain or gzipped.
 
     The first bytes, not the name, tell whether it is gzipped.
-    Raises: FileNotFoundError for no file; ValueError for a wrong magic number, a size other than the header
+    Raises: FileNotFoundError for no file; ValueError for a header that is none, a size other than the header
     announces, and a damaged gzip stream.
     Source: LeCun, Cortes & Burges, The MNIST database, "File formats".
     """
@@ -129,60 +140,21 @@ def read_idx(path: str | PathLike[str]) -> NDArray[np.uint8]:
             content = gzip.decompress(content)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise ValueError(f"{path}: the gzip stream is damaged ({error}); expected a whole one") from error
-    right = content[:3] == b"\0\0\x08" and content[3:4] in (b"\1", b"\2", b"\3")
-    wanted = "00 00 08 and 1, 2 or 3: unsigned bytes, so many dimensions"
-    _expect(right, path, f"starts with the bytes {content[:4].hex(' ') or '(none)'}", wanted)
-    start = 4 + 4 * content[3]
-    _expect(len(content) >= start, path, f"ends after {len(content)} bytes", f"a header of {start}")
-    shape = struct.unpack_from(f">{content[3]}I", content, 4)
-    size = " x ".join(map(str, shape))
-    wanted = f"a header of {start} and {size} of data, {start + math.prod(shape)} in all"
-    _expect(len(content) == start + math.prod(shape), path, f"has {len(content)} bytes", wanted)
+    dimensions = content[3] if content[:3] == b"\0\0\x08" and len(content) > 3 else 0
+    start = 4 + 4 * dimensions
+    if not (1 <= dimensions <= 3 and len(content) >= start):
+        wanted = "00 00 08, then 01, 02 or 03 for the dimensions, then 4 bytes for the size of each"
+        raise ValueError(f"{path}: starts with the bytes {content[:16].hex(' ')}; expected {wanted}")
+    shape = struct.unpack_from(f">{dimensions}I", content, 4)
+    if len(content) != start + math.prod(shape):
+        wanted = f"a header of {start} and {' x '.join(map(str, shape))} of data"
+        raise ValueError(f"{path}: has {len(content)} bytes; expected {wanted}")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()
 
 
-def _pair(images_path: Path, labels_path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    images, labels = read_idx(images_path), read_idx(labels_path)
-    found = "byte 3, the number of dimensions, is"
-    _expect(images.ndim == 3, images_path, f"{found} {images.ndim}", "3 for images")
-    _expect(labels.ndim == 1, labels_path, f"{found} {labels.ndim}", "1 for labels")
-    found = f"bytes 4 to 7 count {len(labels)} labels"
-    wanted = f"{len(images)}, one for each image in {images_path}"
-    _expect(len(labels) == len(images), labels_path, found, wanted)
-    return images, labels
-
-
-def _expect(holds: bool, path: Path, found: str, expected: str) -> None:
-    if not holds:
-        raise ValueError(f"{path}: {found}; expected {expected}")
-
-
-def _find(folder: Path) -> list[Path]:
-    """Return the paths of the four files, in the order of `_FILES`."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: found no folder; expected one with {', '.join(_FILES)}")
-    paths = []
-    for name in _FILES:
-        plain = [folder / name, folder / name.replace("-idx", ".idx")]
-        candidates = [*plain, *(Path(f"{path}.gz") for path in plain)]
-        paths.append(next(filter(Path.is_file, candidates), None))
-        if paths[-1] is None:
-            wanted = f"it, or {plain[1].name}, or one of them with .gz at the end"
-            raise FileNotFoundError(f"{folder}: found no file {name}; expected {wanted}")
-    return paths
-
-
 def _images(name: str, train: NDArray, train_labels: NDArray, test: NDArray, test_labels: NDArray) -> Images:
-    mean, std = _mean_and_std(train)
+    mean, std = train.mean(), train.std()
     inputs = [torch.from_numpy(part).flatten(1).float().sub_(mean).div_(std) for part in (train, test)]
     labels = [torch.from_numpy(part).long() for part in (train_labels, test_labels)]
     classes = int(torch.cat(labels).max()) + 1
     return Images(name, inputs[0], labels[0], inputs[1], labels[1], train.shape[1:], classes)
-
-
-def _mean_and_std(pixels: NDArray[np.uint8]) -> tuple[float, float]:
-    """Return mean and std (population form) from the histogram, in whole numbers until the last step."""
-    counts = torch.bincount(torch.from_numpy(pixels.ravel())).tolist()
-    total = sum(value * count for value, count in enumerate(counts))
-    squares = sum(value**2 * count for value, count in enumerate(counts))
-    return total / pixels.size, math.sqrt(pixels.size * squares - total**2) / pixels.size

@@ -212,8 +212,7 @@ def test_a_home_directory_is_expanded(folder, monkeypatch):
 
 def test_a_missing_folder_is_refused(tmp_path):
     message = complaint(FileNotFoundError, idx_images, tmp_path / "nowhere")
-    assert f"{tmp_path / 'nowhere'}: found no folder; expected one with" in message
-    assert all(name in message for name in FILES)
+    assert message.startswith(f"{tmp_path / 'nowhere'}: found no file {TRAIN_IMAGES}; expected it, or")
 
 
 def test_a_missing_file_is_named_with_its_other_spellings(folder):
@@ -236,30 +235,35 @@ def swap(folder, first, second):
     write(folder / second, content[0])
 
 
-@pytest.mark.parametrize(("images", "labels"), [(TRAIN_IMAGES, TRAIN_LABELS), (TEST_IMAGES, TEST_LABELS)])
-def test_swapped_images_and_labels_are_refused(folder, images, labels):
+PARTS = [("train", TRAIN_IMAGES, TRAIN_LABELS), ("t10k", TEST_IMAGES, TEST_LABELS)]
+
+
+def assert_shapes_refused(folder, part, images, labels):
+    message = complaint(ValueError, idx_images, folder)
+    got = f"images and labels of {part} have shapes {images} and {labels}"
+    assert message == f"{folder}: {got}; expected (images, rows, columns) and (images,)"
+
+
+@pytest.mark.parametrize(("part", "images", "labels"), PARTS)
+def test_swapped_images_and_labels_are_refused(folder, part, images, labels):
     swap(folder, images, labels)
-    message = complaint(ValueError, idx_images, folder)
-    assert message == f"{folder / images}: byte 3, the number of dimensions, is 1; expected 3 for images"
+    count = 40 if part == "train" else 10
+    assert_shapes_refused(folder, part, (count,), (count, 3, 5))
 
 
-@pytest.mark.parametrize(("images", "labels"), [(TRAIN_IMAGES, TRAIN_LABELS), (TEST_IMAGES, TEST_LABELS)])
-def test_images_in_place_of_labels_are_refused(folder, images, labels):
+@pytest.mark.parametrize(("part", "images", "labels"), PARTS)
+def test_images_in_place_of_labels_are_refused(folder, part, images, labels):
     write(folder / labels, (folder / images).read_bytes())
-    message = complaint(ValueError, idx_images, folder)
-    assert message == f"{folder / labels}: byte 3, the number of dimensions, is 3; expected 1 for labels"
+    count = 40 if part == "train" else 10
+    assert_shapes_refused(folder, part, (count, 3, 5), (count, 3, 5))
 
 
-@pytest.mark.parametrize("part", [0, 2])
+@pytest.mark.parametrize(("part", "images", "labels"), PARTS)
 @pytest.mark.parametrize("change", [-1, 1])
-def test_a_label_too_few_or_too_many_is_refused(folder, arrays, part, change):
-    count = len(arrays[part])
-    write(folder / FILES[part + 1], idx_bytes(np.zeros(count + change, np.uint8)))
-    message = complaint(ValueError, idx_images, folder)
-    assert message == (
-        f"{folder / FILES[part + 1]}: bytes 4 to 7 count {count + change} labels; "
-        f"expected {count}, one for each image in {folder / FILES[part]}"
-    )
+def test_a_label_too_few_or_too_many_is_refused(folder, part, images, labels, change):
+    count = 40 if part == "train" else 10
+    write(folder / labels, idx_bytes(np.zeros(count + change, np.uint8)))
+    assert_shapes_refused(folder, part, (count, 3, 5), (count + change,))
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -297,19 +301,16 @@ HEADER = idx_bytes(SMALL)[:16]
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "starts with the bytes (none); expected 00 00 08 and 1, 2 or 3: unsigned bytes"),
+        (b"", "starts with the bytes ; expected 00 00 08, then 01, 02 or 03"),
         (HEADER[:3], "starts with the bytes 00 00 08; expected"),
-        (HEADER[:4], "ends after 4 bytes; expected a header of 16"),
-        (HEADER[:15], "ends after 15 bytes; expected a header of 16"),
-        (
-            b"\x89PNG\r\n",
-            "starts with the bytes 89 50 4e 47; expected 00 00 08 and 1, 2 or 3: unsigned bytes",
-        ),
-        (b"\0\0\x0d" + HEADER[3:], "starts with the bytes 00 00 0d 03; expected"),  # floats
-        (b"\0\0\x08\0" + bytes(1), "starts with the bytes 00 00 08 00; expected"),
-        (b"\0\0\x08\4" + bytes(4 * 5), "starts with the bytes 00 00 08 04; expected"),
-        (HEADER + bytes(11), "has 27 bytes; expected a header of 16 and 3 x 2 x 2 of data, 28 in all"),
-        (HEADER + bytes(13), "has 29 bytes; expected a header of 16 and 3 x 2 x 2 of data, 28 in all"),
+        (HEADER[:4], "starts with the bytes 00 00 08 03; expected"),
+        (HEADER[:15], "starts with the bytes 00 00 08 03 00 00 00 03 00 00 00 02 00 00 00; expected"),
+        (b"\x89PNG\r\n", "starts with the bytes 89 50 4e 47 0d 0a; expected 00 00 08"),
+        (b"\0\0\x0d" + HEADER[3:], "starts with the bytes 00 00 0d 03 "),  # floats
+        (b"\0\0\x08\0" + bytes(1), "starts with the bytes 00 00 08 00 00; expected"),
+        (b"\0\0\x08\4" + bytes(4 * 5), "starts with the bytes 00 00 08 04 "),
+        (HEADER + bytes(11), "has 27 bytes; expected a header of 16 and 3 x 2 x 2 of data"),
+        (HEADER + bytes(13), "has 29 bytes; expected a header of 16 and 3 x 2 x 2 of data"),
         (idx_bytes(SMALL, (2**31, 2**31, 4)), "has 28 bytes; expected"),  # 2**64: for 64 bits that is 0
         (gzip.compress(idx_bytes(SMALL)), None),
     ],
@@ -320,7 +321,7 @@ def test_a_wrong_file_is_refused(tmp_path, content, message, gzipped):
     if message:
         assert_refused(path, message)
     elif gzipped:  # twice
-        assert_refused(path, "starts with the bytes 1f 8b 08 00; expected")
+        assert_refused(path, "starts with the bytes 1f 8b 08 00 ")
 
 
 def test_every_truncation_is_refused(tmp_path):
