@@ -6,74 +6,55 @@
 
 import inspect
 import math
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import partial, reduce
 from itertools import pairwise
-from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
 from course_utils.activations import Activation
+from course_utils.checks import check_arguments
 from course_utils.initializers import zeros_
 
 Initializer = Callable[..., Any]
 
 
-def _are_sizes(*sizes: object) -> bool:
-    """Return whether all are integers of at least 1."""
-    return all(isinstance(n, Integral) and not isinstance(n, bool) and n >= 1 for n in sizes)
+def _filled(
+    init_: Initializer, generator: Generator | None, *shape: int, count: int | None = None
+) -> nn.Parameter:
+    """Return a parameter of this shape that `init_` filled; with `count`, so many of them, each alone."""
+    parameter = inspect.signature(init_).parameters.get("generator")
+    passed = parameter and parameter.default in (None, parameter.empty)  # a partial may have its own
+    options = {"generator": generator} if passed else {}
+    tensor = torch.full((1 if count is None else count, *shape), math.nan)
+    for part in tensor:
+        init_(part, **options)
+        if part.isnan().any():
+            name = getattr(getattr(init_, "func", init_), "__name__", type(init_).__name__)
+            raise ValueError(
+                f"{name} must fill its tensor in place, as w.normal_() does; of shape {shape} it left "
+                f"{part.isnan().sum()} of {part.numel()} entries unfilled, or nan"
+            )
+    return nn.Parameter(tensor[0] if count is None else tensor)
 
 
-def _check_widths(widths: Sequence[int]) -> None:
-    if len(widths) < 2 or not _are_sizes(*widths):
-        raise ValueError(f"widths needs integers, at least fan-in and fan-out, all positive; got {widths}")
+class _Layered(nn.Module):
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map inputs (batch, fan_in) to the output of the last of `layers`."""
+        # Not a list of all: without gradients, those before the last then need no memory.
+        return reduce(lambda _, h: h, self.layers(inputs), inputs)
 
 
-def _takes_generator(init_: Initializer) -> bool:
-    """Return whether to pass a generator: to what takes one and has none of its own, as a partial may."""
-    parameters = inspect.signature(init_).parameters
-    if "generator" in parameters:
-        return parameters["generator"].default in (None, inspect.Parameter.empty)
-    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-
-
-def _filler(init_: Initializer, generator: Generator | None) -> Callable[..., Tensor]:
-    """Return a function of a shape that makes a tensor and has `init_` fill it in place."""
-    fill_ = partial(init_, generator=generator) if _takes_generator(init_) else init_
-    name = getattr(getattr(init_, "func", init_), "__name__", type(init_).__name__)
-
-    def filled(*shape: int, count: int | None = None) -> Tensor:
-        """Return a tensor of this shape; with `count`, (count, *shape), each part filled alone."""
-        tensor = torch.full((1 if count is None else count, *shape), math.nan)
-        for part in tensor:
-            fill_(part)
-            if part.isnan().any():
-                raise ValueError(
-                    f"{name} must fill its tensor in place, as w.normal_() does; of shape {shape} it left "
-                    f"{part.isnan().sum()} of {part.numel()} entries unfilled, or nan"
-                )
-        return tensor[0] if count is None else tensor
-
-    return filled
-
-
-def _last(layers: Iterator[Tensor]) -> Tensor:
-    """Return the last one; without gradients, the others then need no memory."""
-    (h,) = deque(layers, maxlen=1)
-    return h
-
-
-class PlainNetwork(nn.Module):
+class PlainNetwork(_Layered):
     """h_l = phi(h_{l-1} @ W_l.T + b_l) for l = 1..depth, the activation after every layer.
 
     `widths` lists fan-in and fan-outs: depth + 1 numbers. Weights have torch's layout (fan_out, fan_in).
     `weight_init_` and `bias_init_` fill each tensor in place: `init_(tensor, generator=generator)`, or
     `init_(tensor)` if they take none or have their own. Built in float32 on the CPU; `.to(...)` moves it.
-    Raises: ValueError for fewer than two widths, one that is no integer or not positive, and for an
-    initializer that does not fill its tensor with numbers.
+    Raises: ValueError for a width that is no integer or not positive, and for an initializer that does not
+    fill its tensor with numbers.
     """
 
     def __init__(
@@ -86,32 +67,22 @@ class PlainNetwork(nn.Module):
         generator: Generator | None = None,
     ) -> None:
         super().__init__()
-        _check_widths(widths)
+        check_arguments(width=widths)
         self.activation = activation
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        weight, bias = _filler(weight_init_, generator), _filler(bias_init_, generator)
         for fan_in, fan_out in pairwise(widths):
-            self.weights.append(weight(fan_out, fan_in))
-            self.biases.append(bias(fan_out))
+            self.weights.append(_filled(weight_init_, generator, fan_out, fan_in))
+            self.biases.append(_filled(bias_init_, generator, fan_out))
 
     def layers(self, inputs: Tensor) -> Iterator[Tensor]:
-        """Yield the output of each layer, h_1, ..., h_depth; each has shape (batch, width).
-
-        Raises: ValueError for inputs of another shape than (batch, fan_in).
-        """
-        fan_in, h = self.weights[0].shape[1], inputs
-        if inputs.ndim != 2 or inputs.shape[1] != fan_in:
-            raise ValueError(f"expected inputs of shape (batch, {fan_in}); got {tuple(inputs.shape)}")
+        """Yield the output of each layer, h_1, ..., h_depth; each has shape (batch, width)."""
+        h = inputs
         for weight, bias in zip(self.weights, self.biases, strict=True):
             h = self.activation(nn.functional.linear(h, weight, bias))
             yield h
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Map inputs (batch, fan_in) to the last layer's outputs (batch, fan_out)."""
-        return _last(self.layers(inputs))
 
-
-class Ensemble(nn.Module):
+class Ensemble(_Layered):
     """`networks` classifiers of equal shape, independent of one another and evaluated together.
 
     h_l = phi(h_{l-1} @ W_l.T + b_l) for every layer but the last, which returns logits. Each matrix of each
@@ -135,16 +106,13 @@ class Ensemble(nn.Module):
         generator: Generator | None = None,
     ) -> None:
         super().__init__()
-        _check_widths(widths)
-        if not _are_sizes(networks):
-            raise ValueError(f"networks must be an integer of at least 1; got {networks}")
+        check_arguments(count=networks, width=widths)
         self.activation = activation
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        weight, bias = _filler(weight_init_, generator), _filler(bias_init_, generator)
-        fills = [weight] * (len(widths) - 2) + [_filler(output_init_ or weight_init_, generator)]
-        for fill, (fan_in, fan_out) in zip(fills, pairwise(widths), strict=True):
-            self.weights.append(fill(fan_out, fan_in, count=networks))
-            self.biases.append(bias(1, fan_out, count=networks))
+        inits = [weight_init_] * (len(widths) - 2) + [output_init_ or weight_init_]
+        for init_, (fan_in, fan_out) in zip(inits, pairwise(widths), strict=True):
+            self.weights.append(_filled(init_, generator, fan_out, fan_in, count=networks))
+            self.biases.append(_filled(bias_init_, generator, 1, fan_out, count=networks))
 
     def layers(self, inputs: Tensor) -> Iterator[Tensor]:
         """Yield the output of each layer, the last being the logits; each is (networks, batch, width)."""
@@ -154,12 +122,8 @@ class Ensemble(nn.Module):
             yield h
         yield torch.baddbmm(self.biases[-1], h, self.weights[-1].mT)
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Map inputs (batch, fan_in) to logits (networks, batch, classes)."""
-        return _last(self.layers(inputs))
 
-
-class DeepChain(nn.Module):
+class DeepChain(_Layered):
     """h_l = phi(W_l h_{l-1} + b_l) for l = 1..depth, then a readout that never learns; nothing else.
 
     shape: of one layer's weight; `(width, width)` for fully connected layers, `(channels, channels, *kernel)`
@@ -169,8 +133,8 @@ class DeepChain(nn.Module):
     `PlainNetwork`. The parameters are only two tensors, `weights` `(depth, *shape)` and `biases`
     `(depth, width)`, so that an optimizer makes one update for all layers, and `weights.grad[l - 1]` is the
     gradient of layer l.
-    Raises: ValueError unless depth is a positive integer and the shape square, of 2 to 5 positive integers,
-    with an odd kernel; and for an initializer as `PlainNetwork`.
+    Raises: ValueError unless depth is an integer >= 0 and the shape square, of 2 to 5 positive integers, with
+    an odd kernel; and for an initializer as `PlainNetwork`.
     """
 
     def __init__(
@@ -185,15 +149,12 @@ class DeepChain(nn.Module):
         generator: Generator | None = None,
     ) -> None:
         super().__init__()
-        if not _are_sizes(depth):
-            raise ValueError(f"expected at least one layer; got depth {depth}")
-        square = 2 <= len(shape) <= 5 and _are_sizes(*shape) and shape[0] == shape[1]
-        if not square or any(size % 2 == 0 for size in shape[2:]):
-            wanted = "a shape (width, width, *kernel), all positive, the kernel odd"
-            raise ValueError(f"expected {wanted}; got {tuple(shape)}")
+        check_arguments(depth=depth, width=shape)
+        if not 2 <= len(shape) <= 5 or shape[0] != shape[1] or any(size % 2 == 0 for size in shape[2:]):
+            raise ValueError(f"expected a shape (width, width, *kernel), the kernel odd; got {tuple(shape)}")
         self.activation = activation
-        self.weights = nn.Parameter(_filler(weight_init_, generator)(*shape, count=depth))
-        self.biases = nn.Parameter(_filler(bias_init_, generator)(depth, shape[0]))
+        self.weights = _filled(weight_init_, generator, *shape, count=depth)
+        self.biases = _filled(bias_init_, generator, depth, shape[0])
         self.register_buffer("readout", readout)
 
     def layers(self, inputs: Tensor) -> Iterator[Tensor]:
@@ -208,4 +169,4 @@ class DeepChain(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map inputs (batch, width) or (batch, channels, *size) to logits (batch, classes)."""
-        return nn.functional.linear(_last(self.layers(inputs)).flatten(1), self.readout)
+        return nn.functional.linear(super().forward(inputs).flatten(1), self.readout)

@@ -5,7 +5,7 @@ to one input, which for Gaussian weights is exact at any width and hundreds of t
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from course_utils.activations import Activation, linear
+from course_utils.checks import check_arguments
 from course_utils.networks import Ensemble, Initializer, PlainNetwork
 
 _CHUNK = 500  # networks per batch of the norm chain: their layer stays within a CPU cache
 
 
-@dataclass(frozen=True)
-class Profile:
+class Profile(NamedTuple):
     """Statistics over the units of each layer: arrays (signals, depth + 1), column 0 being the input.
 
     A row is one input in one network. `second_moment` is the mean of h**2; it equals the variance only where
@@ -39,20 +39,10 @@ class Profile:
         """Standard deviation over the units (population form): sqrt(second moment - mean**2)."""
         return np.sqrt(np.maximum(self.second_moment - self.mean**2, 0))
 
-    @classmethod
-    def stack(cls, profiles: Iterable["Profile"]) -> "Profile":
-        """Return one profile with the rows of all `profiles`."""
-        profiles = list(profiles)
-        return cls(
-            np.concatenate([p.mean for p in profiles]), np.concatenate([p.second_moment for p in profiles])
-        )
 
-
-def _check(count: int, width: int = 1, depth: int = 0, gain: float = 1.0) -> None:
-    whole = all(isinstance(n, int | np.integer) for n in (count, width, depth))
-    if not (whole and count >= 1 and width >= 1 and depth >= 0 and 0 <= gain < np.inf):
-        wanted = "integers count >= 1, width >= 1, depth >= 0 and 0 <= gain < inf"
-        raise ValueError(f"expected {wanted}; got {count=}, {width=}, {depth=}, {gain=}")
+def _stacked(profiles: Iterable[Profile]) -> Profile:
+    """Return one profile with the rows of all `profiles`."""
+    return Profile(*map(np.concatenate, zip(*profiles, strict=True)))
 
 
 def signal_profile(network: PlainNetwork, inputs: Tensor) -> Profile:
@@ -62,10 +52,8 @@ def signal_profile(network: PlainNetwork, inputs: Tensor) -> Profile:
     """
     with torch.no_grad():
         layers = [h.double() for h in (inputs, *network.layers(inputs))]
-    return Profile(
-        torch.stack([h.mean(dim=1) for h in layers], dim=1).cpu().numpy(),
-        torch.stack([h.square().mean(dim=1) for h in layers], dim=1).cpu().numpy(),
-    )
+    statistics = [h.mean(dim=1) for h in layers], [h.square().mean(dim=1) for h in layers]
+    return Profile(*(torch.stack(columns, dim=1).cpu().numpy() for columns in statistics))
 
 
 def gradient_second_moments(network: PlainNetwork, inputs: Tensor, output_gradient: Tensor) -> NDArray:
@@ -91,12 +79,12 @@ def simulate(
 
     Raises: ValueError unless count is an integer >= 1, and as `PlainNetwork`.
     """
-    _check(count)
+    check_arguments(count=count)
     rows = []
     for _ in range(count):
         network = PlainNetwork(widths, activation, weight_init_, generator=generator)
         rows.append(signal_profile(network, torch.randn(1, widths[0], generator=generator)))
-    return Profile.stack(rows)
+    return _stacked(rows)
 
 
 def norm_chain(
@@ -109,11 +97,11 @@ def norm_chain(
     that of one input in each network: two inputs of one network share the weights and need the real thing.
     Raises: ValueError unless count and width are integers >= 1, depth one >= 0, and 0 <= gain < inf.
     """
-    _check(count, width, depth, gain)
+    check_arguments(count=count, width=width, depth=depth, gain=gain)
     if activation is linear:
         return _linear_chain(gain, depth, width, count, generator)
     sizes = [min(_CHUNK, count - start) for start in range(0, count, _CHUNK)]
-    return Profile.stack(_chain(activation, gain, depth, width, size, generator) for size in sizes)
+    return _stacked(_chain(activation, gain, depth, width, size, generator) for size in sizes)
 
 
 def _chain(

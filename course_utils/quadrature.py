@@ -1,4 +1,4 @@
-"""What the theory computes with: expectations over normal numbers, and roots.
+"""What the theory computes with: expectations over normal numbers.
 
 The one place that integrates. Two rules, both Gauss-Legendre on panels, in float64. Where a function's kinks
 are declared, panels end there and shrink towards them: `gaussian_expectation`, for many normal laws at once,
@@ -48,12 +48,6 @@ def _rule(breaks: NDArray, count: int) -> tuple[NDArray, NDArray]:
 @lru_cache
 def _rule_at_zero(count: int) -> tuple[NDArray, NDArray]:
     return _rule(np.zeros(1), count)
-
-
-def check_correlation(c: ArrayLike) -> None:
-    """Raise a ValueError unless |c| <= 1; what rounding adds, in float32 too, is forgiven."""
-    if not (np.abs(c) <= 1 + 1e-6).all():
-        raise ValueError(f"a correlation lies between -1 and 1; got {c}")
 
 
 def evaluate(function: Function, z: NDArray) -> NDArray:
@@ -118,7 +112,8 @@ def pair_expectation(function: Function, c: ArrayLike, q: ArrayLike, kinks: Kink
     c, q = np.broadcast_arrays(np.asarray(c, dtype=float), np.asarray(q, dtype=float))
     if not (np.isfinite(q) & (q > 0)).all():
         raise ValueError(f"a correlation needs 0 < q < inf; got {q}")
-    check_correlation(c)
+    if not (np.abs(c) <= 1 + 1e-6).all():  # what rounding adds, in float32 too, is forgiven
+        raise ValueError(f"a correlation lies between -1 and 1; got {c}")
     values = [_pair_expectation(function, *pair, kinks) for pair in zip(c.flat, q.flat, strict=True)]
     return np.reshape(values, c.shape)[()]
 
@@ -160,32 +155,3 @@ def sign_changes(values: NDArray, rounding: float) -> tuple[NDArray, NDArray]:
     signed = np.flatnonzero(np.abs(values) >= rounding)
     turns = np.flatnonzero(np.diff(np.sign(values[signed])))
     return signed[turns], signed[turns + 1]
-
-
-def find_root(
-    function: Callable[[NDArray], NDArray], low: ArrayLike, high: ArrayLike, tolerance: float = 1e-15
-) -> NDArray:
-    """Return where `function` is 0, element by element, to `tolerance` or rounding.
-
-    Its signs at `low` and `high` differ. Bisects, or where that is safe interpolates an inverse parabola.
-    Source: Chandrupatla (1997).
-    """
-    a, b = np.asarray(low, dtype=float), np.asarray(high, dtype=float)
-    f_a, f_b, share = function(a), function(b), 0.5
-    for _ in range(200):
-        x = a + share * (b - a)
-        f_x = function(x)
-        same = np.sign(f_x) == np.sign(f_a)
-        c, f_c, b, f_b = (np.where(same, *ends) for ends in ((a, b), (f_a, f_b), (b, a), (f_b, f_a)))
-        a, f_a = x, f_x  # the latest point; b is the end on the other side, c the point that was dropped
-        best, f_best = np.where(np.abs(f_a) < np.abs(f_b), (a, f_a), (b, f_b))
-        with np.errstate(all="ignore"):  # where two points meet nothing of this is taken
-            least = np.minimum((tolerance + 4e-16 * np.abs(best)) / np.abs(b - a), 0.5)
-            xi, phi = (a - b) / (c - b), (f_a - f_b) / (f_c - f_b)
-            parabola = f_a / (f_b - f_a) * f_c / (f_b - f_c)
-            parabola += (c - a) / (b - a) * f_a / (f_c - f_a) * f_b / (f_c - f_b)
-        if ((f_best == 0) | (least == 0.5)).all():
-            break
-        safe = (phi**2 < xi) & ((1 - phi) ** 2 < 1 - xi)
-        share = np.clip(np.where(safe, parabola, 0.5), least, 1 - least)
-    return best

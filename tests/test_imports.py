@@ -26,11 +26,11 @@ ARROWS = {
     "plotting": set(),
     "style": {"plotting"},
     "lsuv": {"initializers"},
-    "networks": {"initializers", "activations"},
+    "networks": {"initializers", "activations", "checks"},
     "mean_field": {"activations", "checks", "quadrature"},
     "finite_width": {"activations", "checks", "quadrature"},
     "architectures": {"activations", "mean_field"},
-    "propagation": {"networks", "activations"},
+    "propagation": {"networks", "activations", "checks"},
     "chains": {"activations", "propagation"},
 }
 CORE = set(ARROWS) - {"__init__"}

@@ -270,12 +270,11 @@ def test_relu_cosine_map_forgives_a_cosine_rounded_above_1():
 @pytest.mark.parametrize(
     "call",
     [
-        mean_field.relu_cosine_map,
         lambda c: mean_field.correlation_map(tanh, c, 1.0),
         lambda c: mean_field.gradient_correlation_map(tanh, c, 1.0),
         lambda c: mean_field.cosines(tanh, c, 1.0, 1),
     ],
-    ids=["relu", "map", "gradient", "layers"],
+    ids=["map", "gradient", "layers"],
 )
 def test_what_is_no_correlation(call, c):
     with pytest.raises(ValueError, match=f"a correlation lies between -1 and 1; got {c}"):

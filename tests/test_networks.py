@@ -102,11 +102,8 @@ def test_initializers_with_and_without_a_generator_or_with_their_own(build, side
         seen.append(generator)
         tensor.fill_(1.0)  # and returns nothing
 
-    def keywords_(tensor, **options):
-        spy_(tensor, **options)
-
     generator = torch.Generator()
-    for init_, found in ((spy_, generator), (keywords_, generator), (partial(spy_, generator=own), own)):
+    for init_, found in ((spy_, generator), (partial(spy_, generator=own), own)):
         seen.clear()
         build(*(init_ if i == side else half_ for i in (0, 1)), generator=generator)
         assert set(seen) == {found}
@@ -130,15 +127,12 @@ def test_an_initializer_that_does_not_fill_is_named(build, side, change):
 
 @pytest.mark.parametrize(
     "widths",
-    [[], [8], [8, 0], [0, 8], [8, -1, 8], [8.0, 8], [8, 4.5], [True, 8], ["8", 8], [8, None]],
+    [[], [8, 0], [0, 8], [8, -1, 8], [8.0, 8], [8, 4.5]],
     ids=str,
 )
 @pytest.mark.parametrize("build", [PlainNetwork, partial(Ensemble, 2)], ids=["plain", "ensemble"])
 def test_impossible_widths(build, widths):
-    with pytest.raises(
-        ValueError,
-        match=r"integers, at least fan-in and fan-out, all positive; got " + re.escape(str(widths)),
-    ):
+    with pytest.raises(ValueError, match=r"width must be an integer, .* got width=" + re.escape(str(widths))):
         build(widths, activations.relu, lecun_normal_)
 
 
@@ -187,9 +181,9 @@ def test_the_output_initializer_must_fill_too():
         ensemble(output_init_=lambda weight: weight + 1)
 
 
-@pytest.mark.parametrize("networks", [0, -1, 2.0, None])
+@pytest.mark.parametrize("networks", [0, -1, 2.0])
 def test_an_impossible_number_of_networks(networks):
-    with pytest.raises(ValueError, match=re.escape(f"integer of at least 1; got {networks}")):
+    with pytest.raises(ValueError, match=re.escape(f"an integer, 1 <= count < inf; got count={networks}")):
         ensemble(networks)
 
 
@@ -282,14 +276,14 @@ def test_a_chain_of_thousands_of_layers_keeps_the_norm_and_the_gradient():
 @pytest.mark.parametrize(
     ("depth", "shape", "found"),
     [
-        (0, (4, 4), "depth 0"),
-        (2.0, (4, 4), "depth 2.0"),
-        (3, (4.0, 4.0), "(4.0, 4.0)"),
-        (3, (-4, -4), "(-4, -4)"),
+        (-1, (4, 4), "depth=-1"),
+        (2.0, (4, 4), "depth=2.0"),
+        (3, (4.0, 4.0), "width=(4.0, 4.0)"),
+        (3, (-4, -4), "width=(-4, -4)"),
         (3, (4,), "(4,)"),
         (3, (4, 5), "(4, 5)"),
-        (3, (0, 0), "(0, 0)"),
-        (3, (4, 4, 3, 0), "(4, 4, 3, 0)"),
+        (3, (0, 0), "width=(0, 0)"),
+        (3, (4, 4, 3, 0), "width=(4, 4, 3, 0)"),
         (3, (4, 4, 3, 2), "(4, 4, 3, 2)"),
         (3, (4, 4, 3, 3, 3, 3), "(4, 4, 3, 3, 3, 3)"),
     ],

@@ -2,7 +2,6 @@
 
 import math
 import re
-from functools import partial
 
 import numpy as np
 import pytest
@@ -60,12 +59,6 @@ def test_profiles_leave_the_network_and_the_input_alone():
     propagation.gradient_second_moments(network, x, torch.ones(2, 4))
     assert all(p.grad is None for p in network.parameters())
     assert not x.requires_grad
-
-
-def test_stack_keeps_rows_in_order():
-    a, b = (Profile(np.full((n, 3), n), np.full((n, 3), n)) for n in (1, 2))
-    stacked = Profile.stack(p for p in (a, b))
-    assert stacked.mean[:, 0].tolist() == [1, 2, 2]
 
 
 def test_simulate_draws_a_new_network_and_input_each_time():
@@ -176,20 +169,6 @@ def test_simulate_names_what_it_cannot_run(count, widths, passed):
     generator = torch.Generator().manual_seed(0)
     with pytest.raises(ValueError, match=f"got.*{passed}"):
         propagation.simulate(activations.tanh, lecun_normal_, widths, count=count, generator=generator)
-
-
-@pytest.mark.parametrize("shape", [(6,), (2, 5), (1, 2, 6)])
-@pytest.mark.parametrize(
-    "profile",
-    [
-        propagation.signal_profile,
-        partial(propagation.gradient_second_moments, output_gradient=torch.ones(2, 4)),
-    ],
-    ids=["signal", "gradient"],
-)
-def test_inputs_of_another_shape_are_refused(profile, shape):
-    with pytest.raises(ValueError, match=re.escape(f"shape (batch, 6); got {shape}")):
-        profile(make(), torch.zeros(shape))
 
 
 def test_only_the_linear_activation_itself_takes_the_shortcut():

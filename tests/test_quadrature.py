@@ -1,4 +1,4 @@
-"""Expectations and roots against closed forms."""
+"""Expectations against closed forms."""
 
 import math
 
@@ -244,56 +244,6 @@ def test_adaptive_expectation_agrees_with_scipy(activation):
 def test_functions_without_an_expectation(function, message):
     with pytest.raises(ValueError, match=message):
         quadrature.adaptive_expectation(function)
-
-
-ROOTS = [
-    (lambda x: x - 0.3, 0.0, 1.0, 0.3),
-    (lambda x: 0.3 - x, 0.0, 1.0, 0.3),
-    (lambda x: x**9 - 1e-9, 0.0, 2.0, 0.1),  # flat
-    (lambda x: np.exp(40 * x) - np.exp(30), -1.0, 1.0, 0.75),  # steep at one end
-    (lambda x: np.where(x > 0.7, 1.0, -1e-9), 0.0, 1.0, 0.7),  # no root but a jump
-    (lambda x: x - 1.0, 0.0, 1.0, 1.0),  # at an end
-    (lambda x: np.cos(x), 0.0, 3.0, math.pi / 2),
-    (lambda x: 1 / (2 - x) - 1e-3, -1e6, 1.9, -998.0),
-]
-
-
-@pytest.mark.parametrize(("function", "low", "high", "root"), ROOTS)
-def test_roots(function, low, high, root):
-    calls = []
-
-    def counted(x):
-        calls.append(x)
-        return function(x)
-
-    assert quadrature.find_root(counted, low, high) == pytest.approx(root, rel=1e-12)
-    assert quadrature.find_root(function, high, low) == pytest.approx(root, rel=1e-12)
-    assert len(calls) < 75
-
-
-def test_a_smooth_root_takes_few_calls():
-    calls = []
-    quadrature.find_root(lambda x: calls.append(x) or np.exp(x) - 2, 0.0, 2.0)
-    assert len(calls) <= 12
-
-
-def test_many_roots_at_once():
-    target = np.array([[0.1, 0.5], [2.0, 7.0]])
-    roots = quadrature.find_root(lambda x: x**3 - target, np.zeros((2, 2)), np.full((2, 2), 2.0))
-    np.testing.assert_allclose(roots, np.cbrt(target), rtol=1e-14)
-    assert quadrature.find_root(lambda x: x, np.zeros(0), np.ones(0)).shape == (0,)
-
-
-def test_a_root_to_a_tolerance_takes_fewer_calls():
-    counts = []
-    for tolerance in (1e-3, 1e-12):
-        calls = []
-        root = quadrature.find_root(
-            lambda x, calls=calls: calls.append(x) or np.exp(x) - 2, 0.0, 2.0, tolerance
-        )
-        assert abs(root - math.log(2)) < 2 * tolerance
-        counts.append(len(calls))
-    assert counts[0] < counts[1]
 
 
 def test_sign_changes_skip_what_is_0():
