@@ -14,21 +14,18 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from course_utils.activations import Activation, relu
+from course_utils.checks import check_name
 from course_utils.mean_field import chi_1, length_map, relu_cosine_map
 
 
 def he_variances(widths: ArrayLike, mode: str) -> NDArray:
     """Return He's variance 2 / fan of each layer's weights, (depth,), for layers of `widths` (depth + 1,).
 
-    mode: "fan_in", "fan_out", or "fan_avg", the mean of both.
-
-    Raises: ValueError for another mode.
+    mode: "fan_in", "fan_out", or "fan_avg", the mean of both. Raises: ValueError for another one.
     """
     n_in, n_out = np.asarray(widths)[:-1], np.asarray(widths)[1:]
     fans = {"fan_in": n_in, "fan_avg": (n_in + n_out) / 2, "fan_out": n_out}
-    if mode not in fans:
-        raise ValueError(f"mode must be one of {', '.join(map(repr, fans))}; got {mode!r}")
-    return 2 / fans[mode]
+    return 2 / fans[check_name("mode", mode, fans)]
 
 
 def relu_moments(widths: ArrayLike, variances: ArrayLike) -> tuple[NDArray, NDArray]:
@@ -159,9 +156,7 @@ def norm_gradient_factors(norm: str, batch: int, depth: int) -> NDArray:
         "layer norm before ReLU": 1.0,
         "none, He's weights": 1.0,
     }
-    if norm not in factors:
-        raise ValueError(f"norm must be one of {', '.join(map(repr, factors))}; got {norm!r}")
-    return np.broadcast_to(factors[norm], depth)
+    return np.broadcast_to(factors[check_name("norm", norm, factors)], depth)
 
 
 def stream_law(scale: float, branches: int, norm: str, width: int) -> tuple[NDArray, NDArray]:
@@ -183,10 +178,8 @@ def pruned_normal(removed: str, kept: float) -> tuple[float, float, float]:
 
     Raises: ValueError for another name.
     """
-    if removed == "at random":
+    if check_name("removed", removed, ("the smallest", "at random")) == "at random":
         return 0.0, kept, 3 / kept
-    if removed != "the smallest":
-        raise ValueError(f"removed must be 'the smallest' or 'at random'; got {removed!r}")
     cut = abs(NormalDist().inv_cdf(kept / 2))
     density = NormalDist().pdf(cut)
     second, fourth = kept + 2 * cut * density, 3 * kept + 2 * (cut**3 + 3 * cut) * density

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from course_utils.activations import Activation
+from course_utils.checks import check_name
 from course_utils.propagation import numpy_generator
 
 
@@ -129,9 +130,8 @@ def log_lengths(weights: str, width: int, depth: int, *, count: int, generator: 
         "flattened orthogonal": lambda: 9 * rng.beta(width / 2, 4 * width, shape),
         "delta-orthogonal": lambda: np.ones(shape),
     }
-    if weights not in growth:
-        raise ValueError(f"weights must be one of {', '.join(map(repr, growth))}; got {weights!r}")
-    return np.pad(np.cumsum(np.log(growth[weights]()) / 2, axis=1), ((0, 0), (1, 0)))
+    draw = growth[check_name("weights", weights, growth)]
+    return np.pad(np.cumsum(np.log(draw()) / 2, axis=1), ((0, 0), (1, 0)))
 
 
 def branch_draws(branches: int, width: int, *, count: int, generator: torch.Generator) -> tuple[NDArray, ...]:
@@ -155,8 +155,7 @@ def residual_stream(scale: float, norm: str, draws: Sequence[NDArray]) -> tuple[
 
     Raises: ValueError for another norm.
     """
-    if norm not in ("no norm", "pre-norm", "post-norm"):
-        raise ValueError(f"norm must be 'no norm', 'pre-norm' or 'post-norm'; got {norm!r}")
+    check_name("norm", norm, ("no norm", "pre-norm", "post-norm"))
     along = np.ones((len(draws[0]) + 1, draws[0].shape[1]))  # length of x_k along x_0, over sqrt(n)
     across = np.zeros_like(along)
     for k, (size, u, v, mean, rest) in enumerate(zip(*draws, strict=True)):

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from course_utils.activations import Activation, linear, relu
-from course_utils.checks import check_arguments
+from course_utils.checks import check_arguments, check_name
 from course_utils.quadrature import gaussian_expectation
 
 
@@ -76,12 +76,6 @@ def product_spectrum(depth: int, points: int = 2000) -> tuple[NDArray, NDArray, 
     return x, density, np.cumsum(mass) - mass / 2
 
 
-def _check_log(gain: float, **sizes: int) -> None:
-    check_arguments(gain=gain, **sizes)
-    if gain == 0:
-        raise ValueError("a signal needs a gain above 0 to have a logarithm; got gain=0")
-
-
 def log_second_moment_law(
     activation: Activation, gain: float, depth: int, width: int
 ) -> tuple[NDArray, NDArray]:
@@ -91,9 +85,8 @@ def log_second_moment_law(
     ln m' = g(ln m) + noise; the noise has variance v = Var(phi**2) / (width * (E phi**2)**2) and mean -v/2.
     exp(mean / 2) is the geometric mean of the RMS, and for linear and ReLU layers, where `exact_log_growth`
     has the exact law, nearly its median.
-    Raises: ValueError for gain 0, which leaves no signal.
     """
-    _check_log(gain=gain, depth=depth, width=width)
+    check_arguments(gain=gain, depth=depth, width=width)
     step = 1e-3
     mean, variance = [-1 / width], [2 / width]  # of ln(chi2_n / n), to first order
     for _ in range(depth):
@@ -113,9 +106,9 @@ def exact_log_growth(activation: Activation, gain: float, width: int) -> tuple[f
 
     Linear: m'/m = gain**2 chi2_n / n. ReLU: the same with chi2_K, K ~ Binomial(n, 1/2) active units, given
     K > 0 (with probability 2**-n all units are off and the signal is gone).
-    Raises: ValueError for other activations, whose growth depends on m, and as `log_second_moment_law`.
+    Raises: ValueError for other activations, whose growth depends on m.
     """
-    _check_log(gain=gain, width=width)
+    check_arguments(gain=gain, width=width)
     from scipy.special import digamma, gammaln, polygamma
 
     if activation is linear:
@@ -160,14 +153,13 @@ def log_length_law(weights: str, width: int) -> tuple[float, float]:
     """
     from scipy.special import digamma, polygamma
 
-    if weights == "Gaussian":
-        growth, noise = exact_log_growth(linear, 1.0, width)
-    elif weights == "flattened orthogonal":  # ln(9 B), B ~ Beta(n / 2, 8 n / 2)
-        growth = np.log(9) + digamma(width / 2) - digamma(9 * width / 2)
-        noise = polygamma(1, width / 2) - polygamma(1, 9 * width / 2)
-    elif weights == "delta-orthogonal":
-        growth = noise = 0.0
-    else:
-        known = "'Gaussian', 'flattened orthogonal' or 'delta-orthogonal'"
-        raise ValueError(f"weights must be {known}; got {weights!r}")
+    laws = {
+        "Gaussian": exact_log_growth(linear, 1.0, width),
+        "flattened orthogonal": (  # ln(9 B), B ~ Beta(n / 2, 8 n / 2)
+            np.log(9) + digamma(width / 2) - digamma(9 * width / 2),
+            polygamma(1, width / 2) - polygamma(1, 9 * width / 2),
+        ),
+        "delta-orthogonal": (0.0, 0.0),
+    }
+    growth, noise = laws[check_name("weights", weights, laws)]
     return float(growth) / 2, float(np.sqrt(noise)) / 2

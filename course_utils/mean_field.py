@@ -136,9 +136,7 @@ _GRID = np.exp(_LOG_GRID)
 _HERE = _GRID.size // 2  # where q = 1
 
 
-def _root(
-    function: Callable[[float], float], low: float, high: float, tolerance: float = 1e-15
-) -> float:
+def _root(function: Callable[[float], float], low: float, high: float, tolerance: float = 1e-15) -> float:
     from scipy.optimize import brentq  # its import takes half a second
 
     return float(brentq(function, low, high, xtol=tolerance))

@@ -86,7 +86,7 @@ def test_the_first_order_law_heeds_kinks_away_from_0():
     assert math.isclose(variance[1], ((above - below) / (2 * step)) ** 2 * variance[0] + noise, abs_tol=1e-8)
 
 
-@pytest.mark.parametrize("gain", [0.0, -1.0, math.nan, math.inf])
+@pytest.mark.parametrize("gain", [-1.0, math.nan, math.inf])
 def test_no_signal_has_no_logarithm(gain):
     for call in (
         lambda: finite_width.log_second_moment_law(tanh, gain, 3, 8),

@@ -29,9 +29,9 @@ ARROWS = {
     "networks": {"initializers", "activations", "checks"},
     "mean_field": {"activations", "checks", "quadrature"},
     "finite_width": {"activations", "checks", "quadrature"},
-    "architectures": {"activations", "mean_field"},
+    "architectures": {"activations", "checks", "mean_field"},
     "propagation": {"networks", "activations", "checks"},
-    "chains": {"activations", "propagation"},
+    "chains": {"activations", "checks", "propagation"},
 }
 CORE = set(ARROWS) - {"__init__"}
 # What each room may import: the core, itself, and for the exercises the doctor.
