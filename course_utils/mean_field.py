@@ -4,7 +4,7 @@ Conventions. `gain` is sigma_w and `bias_std` sigma_b, standard deviations: Var(
 Var(b) = bias_std**2. `q` is the second moment of a pre-activation, q = E z**2, `c` the correlation of the
 pre-activations of two inputs, both of second moment q; the second moment of a layer's output is
 E h**2 = E phi(sqrt(q) Z)**2 with Z ~ N(0, 1). "Infinite width" means that a layer's mean square equals its
-expectation; `finite_width` has the first correction. All numbers are float64.
+expectation; `network_laws` has the first correction. All numbers are float64.
 
 Arguments come in one order: the activation, the point (c, q), gain, bias_std, depth. One layer at a point has
 gain 1 and no biases unless told; what depth does needs a gain.

@@ -12,8 +12,8 @@ import course_utils
 
 PACKAGE, TESTS = Path(course_utils.__file__).parent, Path(__file__).parent
 
-# What each module of the core may import from the package. Theory (mean_field, finite_width, architectures)
-# and experiment (propagation, chains) meet only in rooms, tests and notebooks.
+# What each module of the core may import from the package. Theory (mean_field, network_laws) and
+# experiment (networks, propagation) meet only in rooms, tests and notebooks.
 ARROWS = {
     "__init__": set(),
     "checks": set(),
@@ -28,17 +28,15 @@ ARROWS = {
     "lsuv": {"initializers"},
     "networks": {"initializers", "activations", "checks"},
     "mean_field": {"activations", "checks", "quadrature"},
-    "finite_width": {"activations", "checks", "quadrature"},
-    "architectures": {"activations", "checks", "mean_field"},
+    "network_laws": {"activations", "checks", "mean_field", "quadrature"},
     "propagation": {"networks", "activations", "checks"},
-    "chains": {"activations", "checks", "propagation"},
 }
 CORE = set(ARROWS) - {"__init__"}
 # What each room may import: the core, itself, and for the exercises the doctor.
 ROOMS = {
     "demos": CORE | {"demos"},
     "playground": CORE | {"playground"},
-    "doctor": CORE - {"finite_width", "propagation", "style"} | {"doctor"},
+    "doctor": CORE - {"network_laws", "propagation", "style"} | {"doctor"},
     "exercises": CORE | {"doctor", "exercises"},
 }
 

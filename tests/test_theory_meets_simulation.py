@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from course_utils import finite_width, mean_field, propagation
+from course_utils import mean_field, network_laws, propagation
 from course_utils.activations import hard_tanh, leaky_relu, linear, relu, sigmoid, tanh
 from course_utils.comparison import compare, mean_of, refute, root_mean_of, std_of
 from course_utils.initializers import (
@@ -84,7 +84,7 @@ def test_planted_faults_in_the_relu_law_are_caught():
     ids=str,
 )
 def test_log_law_at_finite_width(activation, gain):
-    mean, variance = finite_width.log_second_moment_law(activation, gain, 60, 512)
+    mean, variance = network_laws.log_second_moment_law(activation, gain, 60, 512)
     profile = propagation.norm_chain(activation, gain, 60, 512, count=1000, generator=generator())
     log_m = np.log(profile.second_moment[:, -1])
     compare(
@@ -99,15 +99,15 @@ def test_exact_growth_at_small_width(activation, gain, width):
     m = propagation.norm_chain(activation, gain, 6, width, count=4000, generator=generator()).second_moment
     m = m[m[:, -1] > 0]  # the law is given that some unit is on in each layer; if none is, the signal stays 0
     growth = np.log(m[:, -1] / m[:, 0])
-    mean, variance = finite_width.exact_log_growth(activation, gain, width)
+    mean, variance = network_laws.exact_log_growth(activation, gain, width)
     compare(("mean", 6 * mean, mean_of(growth)), ("std", math.sqrt(6 * variance), std_of(growth)))
 
 
 def test_the_first_order_law_is_not_exact_and_is_caught_at_small_width():
     m = propagation.norm_chain(linear, 1.0, 6, 8, count=200_000, generator=generator()).second_moment
     log_m = mean_of(np.log(m[:, -1]))
-    mean, _ = finite_width.log_second_moment_law(linear, 1.0, 6, 8)
-    growth, _ = finite_width.exact_log_growth(linear, 1.0, 8)  # the input's law is that of a layer's growth
+    mean, _ = network_laws.log_second_moment_law(linear, 1.0, 6, 8)
+    growth, _ = network_laws.exact_log_growth(linear, 1.0, 8)  # the input's law is that of a layer's growth
     compare(("exact", 7 * growth, log_m))
     assert mean[-1] - 7 * growth > 10 * log_m.standard_error
     refute(("first order", mean[-1], log_m))
@@ -115,7 +115,7 @@ def test_the_first_order_law_is_not_exact_and_is_caught_at_small_width():
 
 @pytest.mark.parametrize("init_", [lecun_normal_, lecun_uniform_, xavier_uniform_], ids=lambda f: f.__name__)
 def test_square_layers_of_every_scheme_share_one_law(init_):
-    mean, variance = finite_width.log_second_moment_law(tanh, 1.0, 20, 128)
+    mean, variance = network_laws.log_second_moment_law(tanh, 1.0, 20, 128)
     m = propagation.simulate(tanh, init_, [128] * 21, count=150, generator=generator()).second_moment[:, -1]
     compare(("mean", mean[-1], mean_of(np.log(m))), ("std", math.sqrt(variance[-1]), std_of(np.log(m))))
 
@@ -175,14 +175,14 @@ def check_curvature(law):
 
 
 def test_the_curvature_of_the_map_pulls_the_mean_of_narrow_networks():
-    check_curvature(finite_width.log_second_moment_law)
+    check_curvature(network_laws.log_second_moment_law)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.5])
 def test_a_law_with_a_wrong_share_of_the_curvature_is_caught(share):
     def wrong(activation, gain, depth, width):
         """Add to the right law what the curvature contributes, times share - 1, carried on by the slope."""
-        mean, variance = finite_width.log_second_moment_law(activation, gain, depth, width)
+        mean, variance = network_laws.log_second_moment_law(activation, gain, depth, width)
         error = [0.0]
         for log_m, v in zip(mean[:-1], variance[:-1], strict=True):
             step = 0.01
@@ -262,7 +262,7 @@ def spread_of_singular_values(activation, gain, weight_init_, widths, generator)
 def test_the_spread_of_singular_values_adds_up(activation, weight_init_):
     width, depth, gain = 256, 4, 1.3
     q = gain**2 * mean_field.second_moments(activation, gain, depth - 1)
-    predicted = finite_width.jacobian_spread(activation, q, orthogonal=weight_init_ is orthogonal_)
+    predicted = network_laws.jacobian_spread(activation, q, orthogonal=weight_init_ is orthogonal_)
     g = generator()
     measured = [
         spread_of_singular_values(activation, gain, weight_init_, [width] * (depth + 1), g) for _ in range(12)

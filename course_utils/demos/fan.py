@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from course_utils import comparison, finite_width, plotting, propagation
+from course_utils import comparison, network_laws, plotting, propagation
 from course_utils.activations import linear
 from course_utils.demos import canvas, demo
 
@@ -23,7 +23,7 @@ def fan_demo() -> demo.Demo:
 def fan_figure(width: int = 512, depth: int = 100, seed: int = 0) -> demo.Drawing:
     """Draw networks with Var(w) = 1/width as a fan by layer, with the log-normal law's quantiles."""
     # One factor chi2_n / n for the random input and one for each layer.
-    mean, variance = np.outer(finite_width.exact_log_growth(linear, 1.0, width), np.arange(1, depth + 2))
+    mean, variance = np.outer(network_laws.exact_log_growth(linear, 1.0, width), np.arange(1, depth + 2))
     rms = propagation.norm_chain(linear, 1.0, depth, width, count=NETWORKS, generator=demo.luck(seed)).rms
     figure, (ax,) = canvas.new_figure()
     quantiles = (np.exp((mean + k * np.sqrt(variance)) / 2) for k in (-1.96, 0, 1.96))

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from course_utils import architectures, plotting, propagation
+from course_utils import network_laws, plotting, propagation
 from course_utils.demos import canvas, demo
 
 NETWORKS, PER_CLASS = 200, 5
@@ -50,7 +50,7 @@ def first_loss_figure(gain: float = np.sqrt(2), share: float = 0.7, classes: int
     `share` is that of the first class; the others share the rest. The gain is √fan_in times a std.
     """
     p = np.array([share] + [(1 - share) / (classes - 1)] * (classes - 1))
-    theory = architectures.expected_first_loss(p, np.outer(MULTIPLES, np.log(p)), gain)
+    theory = network_laws.expected_first_loss(p, np.outer(MULTIPLES, np.log(p)), gain)
     losses, entropy, blind = first_losses(gain, p), -p @ np.log(p), np.log(classes)
     balanced = np.ptp(p) < 1e-9  # then one bias is as good as another, and only rounding tells them apart
     best = 20 if balanced else np.argmin(theory)

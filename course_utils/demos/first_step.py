@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from torch import Tensor
 
-from course_utils import architectures, plotting, propagation
+from course_utils import network_laws, plotting, propagation
 from course_utils.demos import canvas, demo
 
 FACTORS = 2.0 ** np.linspace(-2, 2, 9)
@@ -58,7 +58,7 @@ def predicted_shares(hidden: int, optimizer: str) -> NDArray:
     """Return the same per unit of learning rate, to first order in it and for tiny logits."""
     networks = demo.he_networks(COPIES, [WIDTH] * hidden)
     gradients = propagation.guess_gradients(networks, *demo.balanced_digits(PER_CLASS))
-    return architectures.first_order_shares(gradients, FACTORS, demo.pick("optimizer", OPTIMIZERS, optimizer))
+    return network_laws.first_order_shares(gradients, FACTORS, demo.pick("optimizer", OPTIMIZERS, optimizer))
 
 
 def first_step_figure(hidden: int = 4, rate: float = 0.1, optimizer: str = "SGD") -> demo.Drawing:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from torch import nn
 
-from course_utils import activations, architectures, chains, comparison, mean_field
+from course_utils import activations, comparison, mean_field, network_laws, propagation
 from course_utils.demos import canvas, demo
 
 NETWORKS, DEEPEST, FACTOR = 50, 50, 30
@@ -60,7 +60,7 @@ def gains(name: str, rule: str) -> tuple[float, float] | None:
         return None
 
 
-_theory = cache(architectures.signal_and_gradient)
+_theory = cache(network_laws.signal_and_gradient)
 
 
 def layers_kept(q: NDArray, chi: NDArray) -> int:
@@ -81,7 +81,8 @@ def gain_figure(
     pair, phi = gains(activation, rule) or (1.0, 1.0), ACTIVATIONS[activation]
     q, chi = _theory(phi, pair, DEEPEST)
     theory = q[:depth] / q[0], np.append(np.cumprod(chi[: depth - 1][::-1])[::-1], 1.0)
-    signal, gradient = chains.gradient_chain(phi, pair, demo.normals(DEEPEST, 2, NETWORKS, width)[:depth])
+    draws = demo.normals(DEEPEST, 2, NETWORKS, width)[:depth]
+    signal, gradient = propagation.gradient_chain(phi, pair, draws)
     measured = signal / signal[:, :1], gradient
     ends = np.log([measured[0][:, -1], gradient[:, 0]])
     within = (np.abs(ends) <= math.log(FACTOR)).all(axis=0).sum()

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from course_utils import architectures, comparison, plotting, propagation
+from course_utils import comparison, network_laws, plotting, propagation
 from course_utils.demos import canvas, demo
 
 POINTS, NETWORKS, WIDTH, DEEPEST = 32, 10, 64, 50
@@ -74,7 +74,7 @@ def predicted_correlations(architecture: str, branch: float, depth: int) -> NDAr
     if architecture == "looks-linear":  # a linear network: one gradient for all
         return np.ones(POINTS)
     skip, normalized = float(architecture == "residual"), architecture != "plain"
-    return architectures.gradient_correlations(POINTS, depth, normalized, skip, branch)
+    return network_laws.gradient_correlations(POINTS, depth, normalized, skip, branch)
 
 
 def gradient_figure(architecture: str = "residual", branch: float = 1.0, depth: int = 24) -> demo.Drawing:

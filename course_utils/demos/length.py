@@ -7,7 +7,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from course_utils import chains, comparison, finite_width, plotting
+from course_utils import comparison, network_laws, plotting, propagation
 from course_utils.demos import canvas, demo
 
 NETWORKS, DEEPEST, FACTOR = 50, 10_000, 10
@@ -29,7 +29,7 @@ def length_demo() -> demo.Demo:
 @lru_cache(maxsize=2)
 def _unit_lengths(weights: str, width: int) -> NDArray:
     """Return ln |h_l| / |h_0| at gain 1 for l = 0..DEEPEST, (NETWORKS, DEEPEST + 1)."""
-    return chains.log_lengths(weights, width, DEEPEST, count=NETWORKS, generator=demo.luck())
+    return propagation.log_lengths(weights, width, DEEPEST, count=NETWORKS, generator=demo.luck())
 
 
 def length_figure(
@@ -43,7 +43,7 @@ def length_figure(
     depth = round(depth)
     layers = np.unique(np.linspace(0, depth, 13).round().astype(int))
     measured = (_unit_lengths(weights, width)[:, layers] + layers * np.log(gain)) / np.log(10)
-    growth, noise = finite_width.log_length_law(weights, width)
+    growth, noise = network_laws.log_length_law(weights, width)
     mean, std = layers * (growth + np.log(gain)) / np.log(10), np.sqrt(layers) * noise / np.log(10)
     figure, (ax,) = canvas.new_figure()
     plotting.plot_samples(layers, measured, ax=ax)

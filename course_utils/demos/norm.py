@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import layer_norm
 
-from course_utils import architectures, comparison, plotting, propagation
+from course_utils import comparison, network_laws, plotting, propagation
 from course_utils.demos import canvas, demo
 
 NETWORKS, WIDTH, DEEPEST, MOST_IMAGES, FACTOR = 16, 64, 50, 32, 100
@@ -74,7 +74,7 @@ def norm_figure(norm: str = "batch norm", batch: int = 8, depth: int = 50) -> de
 
     `batch` counts images. Predicted at infinite width, dotted for batch norm with infinitely many images.
     """
-    factors = architectures.norm_gradient_factors(norm, batch, depth)
+    factors = network_laws.norm_gradient_factors(norm, batch, depth)
     theory = np.sqrt(np.append(np.cumprod(factors[::-1])[::-1], 1.0))
     measured = measured_gradients(norm, batch, depth)
     figure, (ax,) = canvas.new_figure()

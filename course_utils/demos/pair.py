@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from course_utils import activations, architectures, chains, comparison, mean_field, plotting
+from course_utils import activations, comparison, mean_field, network_laws, plotting, propagation
 from course_utils.activations import Activation
 from course_utils.demos import canvas, demo
 
@@ -39,9 +39,9 @@ def pair_figure(
     `gain` and `bias_std` are standard deviations; `activation` is "tanh" or "ReLU".
     """
     phi, cosines = demo.pick("activation", ACTIVATIONS, activation), (STRANGERS, TWINS)
-    theory = architectures.correlations(phi, gain, depth, cosines, bias_std=bias_std)
+    theory = network_laws.correlations(phi, gain, depth, cosines, bias_std=bias_std)
     draws = demo.normals(DEEPEST, 2, NETWORKS, WIDTH)[:depth]
-    measured = chains.pair_chain(phi, gain, cosines, draws, bias_std=bias_std)
+    measured = propagation.pair_chain(phi, gain, cosines, draws, bias_std=bias_std)
     chi, limit = trainable_depth(phi, gain, bias_std)
     figure, (ax,) = canvas.new_figure()
     names = f"strangers, cosine {STRANGERS}", f"twins, cosine {TWINS}"

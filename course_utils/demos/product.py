@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from course_utils import comparison, finite_width, plotting, propagation
+from course_utils import comparison, network_laws, plotting, propagation
 from course_utils.demos import canvas, demo
 from course_utils.initializers import lecun_normal_, orthogonal_
 
@@ -45,7 +45,7 @@ def product_figure(weights: str = "Gaussian", width: int = 32, depth: int = 5) -
     and that of deep ones.
     """
     s = np.log10(torch.linalg.svdvals(products(weights, width)[depth - 1]).numpy())
-    laws = [finite_width.wide_product_law(depth, width), finite_width.deep_product_law(depth, width)]
+    laws = [network_laws.wide_product_law(depth, width), network_laws.deep_product_law(depth, width)]
     if weights == "orthogonal":
         laws = [np.zeros(width)] * 2
     figure, (ax,) = canvas.new_figure()

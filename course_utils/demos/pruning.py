@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from course_utils import architectures, comparison, plotting, propagation
+from course_utils import comparison, network_laws, plotting, propagation
 from course_utils.demos import canvas, demo
 
 NETWORKS, WIDTH, LAYERS, FACTOR = 50, 128, 10, 10
@@ -39,7 +39,7 @@ def pruned_signals(removed: str, kept: float) -> NDArray:
     Shape (networks, layers + 1), from matrices.
     """
     inputs, weights, dice = _draws()
-    cut = architectures.pruned_normal(removed, kept)[0] * math.sqrt(2 / WIDTH)
+    cut = network_laws.pruned_normal(removed, kept)[0] * math.sqrt(2 / WIDTH)
     masks = (dice[i] < kept if removed == "at random" else np.abs(weights[i]) > cut for i in range(LAYERS))
     return propagation.relu_signals(inputs, map(np.multiply, weights, masks))
 
@@ -51,11 +51,11 @@ def pruning_figure(
 
     If the `others`, those that remain, are "rescaled", their variance makes up for what is gone.
     """
-    _, factor, kurtosis = architectures.pruned_normal(removed, kept)
+    _, factor, kurtosis = network_laws.pruned_normal(removed, kept)
     growth = demo.pick("others", {"as they are": factor, "rescaled": 1.0}, others)
     layers = np.arange(LAYERS + 1)
     moments = pruned_signals(removed, kept) * (growth / factor) ** layers
-    theory, variance = growth**layers, architectures.relu_log_variance(kurtosis, LAYERS, WIDTH)
+    theory, variance = growth**layers, network_laws.relu_log_variance(kurtosis, LAYERS, WIDTH)
     figure, (ax,) = canvas.new_figure()
     plotting.plot_samples(layers, moments, ax=ax, center=np.mean)
     # Two standard errors; a bar down to 0 has no place on a logarithmic axis.

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from course_utils import architectures, chains, plotting
+from course_utils import network_laws, plotting, propagation
 from course_utils.demos import canvas, demo
 
 NETWORKS, NARROW = 500, 128
@@ -38,10 +38,10 @@ def pyramid_figure(
 ) -> demo.Drawing:
     """Draw second moments of signal and gradient by layer for ReLU networks with Var(w) = 2 / fan."""
     widths, draws = widths_of(shape, ratio, depth), {"count": NETWORKS, "generator": demo.luck()}
-    variances = architectures.he_variances(widths, mode)
-    theory = up, down = architectures.relu_moments(widths, variances)
-    signal = chains.leaky_chain(0.0, widths, variances, **draws)
-    gradient = chains.relu_gradient_chain(widths, variances, **draws)
+    variances = network_laws.he_variances(widths, mode)
+    theory = up, down = network_laws.relu_moments(widths, variances)
+    signal = propagation.leaky_chain(0.0, widths, variances, **draws)
+    gradient = propagation.relu_gradient_chain(widths, variances, **draws)
     figure, (ax,) = canvas.new_figure()
     layers = range(depth + 1)
     names = "signal (m), on its way up", "gradient (g), on its way down"

@@ -5,7 +5,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from course_utils import chains, plotting
+from course_utils import plotting, propagation
 from course_utils.demos import canvas, demo
 
 NETWORKS = 50
@@ -27,7 +27,7 @@ def _unit_rms(negative_slope: float, width: int, depth: int) -> NDArray:
     """Return the RMS by layer of networks of gain 1, (networks, depth + 1)."""
     widths, variances = [width] * (depth + 1), [1 / width] * depth
     draws = {"count": NETWORKS, "generator": demo.luck()}
-    return np.sqrt(chains.leaky_chain(negative_slope, widths, variances, **draws))
+    return np.sqrt(propagation.leaky_chain(negative_slope, widths, variances, **draws))
 
 
 def relu_figure(

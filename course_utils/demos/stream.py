@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from course_utils import architectures, chains, comparison, plotting
+from course_utils import comparison, network_laws, plotting, propagation
 from course_utils.demos import canvas, demo
 
 NETWORKS, MOST_BLOCKS, FACTOR = 300, 96, 10
@@ -27,7 +27,7 @@ def stream_demo() -> demo.Demo:
 
 @lru_cache(maxsize=8)
 def _draws(width: int) -> tuple[NDArray, ...]:
-    return chains.branch_draws(2 * MOST_BLOCKS, width, count=NETWORKS, generator=demo.luck())
+    return propagation.branch_draws(2 * MOST_BLOCKS, width, count=NETWORKS, generator=demo.luck())
 
 
 def stream_figure(
@@ -38,8 +38,8 @@ def stream_figure(
     `scale` is the factor on every branch; `norm` is "no norm", "pre-norm" or "post-norm".
     """
     k = np.arange(2 * blocks + 1)
-    moments, shares = chains.residual_stream(scale, norm, [table[: k[-1]] for table in _draws(width)])
-    theory, share_theory = architectures.stream_law(scale, 2 * blocks, norm, width)
+    moments, shares = propagation.residual_stream(scale, norm, [table[: k[-1]] for table in _draws(width)])
+    theory, share_theory = network_laws.stream_law(scale, 2 * blocks, norm, width)
     figure, (ax,) = canvas.new_figure()
     plotting.plot_signal(moments, theory, ax=ax, label="stream (mₖ)")
     # Means, because unrelated directions have a skewed share in common.

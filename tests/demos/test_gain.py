@@ -8,7 +8,7 @@ import pytest
 import torch
 from drawing_checks import check_line, check_numbers, check_samples, check_words, named, title, two, z_score
 
-from course_utils import chains
+from course_utils import propagation
 from course_utils.activations import gelu, tanh
 from course_utils.comparison import median_of
 from course_utils.demos.gain import (
@@ -52,7 +52,7 @@ def gelu_networks():
     chi = [gain**2 * expected(lambda z: gelu.derivative(z) ** 2, math.sqrt(x)) for x in q]
     gradient = np.array([np.prod(chi[layer:-1]) for layer in range(20)])
     slope = expected(lambda z: gelu(z) * gelu.derivative(z) * z) * gain**2
-    signal, errors = chains.gradient_chain(gelu, (1.0, gain), normals(50, 50, 64)[:20])
+    signal, errors = propagation.gradient_chain(gelu, (1.0, gain), normals(50, 50, 64)[:20])
     return gain, (np.array(q), gradient), slope, (signal / signal[:, :1], errors)
 
 
@@ -101,7 +101,7 @@ def real_gradients(phi, gain, depth, width, networks):
 
 
 def test_gradients_without_matrices_have_the_law_of_those_with():
-    q, gradient = chains.gradient_chain(tanh, (1.5, 1.5), normals(6, 300, 32))
+    q, gradient = propagation.gradient_chain(tanh, (1.5, 1.5), normals(6, 300, 32))
     fast = np.log(q[:, -1]), np.log(gradient[:, 0])
     for few, many in zip(fast, real_gradients(tanh, 1.5, 6, 32, 1000), strict=True):
         for power in (1, 2):
@@ -114,7 +114,7 @@ def test_what_is_known_of_a_matrix_goes_into_the_gradient():
     z = draws[:, 0, :, 0] * 1.5
     h = np.tanh(z[0])
     z[1] *= np.abs(h)
-    _, gradient = chains.gradient_chain(tanh, (1.5, 1.5), draws)
+    _, gradient = propagation.gradient_chain(tanh, (1.5, 1.5), draws)
     # In float32 1 - h**2 has an absolute error of 1e-7, and it may be small.
     np.testing.assert_allclose(gradient[:, 0], ((1 - h**2) * z[1] / h) ** 2, rtol=1e-4)
 

@@ -9,7 +9,7 @@ import torch
 from drawing_checks import check_line, check_numbers, check_samples, check_words, title
 from scipy.special import digamma, ndtr, polygamma
 
-from course_utils import chains, finite_width, initializers
+from course_utils import initializers, network_laws, propagation
 from course_utils.comparison import mean_of, std_of
 from course_utils.demos.length import length_figure
 
@@ -24,7 +24,8 @@ CONTROLS = {
 
 @cache
 def lengths(weights, width, depth=10_000):
-    return chains.log_lengths(weights, width, depth, count=50, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    return propagation.log_lengths(weights, width, depth, count=50, generator=generator)
 
 
 def check(figure, sentence):
@@ -54,14 +55,14 @@ def test_lengths_have_the_law_of_real_kernels(weights):
         kernel = init_(torch.empty(channels, channels, 3, 3), generator=generator)
         x = torch.randn(channels, generator=generator)  # an image that is constant in space
         logs.append(((kernel.sum(dim=(2, 3)) @ x).norm() / x.norm()).log().item())
-    growth, noise = finite_width.log_length_law(weights, channels)
+    growth, noise = network_laws.log_length_law(weights, channels)
     found, spread = mean_of(logs), std_of(logs)
     assert abs(found.value - growth) < 4 * found.standard_error
     assert abs(spread.value - noise) < 4 * spread.standard_error
     sampled = np.diff(lengths(weights, channels, 1000), axis=1)
     for estimate, law in ((mean_of(sampled), growth), (std_of(sampled), noise)):
         assert abs(estimate.value - law) < 4 * estimate.standard_error
-    wrong, _ = finite_width.log_length_law(weights, 2 * channels)
+    wrong, _ = network_laws.log_length_law(weights, 2 * channels)
     assert abs(found.value - wrong) > 4 * found.standard_error
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from drawing_checks import check_drawing, check_line, check_numbers, check_samples, check_words, named
 
-from course_utils import architectures
+from course_utils import network_laws
 from course_utils.comparison import mean_of
 from course_utils.demos.norm import NORMS, measured_gradients, norm_figure
 
@@ -86,7 +86,7 @@ def test_each_layer_is_the_one_that_its_name_says(name):
 def test_the_predicted_growth_is_that_of_wide_networks(name):
     # The error of order 1/n that width 64 leaves is about a hundredth per layer.
     measured = measured_gradients(name, 16, 12)
-    predicted = np.log(architectures.norm_gradient_factors(name, 16, 12)).sum() / 2
+    predicted = np.log(network_laws.norm_gradient_factors(name, 16, 12)).sum() / 2
     log = mean_of(np.log(measured[:, 0]))
     assert abs(log.value - predicted) < 4 * log.standard_error + 0.12
     assert measured.shape == (16, 13)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from drawing_checks import check_line, check_numbers, check_samples, check_words, named, title, z_score
 
-from course_utils import architectures, chains, initializers, mean_field
+from course_utils import initializers, mean_field, network_laws, propagation
 from course_utils.activations import relu, tanh
 from course_utils.comparison import mean_of
 from course_utils.demos.pair import pair_figure, trainable_depth
@@ -48,7 +48,7 @@ def normals(depth, count=50, seed=0):
 
 @cache
 def measured_pairs():
-    return chains.pair_chain(tanh, 1.9, (0.6, 0.99), normals(100)[:36], bias_std=0.3)
+    return propagation.pair_chain(tanh, 1.9, (0.6, 0.99), normals(100)[:36], bias_std=0.3)
 
 
 def check(figure, sentence):
@@ -71,7 +71,7 @@ def check(figure, sentence):
 
 @pytest.mark.parametrize(("phi", "gain", "bias_std"), [(tanh, 0.7, 0.0), (tanh, 3.0, 1.0), (relu, 3.0, 0.3)])
 def test_the_quick_correlations_are_those_of_the_exact_map(phi, gain, bias_std):
-    quick = architectures.correlations(phi, gain, 6, (0.6, 0.99), bias_std=bias_std)
+    quick = network_laws.correlations(phi, gain, 6, (0.6, 0.99), bias_std=bias_std)
     moments = mean_field.second_moments(phi, gain, 5, bias_std=bias_std)
     for row, cosine in zip(quick, (0.6, 0.99), strict=True):
         cosines = mean_field.cosines(phi, cosine, gain, 5, bias_std=bias_std)
@@ -94,9 +94,9 @@ def real_correlation(generator, gain, bias_std, cosine, depth=5, width=128):
 def test_the_pair_chain_has_the_law_of_matrices(cosine):
     generator = torch.Generator().manual_seed(0)
     real = [real_correlation(generator, 2.0, 0.2, cosine) for _ in range(100)]
-    sampled = chains.pair_chain(tanh, 2.0, [cosine], normals(5, 100), bias_std=0.2)[0, :, 4]
+    sampled = propagation.pair_chain(tanh, 2.0, [cosine], normals(5, 100), bias_std=0.2)[0, :, 4]
     assert abs(z_score(sampled, real)) < 4
-    wrong_gain = chains.pair_chain(tanh, 3.0, [cosine], normals(5, 100), bias_std=0.2)[0, :, 4]
+    wrong_gain = propagation.pair_chain(tanh, 3.0, [cosine], normals(5, 100), bias_std=0.2)[0, :, 4]
     assert abs(z_score(wrong_gain, real)) > 4
 
 

@@ -9,7 +9,7 @@ from drawing_checks import band_edges, check_line, check_numbers, check_words, t
 from matplotlib.collections import LineCollection, PolyCollection
 from scipy.stats import norm
 
-from course_utils import architectures
+from course_utils import network_laws
 from course_utils.comparison import compare, mean_of, std_of
 from course_utils.demos.pruning import pruned_signals, pruning_figure
 
@@ -51,7 +51,7 @@ def check(figure, sentence):
 
 @pytest.mark.parametrize("kept", [0.3, 0.07])
 def test_random_pruning_keeps_the_share_and_the_kurtosis_is_three_over_it(kept):
-    cut, second, kurtosis = architectures.pruned_normal("at random", kept)
+    cut, second, kurtosis = network_laws.pruned_normal("at random", kept)
     assert (cut, second) == (0.0, kept)
     assert kurtosis == pytest.approx(3 / kept)
     measured = signals("at random", kept)
@@ -60,8 +60,8 @@ def test_random_pruning_keeps_the_share_and_the_kurtosis_is_three_over_it(kept):
 
 @pytest.mark.parametrize("removed", REMOVED)
 def test_nothing_removed_is_a_he_network(removed):
-    assert architectures.pruned_normal(removed, 1.0) == pytest.approx((0, 1, 3))
-    steps = np.diff(architectures.relu_log_variance(3.0, 10, 128))
+    assert network_laws.pruned_normal(removed, 1.0) == pytest.approx((0, 1, 3))
+    steps = np.diff(network_laws.relu_log_variance(3.0, 10, 128))
     np.testing.assert_allclose(steps, math.log(1 + 5 / 128))
 
 
@@ -75,6 +75,6 @@ def test_rescaling_divides_by_what_is_left():
 
 def test_the_noise_has_its_pole_at_six_links():
     for links, passed in ((5.5, True), (6.5, False)):
-        _, _, kurtosis = architectures.pruned_normal("at random", links / 128)
-        assert (architectures.relu_log_variance(kurtosis, 10, 128) is None) == passed
+        _, _, kurtosis = network_laws.pruned_normal("at random", links / 128)
+        assert (network_laws.relu_log_variance(kurtosis, 10, 128) is None) == passed
     assert "has passed its pole" in pruning_figure("at random", 0.03, "rescaled")[1]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from drawing_checks import check_line, check_numbers, check_samples, check_words, named, z_score
 
-from course_utils import architectures, chains
+from course_utils import network_laws, propagation
 from course_utils.comparison import Row, format_estimate, mean_of
 from course_utils.demos.pyramid import pyramid_figure, widths_of
 
@@ -21,8 +21,8 @@ FAN = {"fan_in": lambda a, b: a, "fan_out": lambda a, b: b, "fan_avg": lambda a,
 def pyramid_chains(widths, mode, count):
     variances = [2 / FAN[mode](a, b) for a, b in itertools.pairwise(widths)]
     draws = {"count": count, "generator": torch.Generator().manual_seed(0)}
-    signal = chains.leaky_chain(0.0, widths, variances, **draws)
-    return signal, chains.relu_gradient_chain(widths, variances, **draws)
+    signal = propagation.leaky_chain(0.0, widths, variances, **draws)
+    return signal, propagation.relu_gradient_chain(widths, variances, **draws)
 
 
 def check(figure, sentence):
@@ -71,7 +71,7 @@ def test_the_chains_have_the_law_of_real_matrices():
 def test_fan_in_and_fan_out_move_one_end_only_by_the_ratio_of_the_outer_widths(shape, ends, mode):
     widths = widths_of(shape, 8.0, 12)
     assert (widths[0], widths[-1], widths.max(), widths.min()) == (*ends, 1024, 128)
-    upwards, downwards = architectures.relu_moments(widths, architectures.he_variances(widths, mode))
+    upwards, downwards = network_laws.relu_moments(widths, network_laws.he_variances(widths, mode))
     ratio = ends[0] / ends[1]
     if mode == "fan_avg":
         assert (upwards[-1] < 0.01 and downwards[0] < 0.01) == (shape == "alternating")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from drawing_checks import check_line, check_numbers, check_samples, check_words, z_score
 
-from course_utils import chains, propagation
+from course_utils import propagation
 from course_utils.activations import leaky_relu
 
 SETTINGS = {"gain": 1.2, "negative_slope": 0.3, "width": 64, "depth": 30}
@@ -16,7 +16,7 @@ CONTROLS = {"gain": (0.5, 2.5, 201), "negative_slope": (0, 1, 21), "width": (16,
 
 def leaky(slope, depth, width, count, seed=0):
     draws = {"count": count, "generator": torch.Generator().manual_seed(seed)}
-    return chains.leaky_chain(slope, [width] * (depth + 1), [1 / width] * depth, **draws)
+    return propagation.leaky_chain(slope, [width] * (depth + 1), [1 / width] * depth, **draws)
 
 
 def check(figure, sentence):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from drawing_checks import check_line, check_numbers, check_samples, check_words, named, two, z_score
 
-from course_utils import architectures, chains
+from course_utils import network_laws, propagation
 from course_utils.comparison import compare, mean_of, median_of
 from course_utils.demos.stream import NORMS, stream_figure
 
@@ -23,8 +23,8 @@ CONTROLS = {
 
 @cache
 def streams(scale, branches, norm, width, count=300):
-    draws = chains.branch_draws(192, width, count=count, generator=torch.Generator().manual_seed(0))
-    return chains.residual_stream(scale, norm, [table[:branches] for table in draws])
+    draws = propagation.branch_draws(192, width, count=count, generator=torch.Generator().manual_seed(0))
+    return propagation.residual_stream(scale, norm, [table[:branches] for table in draws])
 
 
 def check(figure, sentence):
@@ -76,7 +76,7 @@ def test_streams_without_matrices_have_the_law_of_those_with(normalization):
 @pytest.mark.parametrize(("normalization", "grown"), [("no norm", 1.09**8), ("pre-norm", 1.72)])
 def test_streams_grow_as_a_power_or_as_a_sum(normalization, grown):
     moments, shares = streams(0.3, 8, normalization, 64)
-    theory, share = architectures.stream_law(0.3, 8, normalization, 64)
+    theory, share = network_laws.stream_law(0.3, 8, normalization, 64)
     assert theory[-1] == pytest.approx(grown)
     assert share[-1] == pytest.approx(1 / grown + (1 - 1 / grown) / 64)
     compare(("second moment", grown, mean_of(moments[:, -1])))
@@ -84,7 +84,7 @@ def test_streams_grow_as_a_power_or_as_a_sum(normalization, grown):
 
 
 def test_post_norm_keeps_the_size_and_forgets():
-    theory, share = architectures.stream_law(1.0, 40, "post-norm", 64)
+    theory, share = network_laws.stream_law(1.0, 40, "post-norm", 64)
     assert (theory == 1).all()
     assert share[1] == pytest.approx(1 / 2 + 1 / 2 / 63)
     assert share[-1] == pytest.approx(1 / 63)
