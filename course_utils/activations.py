@@ -33,16 +33,8 @@ class Activation:
         return self.function(z)
 
 
-def _sigmoid_derivative(z: Tensor) -> Tensor:
-    return torch.sigmoid(z) * torch.sigmoid(-z)
-
-
 def _gelu_derivative(z: Tensor) -> Tensor:
     return torch.special.ndtr(z) + z * torch.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
-
-
-def _silu_derivative(z: Tensor) -> Tensor:
-    return torch.sigmoid(z) * (1 + z * torch.sigmoid(-z))
 
 
 def _selu_derivative(z: Tensor) -> Tensor:
@@ -53,11 +45,11 @@ def _selu_derivative(z: Tensor) -> Tensor:
 
 linear = Activation("linear", lambda z: z, torch.ones_like)
 tanh = Activation("tanh", torch.tanh, lambda z: torch.cosh(z).reciprocal().square())
-sigmoid = Activation("sigmoid", torch.sigmoid, _sigmoid_derivative)
+sigmoid = Activation("sigmoid", torch.sigmoid, lambda z: torch.sigmoid(z) * torch.sigmoid(-z))
 softsign = Activation("softsign", lambda z: z / (1 + z.abs()), lambda z: (1 + z.abs()).reciprocal().square())
 relu = Activation("relu", torch.relu, lambda z: (z > 0).to(z.dtype))
 gelu = Activation("gelu", F.gelu, _gelu_derivative)
-silu = Activation("silu", F.silu, _silu_derivative)
+silu = Activation("silu", F.silu, lambda z: torch.sigmoid(z) * (1 + z * torch.sigmoid(-z)))
 selu = Activation("selu", torch.selu, _selu_derivative)
 erf = Activation("erf", torch.erf, lambda z: 2 / math.sqrt(math.pi) * torch.exp(-(z**2)))
 hard_tanh = Activation("hard_tanh", F.hardtanh, lambda z: (z.abs() < 1).to(z.dtype), kinks=(-1.0, 1.0))

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-_WHOLE = {"depth": 0, "width": 1, "factors": 1, "count": 1}  # integers, and the least that each may be
+_WHOLE = {"depth": 0, "width": 1, "count": 1}  # integers, and the least that each may be
 
 
 def check_name(name: str, value: str, known: Collection[str]) -> str:
@@ -20,8 +20,8 @@ def check_name(name: str, value: str, known: Collection[str]) -> str:
 def check_arguments(**passed: ArrayLike) -> None:
     """Check gains, second moments and the like, and sizes, by name; each is a number or an array.
 
-    Raises: ValueError unless depth is an integer >= 0, width, count and factors (of a product) are integers
-    >= 1, and all others are in [0, inf).
+    Raises: ValueError unless depth is an integer >= 0, width and count are integers >= 1, and all others are
+    in [0, inf).
     """
     for name, value in passed.items():
         least, numbers = _WHOLE.get(name, 0), np.asarray(value)

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from reprlib import repr as shortened
 from typing import Any, NamedTuple
 
@@ -48,21 +47,19 @@ def _rounded(values: Sequence[float], error: float) -> tuple[str, ...]:
 def _samples(samples: ArrayLike) -> np.ndarray:
     if isinstance(samples, Estimate):
         raise TypeError(f"expected samples, one number for each network; got an Estimate: {samples}")
-    x = np.asarray(samples).ravel()
-    if x.dtype.kind not in "biuf" and x.size:
-        raise TypeError(f"samples must be real numbers; got {x.dtype} in {type(samples).__name__}")
+    x = np.asarray(samples, dtype=float).ravel()
     if x.size < 2:
         raise ValueError(f"a standard error needs at least 2 independent samples; got {x.size}")
     if not np.isfinite(x).all():
         raise ValueError(f"samples must be finite; {(~np.isfinite(x)).sum()} of {x.size} are not")
-    return x.astype(float)
+    return x
 
 
 def mean_of(samples: ArrayLike) -> Estimate:
     """Estimate a mean from independent samples: standard error s / sqrt(N), where s**2 divides by N - 1.
 
-    Like its siblings it takes an array of any shape, and raises TypeError for what is no real number,
-    ValueError for fewer than two samples or one that is not finite.
+    Like its siblings it takes an array of any shape, and raises TypeError for an Estimate, ValueError for
+    fewer than two samples or one that is not finite.
     """
     x = _samples(samples)
     return Estimate(float(x.mean()), float(x.std(ddof=1) / math.sqrt(x.size)))
@@ -175,10 +172,7 @@ def _row(row: Any) -> Row:
         if isinstance(predicted, Estimate):
             hint = "the predicted number comes first, the measured Estimate last"
         raise TypeError(f"{quantity}: measured must have a standard error; got {shortened(measured)}: {hint}")
-    number = predicted.item() if np.ndim(predicted) == 0 and hasattr(predicted, "item") else predicted
-    if not isinstance(number, Real):
-        raise TypeError(f"{quantity}: predicted must be one real number; got {predicted!r}")
-    return Row(quantity, float(number), Estimate(*map(float, measured)))
+    return Row(quantity, float(predicted), Estimate(*map(float, measured)))
 
 
 def _asserted(rows: Sequence[Any], holds: Callable[[Row], bool], otherwise: str) -> Comparison:

@@ -58,9 +58,8 @@ def moons(points: int, *, noise: float = 0.1, generator: torch.Generator) -> tup
 
     Labels alternate. noise: std of the Gaussian noise on each coordinate, for half circles of radius 1.
     Afterwards both coordinates are centred and divided by their common std, so that the mean square is 1.
-    Raises: ValueError for fewer than 2 points.
     """
-    labels, angle = _alternating(points), math.pi * torch.rand(points, generator=generator)
+    labels, angle = torch.arange(points) % 2, math.pi * torch.rand(points, generator=generator)
     side = 1.0 - 2 * labels
     x = side * torch.cos(angle) + labels
     y = side * torch.sin(angle) + labels / 2
@@ -69,23 +68,17 @@ def moons(points: int, *, noise: float = 0.1, generator: torch.Generator) -> tup
 
 def circles(points: int, *, noise: float = 0.1, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Return a circle of radius 1 (label 0) around one of radius 0.5 (label 1); else as `moons`."""
-    labels, angle = _alternating(points), 2 * math.pi * torch.rand(points, generator=generator)
+    labels, angle = torch.arange(points) % 2, 2 * math.pi * torch.rand(points, generator=generator)
     radius = 1 - labels / 2
     return _planar(radius * torch.cos(angle), radius * torch.sin(angle), noise, generator), labels
 
 
 def spirals(points: int, *, noise: float = 0.03, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Return two arms that wind one and a half times around the origin, to radius 1; else as `moons`."""
-    labels = _alternating(points)
+    labels = torch.arange(points) % 2
     radius = 0.1 + 0.9 * torch.rand(points, generator=generator)
     angle = 3 * math.pi * radius + math.pi * labels
     return _planar(radius * torch.cos(angle), radius * torch.sin(angle), noise, generator), labels
-
-
-def _alternating(points: int) -> Tensor:
-    if not isinstance(points, int) or points < 2:
-        raise ValueError(f"expected an integer, at least 2 points, one of each class; got {points}")
-    return torch.arange(points) % 2
 
 
 def _planar(x: Tensor, y: Tensor, noise: float, generator: torch.Generator) -> Tensor:

@@ -5,8 +5,7 @@ First the spread of finite networks and all directions of a deep one, where laws
 logarithm where a product of layers is log-normal; then uneven widths, pairs of inputs, norms, residual
 streams, pruning and first losses, for wide layers unless a function says otherwise. All numbers are float64.
 
-Raises, besides what a docstring lists: ValueError for arguments out of their range, which
-`checks.check_arguments` names (factors are the layers of a product, 1 or more).
+Raises, besides what a docstring lists: ValueError for a q, gain, depth or width out of its range.
 
 SciPy takes longer to import than most of this takes to compute, so the functions that need it do that.
 """
@@ -49,7 +48,6 @@ def product_spectrum_edge(depth: int) -> float:
     n x n matrices with entries of variance 1/n, n -> inf with L fixed; for large L about e (L + 1/2).
     Source: Penson and Zyczkowski (2011).
     """
-    check_arguments(factors=depth)
     return float((depth + 1) * np.exp(depth * np.log1p(1 / depth)))
 
 
@@ -58,7 +56,6 @@ def product_spectrum_moment(depth: int, k: int) -> float:
 
     The Fuss-Catalan number binom((L + 1) k, k) / (L k + 1); the mean of s**2 is 1, its variance L.
     """
-    check_arguments(factors=depth)
     return math.comb((depth + 1) * k, k) / (depth * k + 1)
 
 
@@ -70,7 +67,6 @@ def product_spectrum(depth: int, points: int = 2000) -> tuple[NDArray, NDArray, 
     sin(t)**2 sin(L t)**(L-1) / (pi sin((L+1) t)**L).
     Source: Penson and Zyczkowski (2011); Haagerup and Moeller (2013) for this form.
     """
-    check_arguments(factors=depth)
     v = (np.arange(points) + 0.5) / points
     t = np.pi / (depth + 1) * (1 - v**2)  # dense where x is near 0
     dt = np.pi / (depth + 1) * 2 * v / points

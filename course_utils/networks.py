@@ -159,9 +159,9 @@ class DeepChain(_Layered):
 
     def layers(self, inputs: Tensor) -> Iterator[Tensor]:
         """Yield the output of each layer, h_1, ..., h_depth, shaped as the inputs are."""
-        convolve = (nn.functional.conv1d, nn.functional.conv2d, nn.functional.conv3d)
-        dimensions, h = self.weights.ndim - 3, inputs
-        affine = partial(convolve[dimensions - 1], padding="same") if dimensions else nn.functional.linear
+        dimensions, h, affine = self.weights.ndim - 3, inputs, nn.functional.linear
+        if dimensions:
+            affine = partial(getattr(nn.functional, f"conv{dimensions}d"), padding="same")
         # unbind, not weights[l]: each index would add a gradient as large as all layers together.
         for weight, bias in zip(self.weights.unbind(), self.biases.unbind(), strict=True):
             h = self.activation(affine(h, weight, bias))

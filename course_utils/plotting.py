@@ -85,21 +85,14 @@ def plot_samples(
 
 
 def plot_signal(
-    samples: ArrayLike,
-    theory: ArrayLike | None = None,
-    *,
-    ax: Axes,
-    label: str = "measured",
-    color: str = BLUE,
-    marker: str = "o",
+    samples: ArrayLike, theory: ArrayLike | None = None, *, ax: Axes, label: str = "measured", **look: str
 ) -> Axes:
     """Draw a quantity by layer: median and central 95 % of `samples`, shape (networks, layers), and `theory`.
 
-    The vertical axis is logarithmic; samples and theory must be positive.
+    The vertical axis is logarithmic; samples and theory must be positive. `look` is as for `plot_samples`.
     """
     layers = np.arange(np.shape(samples)[1])
-    every = max(1, len(layers) // 12)
-    ax = plot_samples(layers, samples, ax=ax, every=every, label=label, color=color, marker=marker)
+    plot_samples(layers, samples, ax=ax, every=max(1, len(layers) // 12), label=label, **look)
     if theory is not None:
         ax.plot(layers, theory, "k--", linewidth=1.5)
     ax.set_xlabel("layer (l)")
@@ -107,24 +100,18 @@ def plot_signal(
 
 
 def plot_history(
-    history: Any,
-    *,
-    window: int = 10,
-    ax: Axes,
-    label: str | None = None,
-    color: str = BLUE,
-    marker: str = "o",
+    history: Any, *, window: int = 10, ax: Axes, color: str = BLUE, marker: str = "o", **line: Any
 ) -> Axes:
     """Draw the loss of a training history by step: median over networks and their full range as a band.
 
     `history` is a DataFrame with columns step, network and loss; each network is first averaged over `window`
-    steps.
+    steps. `line`: what else `ax.plot` takes, such as a label.
     """
     table = history.pivot(index="step", columns="network", values="loss")
     table = table.groupby(table.index // window * window).mean()
     ax.fill_between(table.index, table.min(axis=1), table.max(axis=1), color=color, alpha=0.2, linewidth=0)
     every = max(1, len(table) // 8)
-    ax.plot(table.index, table.median(axis=1), f"{marker}-", color=color, label=label, markevery=every)
+    ax.plot(table.index, table.median(axis=1), f"{marker}-", color=color, markevery=every, **line)
     ax.set_xlabel("step")
     return ax
 

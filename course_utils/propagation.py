@@ -82,11 +82,8 @@ def simulate(
     Raises: ValueError unless count is an integer >= 1, and as `PlainNetwork`.
     """
     check_arguments(count=count)
-    rows = []
-    for _ in range(count):
-        network = PlainNetwork(widths, activation, weight_init_, generator=generator)
-        rows.append(signal_profile(network, torch.randn(1, widths[0], generator=generator)))
-    return _stacked(rows)
+    networks = (PlainNetwork(widths, activation, weight_init_, generator=generator) for _ in range(count))
+    return _stacked(signal_profile(net, torch.randn(1, widths[0], generator=generator)) for net in networks)
 
 
 def norm_chain(

@@ -1,6 +1,5 @@
 """One short training loop for classifiers, with a tidy history and a progress bar."""
 
-import numpy as np
 import pandas as pd
 import torch
 from IPython.display import display
@@ -22,23 +21,11 @@ def progress_bar(total: int, description: str) -> tqdm:
     return bar
 
 
-def _check(logits: Tensor, labels: Tensor, rows: int) -> None:
-    """Refuse logits of another shape, and labels that cross-entropy would ignore (-100) or fail on."""
-    if logits.ndim not in (2, 3) or logits.shape[-2] != rows:
-        raise ValueError(
-            f"expected logits of shape ([networks,] batch, classes) for {rows} labels; "
-            f"got {tuple(logits.shape)}"
-        )
-    classes = logits.shape[-1]
-    if labels.dtype != torch.int64 or labels.ndim != 1 or labels.min() < 0 or labels.max() >= classes:
-        raise ValueError(
-            f"expected labels (images,) of torch.int64, from 0 to {classes - 1}; got shape "
-            f"{tuple(labels.shape)}, {labels.dtype}, from {labels.min()} to {labels.max()}"
-        )
-
-
 def _per_network(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return cross-entropy and accuracy, each (networks,), of logits ([networks,] batch, classes)."""
+    if logits.ndim not in (2, 3) or logits.shape[-2] != len(labels):
+        wanted = f"logits of shape ([networks,] batch, classes) for {len(labels)} labels"
+        raise ValueError(f"expected {wanted}; got {tuple(logits.shape)}")
     logits = logits.unsqueeze(0) if logits.ndim == 2 else logits
     target = labels.expand(logits.shape[:-1])
     loss = nn.functional.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none")
@@ -48,15 +35,9 @@ def _per_network(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _history(losses: list[Tensor], accuracies: list[Tensor]) -> pd.DataFrame:
-    steps, networks = len(losses), len(losses[0])
-    return pd.DataFrame(
-        {
-            "step": np.repeat(np.arange(steps), networks),
-            "network": np.tile(np.arange(networks), steps),
-            "loss": torch.cat(losses).double().cpu().numpy(),
-            "accuracy": torch.cat(accuracies).cpu().numpy(),
-        }
-    )
+    index = pd.MultiIndex.from_product([range(len(losses)), range(len(losses[0]))], names=["step", "network"])
+    loss, accuracy = torch.cat(losses).double().cpu().numpy(), torch.cat(accuracies).cpu().numpy()
+    return pd.DataFrame({"loss": loss, "accuracy": accuracy}, index).reset_index()
 
 
 def train(
@@ -78,8 +59,8 @@ def train(
     step. Calling again with the same optimizer goes on where this call ended.
     Returns: one row per step and network: `step` (from 0), `network`, `loss` (in nats) and `accuracy`, both
     on the step's batch before the update. A network that diverges has loss and accuracy nan from there on.
-    Raises: ValueError if inputs and labels differ in number, they, steps or batch_size are below 1,
-    the logits have another shape, or a label is none of their classes.
+    Raises: ValueError if inputs and labels differ in number, they, steps or batch_size are below 1, or the
+    logits have another shape.
     """
     if len(inputs) != len(labels) or not len(labels) or steps < 1 or batch_size < 1:
         got = f"{len(inputs)} inputs, {len(labels)} labels, {steps=}, {batch_size=}"
@@ -87,10 +68,7 @@ def train(
     losses, accuracies = [], []
     for _ in range(steps):
         batch = torch.randint(len(labels), (batch_size,), generator=generator)
-        logits = model(inputs[batch])
-        if not losses:
-            _check(logits, labels, batch_size)
-        loss, accuracy = _per_network(logits, labels[batch])
+        loss, accuracy = _per_network(model(inputs[batch]), labels[batch])
         optimizer.zero_grad()
         loss.sum().backward()
         optimizer.step()
@@ -106,10 +84,7 @@ def evaluate(model: nn.Module, inputs: Tensor, labels: Tensor) -> pd.DataFrame:
     """Return `network`, `loss` (nats) and `accuracy` on all `inputs` (images, ...), one row per network.
 
     A network with a loss that is not finite has accuracy nan.
-    Raises: ValueError if the logits have another shape than (images, classes) or (networks, images, classes),
-    or if a label is none of the classes.
+    Raises: ValueError if the logits have another shape than (images, classes) or (networks, images, classes).
     """
-    logits = model(inputs)
-    _check(logits, labels, len(labels))
-    loss, accuracy = _per_network(logits, labels)
+    loss, accuracy = _per_network(model(inputs), labels)
     return _history([loss], [accuracy]).drop(columns="step")

@@ -267,11 +267,6 @@ ONE = Estimate(1.0, 0.1)
         ((("RMS", 22, np.ones(3)),), "wrap it in mean_of"),
         ((("RMS", 22, torch.ones(3)),), "wrap it in mean_of"),
         ((("RMS", ONE, 22),), "the predicted number comes first, the measured Estimate last"),
-        ((("RMS", ONE, ONE),), "RMS: predicted must be one real number; got Estimate"),
-        ((("RMS", "22", ONE),), "RMS: predicted must be one real number; got '22'"),
-        ((("RMS", 22j, ONE),), "RMS: predicted must be one real number; got 22j"),
-        ((("RMS", np.ones(2), ONE),), "RMS: predicted must be one real number; got array"),
-        ((("RMS", None, ONE),), "RMS: predicted must be one real number; got None"),
     ],
 )
 def test_a_first_mistake_is_answered_in_a_sentence(check, rows, message):
@@ -286,19 +281,9 @@ def test_any_one_number_may_be_predicted(number):
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda f: f.__name__)
-@pytest.mark.parametrize(
-    ("samples", "message"),
-    [
-        (np.array([1 + 1j, 2]), "samples must be real numbers; got complex128 in ndarray"),
-        (torch.tensor([1 + 1j, 2]), "samples must be real numbers; got complex64 in Tensor"),
-        (["1", "2"], "samples must be real numbers; got <U1 in list"),
-        ([1.0, None], "samples must be real numbers; got object"),
-        (ONE, "expected samples, .* got an Estimate"),
-    ],
-)
-def test_samples_that_are_no_real_numbers(estimator, samples, message):
-    with pytest.raises(TypeError, match=message):
-        estimator(samples)
+def test_an_estimate_is_no_sample(estimator):
+    with pytest.raises(TypeError, match=r"expected samples, .* got an Estimate"):
+        estimator(ONE)
 
 
 @pytest.mark.parametrize("check", [compare, refute])

@@ -158,17 +158,6 @@ def test_the_law_of_a_thousand_factors_is_uniform_in_the_root():
         assert abs(root - share[positive]).max() < 3 * math.log(depth) / depth
 
 
-@pytest.mark.parametrize("depth", [0, -1, 1.5])
-def test_a_product_of_nothing_has_no_law(depth):
-    for call in (
-        network_laws.product_spectrum,
-        network_laws.product_spectrum_edge,
-        lambda depth: network_laws.product_spectrum_moment(depth, 2),
-    ):
-        with pytest.raises(ValueError, match=f"got factors={depth}"):
-            call(depth)
-
-
 def test_jacobian_spread():
     assert network_laws.jacobian_spread(linear, np.ones(7), orthogonal=True) == pytest.approx(0, abs=1e-10)
     gaussian = network_laws.jacobian_spread(linear, np.ones(7), orthogonal=False)

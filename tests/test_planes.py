@@ -27,13 +27,6 @@ def test_points_come_from_the_generator_alone(draw):
     assert not torch.equal(first, other)
 
 
-@pytest.mark.parametrize("draw", PLANES, ids=lambda f: f.__name__)
-def test_points_that_cannot_be_drawn(draw):
-    for points in (1, 0, -3, 10.0):
-        with pytest.raises(ValueError, match=f"at least 2 points, one of each class; got {points}"):
-            draw(points, generator=torch.Generator())
-
-
 def test_circles_have_radii_of_two_to_one():
     inputs, labels = circles(20_000, noise=0.0, generator=torch.Generator().manual_seed(0))
     outer, inner = (inputs[labels == label].norm(dim=1) for label in (0, 1))

@@ -168,28 +168,6 @@ def test_as_many_labels_as_inputs_are_needed_and_at_least_one(inputs, labels):
         training.train(model, optimizer, INPUTS[:inputs], LABELS[:labels], steps=1, generator=GENERATOR)
 
 
-@pytest.mark.parametrize(
-    ("labels", "found"),
-    [
-        (torch.cat([LABELS[1:], torch.tensor([-100])]), "from -100 to 2"),  # no batch of 2 has it, as a rule
-        (LABELS + 1, "from 1 to 3"),
-        (LABELS.int(), "torch.int32"),
-        (LABELS.double(), "torch.float64"),
-        (LABELS > 0, "torch.bool"),
-        (LABELS[:, None], r"shape \(\d+, 1\)"),
-    ],
-)
-def test_labels_that_are_no_classes_are_refused(labels, found):
-    model = ensemble()
-    optimizer = OPTIMIZERS["sgd"](model.parameters())
-    generator = torch.Generator().manual_seed(0)
-    message = f"from 0 to 2; got .*{found}"
-    with pytest.raises(ValueError, match=message):
-        training.train(model, optimizer, INPUTS, labels, steps=1, batch_size=2, generator=generator)
-    with pytest.raises(ValueError, match=message):
-        training.evaluate(model, INPUTS, labels)
-
-
 def test_logits_of_another_shape_are_refused():
     model = nn.Flatten(0)
     with pytest.raises(ValueError, match=r"for 120 labels; got \(600,\)"):
