@@ -11,7 +11,6 @@ from scipy.stats import norm
 
 from course_utils import quadrature
 from course_utils.activations import gelu, hard_tanh, relu, sigmoid, silu, softsign, tanh
-from course_utils.checks import check_arguments
 
 STDS = np.array([1e-6, 0.03, 1.0, 7.0, 300.0])
 
@@ -252,24 +251,3 @@ def test_sign_changes_skip_what_is_0():
     assert (before.tolist(), after.tolist()) == ([1, 7], [4, 8])
     assert [side.size for side in quadrature.sign_changes(np.zeros(3), 1e-12)] == [0, 0]
     assert [side.size for side in quadrature.sign_changes(np.array([1e-12, -1e-12]), 1e-12)] == [1, 1]
-
-
-@pytest.mark.parametrize("name", ["q", "gain", "bias_std"])
-@pytest.mark.parametrize("value", [-1.0, -1e-300, math.nan, math.inf, [1.0, -2.0]], ids=str)
-def test_what_is_no_second_moment_or_standard_deviation(name, value):
-    with pytest.raises(ValueError, match=f"{name} must be a number, 0 <= {name} < inf; got {name}="):
-        check_arguments(**{name: value})
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "least"),
-    [("depth", -1, 0), ("depth", 1.0, 0), ("depth", True, 0), ("width", 0, 1), ("width", 4.5, 1)],
-)
-def test_what_is_no_size(name, value, least):
-    message = f"{name} must be an integer, {least} <= {name} < inf; got {name}={value}"
-    with pytest.raises(ValueError, match=message):
-        check_arguments(**{name: value})
-
-
-def test_the_least_arguments_pass():
-    check_arguments(q=0.0, gain=0, bias_std=[0.0, 1.0], depth=0, width=np.int64(1))
