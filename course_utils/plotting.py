@@ -66,6 +66,7 @@ def use_log_axis(ax: Axes) -> Axes:
 def plot_samples(
     x: ArrayLike,
     samples: ArrayLike,
+    theory: ArrayLike | None = None,
     *,
     ax: Axes,
     center: Callable[..., NDArray] = np.median,
@@ -74,34 +75,27 @@ def plot_samples(
     color: str = BLUE,
     marker: str = "o",
 ) -> Axes:
-    """Draw the central 95 % of `samples` (networks, points) as a band, and their center as markers.
+    """Draw the central 95 % of `samples` (networks, points) as a band, their center as markers, and `theory`.
 
     `center` is np.median or np.mean; every `every`-th point has a marker.
     """
     low, high = np.percentile(samples, [2.5, 97.5], axis=0)
     ax.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
     ax.plot(x[::every], center(samples, axis=0)[::every], marker, color=color, label=label)
+    if theory is not None:
+        ax.plot(x, theory, "k--")
     return ax
 
 
 def plot_signal(
-    samples: ArrayLike,
-    theory: ArrayLike | None = None,
-    *,
-    ax: Axes,
-    label: str = "measured",
-    color: str = BLUE,
-    marker: str = "o",
+    samples: ArrayLike, theory: ArrayLike | None = None, *, ax: Axes, label: str = "measured", **look: str
 ) -> Axes:
     """Draw a quantity by layer: median and central 95 % of `samples`, shape (networks, layers), and `theory`.
 
-    The vertical axis is logarithmic; samples and theory must be positive.
+    The vertical axis is logarithmic; samples and theory must be positive. `look`: color and marker.
     """
     layers = np.arange(np.shape(samples)[1])
-    every = max(1, len(layers) // 12)
-    ax = plot_samples(layers, samples, ax=ax, every=every, label=label, color=color, marker=marker)
-    if theory is not None:
-        ax.plot(layers, theory, "k--", linewidth=1.5)
+    plot_samples(layers, samples, theory, ax=ax, every=max(1, len(layers) // 12), label=label, **look)
     ax.set_xlabel("layer (l)")
     return use_log_axis(ax)
 
@@ -186,13 +180,18 @@ def plot_layer_histograms(
     return axes
 
 
+def mark_level(ax: Axes, level: float, name: str, x: float, *, color: str = GREY, **style: Any) -> None:
+    """Draw a horizontal line, and its name at `x`, a text of this `style`."""
+    ax.axhline(level, color=color, linewidth=1)
+    ax.text(x, level, name, color=color, **style)
+
+
 def mark_dtype_limits(dtypes: Sequence[torch.dtype], *, tiny: bool = False, ax: Axes) -> Axes:
     """Draw the largest number of each dtype as a labelled line; with `tiny` its smallest subnormal."""
-    where = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
+    style = {"transform": ax.get_yaxis_transform(), "ha": "right", "va": "bottom", "fontsize": 11}
     for dtype in dtypes:
         limits = torch.finfo(dtype)
         level = limits.smallest_normal * limits.eps if tiny else limits.max
-        ax.axhline(level, color=GREY, linewidth=1)
         name = f"{'smallest' if tiny else 'largest'} {str(dtype).removeprefix('torch.')}"
-        ax.annotate(name, (1, level), **where, color=GREY, fontsize=11)
+        mark_level(ax, level, name, 1, **style)
     return ax

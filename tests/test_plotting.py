@@ -141,7 +141,7 @@ def test_the_rms_in_a_histograms_title_is_an_rms():
 def test_dtype_limits_are_torchs():
     ax = plotting.mark_dtype_limits([torch.float16, torch.float32], ax=one_axes())
     assert [line.get_ydata()[0] for line in ax.lines] == [65504.0, torch.finfo(torch.float32).max]
-    assert [(t.get_text(), t.xy[1]) for t in ax.texts] == [
+    assert [(t.get_text(), t.get_position()[1]) for t in ax.texts] == [
         ("largest float16", 65504.0),
         ("largest float32", torch.finfo(torch.float32).max),
     ]

@@ -1,9 +1,10 @@
 """What every demo is made of: the widget, its controls, and the words of its sentence."""
 
 import html
+import inspect
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, partial
 from typing import ClassVar, TypeVar
 
 import ipywidgets as widgets
@@ -12,7 +13,7 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from course_utils import comparison, data, plotting
+from course_utils import comparison, data
 from course_utils.activations import relu
 from course_utils.demos import canvas
 from course_utils.initializers import kaiming_normal_, lecun_normal_
@@ -20,6 +21,8 @@ from course_utils.networks import Ensemble
 from course_utils.style import style_sheet
 
 Drawing = tuple[Figure, str]  # with its sentence
+Control = Callable[..., widgets.Widget]  # of the value that it starts with
+F = TypeVar("F", bound=Callable[..., Drawing])
 T = TypeVar("T")
 
 
@@ -35,7 +38,7 @@ class Demo(widgets.VBox):
 
     def __init__(self, question: str, draw: Callable[..., Drawing], **controls: widgets.Widget) -> None:
         self.question, self.controls, self._draw = question, controls, draw
-        self._resetting, self._figures = False, {}
+        self._resetting, self._context = False, canvas.reusing()
         self._defaults = {name: control.value for name, control in controls.items()}
         self.image = widgets.Image(format="jpeg")
         self.sentence = widgets.HTML()
@@ -60,9 +63,8 @@ class Demo(widgets.VBox):
                 return
             try:
                 values = {name: control.value for name, control in self.controls.items()}
-                with canvas.reusing(self._figures):
-                    figure, text = self._draw(**values)
-                self.image.value, self.sentence.value = plotting.to_jpeg(canvas.to_image(figure)), text
+                figure, text = self._context.run(self._draw, **values)
+                self.image.value, self.sentence.value = canvas.to_jpeg(figure), text
             except Exception as error:
                 message = html.escape(f"{type(error).__name__}: {error}")
                 self.sentence.value = f"<b>This setting could not be drawn.</b> {message}"
@@ -78,41 +80,41 @@ class Demo(widgets.VBox):
             self.redraw()
 
 
+def asks(question: str, **controls: Control) -> Callable[[F], F]:
+    """Give a figure function its `demo()`: a question, and controls that start at the function's defaults."""
+
+    def decorate(draw: F) -> F:
+        first = inspect.signature(draw).parameters
+        starts = {name: partial(control, value=first[name].default) for name, control in controls.items()}
+        draw.demo = lambda: Demo(question, draw, **{name: start() for name, start in starts.items()})
+        return draw
+
+    return decorate
+
+
 def slider(
-    label: str, value: float, low: float, high: float, step: float, readout: str = ".2f"
-) -> widgets.FloatSlider:
+    label: str, low: float, high: float, step: float, readout: str = ".2f", kind: type = widgets.FloatSlider
+) -> Control:
     """Return a slider from `low` to `high` in steps of `step`."""
-    return widgets.FloatSlider(value, min=low, max=high, step=step, description=label, readout_format=readout)
+    return partial(kind, description=label, min=low, max=high, step=step, readout_format=readout)
 
 
-def log_slider(
-    label: str, value: float, low: float, high: float, step: float, readout: str, base: int = 10
-) -> widgets.FloatLogSlider:
-    """Return a slider whose logarithm goes from `low` to `high` in steps of `step`."""
-    return widgets.FloatLogSlider(
-        value, base=base, min=low, max=high, step=step, description=label, readout_format=readout
-    )
+integers = partial(slider, readout="d", kind=widgets.IntSlider)
+log_slider = partial(slider, kind=widgets.FloatLogSlider)  # low, high and step are logarithms
 
 
-def integers(label: str, value: int, low: int, high: int, step: int = 1) -> widgets.IntSlider:
-    """Return a slider of integers."""
-    return widgets.IntSlider(value, min=low, max=high, step=step, description=label)
-
-
-def choice(label: str, options: Sequence[str], value: str) -> widgets.Dropdown:
+def choice(label: str, options: Iterable[str]) -> Control:
     """Return a menu of names."""
-    return widgets.Dropdown(options=options, value=value, description=label)
+    return partial(widgets.Dropdown, description=label, options=tuple(options))
 
 
-def one_of(label: str, options: Sequence[int], value: int) -> widgets.SelectionSlider:
+def one_of(label: str, options: Sequence[int]) -> Control:
     """Return a slider that stops at the `options` only."""
-    control = widgets.SelectionSlider(options=options, value=value, description=label)
-    return control.add_class("course-no-typing")
+    look = {"description": label, "_dom_classes": ["course-no-typing"]}
+    return partial(widgets.SelectionSlider, options=options, **look)
 
 
-def width_slider() -> widgets.SelectionSlider:
-    """Return the slider of a network's width."""
-    return one_of("width (n)", (16, 64, 256, 512, 1024), 512)
+WIDTH = one_of("width (n)", (16, 64, 256, 512, 1024))
 
 
 def pick(kind: str, known: Mapping[str, T], name: str) -> T:

@@ -12,16 +12,11 @@ _FLOAT32 = torch.finfo(torch.float32)
 LIMITS = {"largest float32": _FLOAT32.max, "smallest float32": _FLOAT32.smallest_normal * _FLOAT32.eps}
 
 
-def explosion_demo() -> demo.Demo:
-    """Find the weight standard deviation at which 100 layers neither explode nor vanish."""
-    return demo.Demo(
-        "At which weight standard deviation do 100 layers neither explode nor vanish?",
-        explosion_figure,
-        weight_std=demo.log_slider("weight std (σ)", 1.0, -2.5, 0.5, 0.025, ".4f"),
-        width=demo.width_slider(),
-    )
-
-
+@demo.asks(
+    "At which weight standard deviation do 100 layers neither explode nor vanish?",
+    weight_std=demo.log_slider("weight std (σ)", -2.5, 0.5, 0.025, ".4f"),
+    width=demo.WIDTH,
+)
 def explosion_figure(weight_std: float = 1.0, width: int = 512, depth: int = 100) -> demo.Drawing:
     """Draw log10 RMS by layer for linear networks with weights N(0, weight_std**2), and float32's limits.
 
@@ -35,7 +30,7 @@ def explosion_figure(weight_std: float = 1.0, width: int = 512, depth: int = 100
     plotting.plot_samples(layers, samples, ax=ax, every=5, label=label)
     ax.plot(layers, layers * np.log10(factor), "k--", label="predicted, l · log10(√n σ)")
     for name, limit in LIMITS.items():
-        canvas.mark_level(ax, np.log10(limit), name, depth, color=plotting.ORANGE, ha="right", va="bottom")
+        plotting.mark_level(ax, np.log10(limit), name, depth, color=plotting.ORANGE, ha="right", va="bottom")
     y = 0.93 if factor < 1 else 0.12
     canvas.name_lines(ax, (0.02, y), (0.02, y - 0.07))
     title = f"Predicted: each layer multiplies the RMS by {factor:.3g}"

@@ -34,18 +34,6 @@ IN_FRONT, BEHIND = "in front: E φ(gZ)² = 1", "behind: 1/√(E φ(Z)²)"
 RULES = (*FIXED_GAINS, IN_FRONT, BEHIND)
 
 
-def gain_demo() -> demo.Demo:
-    """Find the rule, if there is one, that keeps signal and gradient of fifty layers alive."""
-    return demo.Demo(
-        "Which rule keeps your activation's signal and gradient within a factor of 30 for fifty layers?",
-        gain_figure,
-        activation=demo.choice("activation (φ)", tuple(ACTIVATIONS), "GELU"),
-        rule=demo.choice("rule for the gain (g)", RULES, "He: √2"),
-        depth=demo.integers("depth (L)", 50, 5, DEEPEST),
-        width=demo.one_of("width (n)", (32, 64, 128, 256), 128),
-    )
-
-
 @cache
 def gains(name: str, rule: str) -> tuple[float, float] | None:
     """Return the gains of the first layer and of all others, None where the rule's equation has no root."""
@@ -70,6 +58,13 @@ def layers_kept(q: NDArray, chi: NDArray) -> int:
     return int(out.argmax()) if out.any() else len(q)
 
 
+@demo.asks(
+    "Which rule keeps your activation's signal and gradient within a factor of 30 for fifty layers?",
+    activation=demo.choice("activation (φ)", ACTIVATIONS),
+    rule=demo.choice("rule for the gain (g)", RULES),
+    depth=demo.integers("depth (L)", 5, DEEPEST, 1),
+    width=demo.one_of("width (n)", (32, 64, 128, 256)),
+)
 def gain_figure(
     activation: str = "GELU", rule: str = "He: √2", depth: int = 50, width: int = 128
 ) -> demo.Drawing:
@@ -101,14 +96,13 @@ def gain_figure(
 def _draw_moments(ax: Axes, theory: tuple[NDArray, NDArray], measured: tuple[NDArray, NDArray]) -> None:
     depth = len(theory[0])
     layers, every = np.arange(1, depth + 1), max(1, depth // 12)
-    canvas.plot_two(ax, layers, theory, measured, ("signal (q)", "gradient"), every=every)
+    names, places = ("signal (q)", "gradient"), ((0.45, 0.92), (0.45, 0.85))
+    canvas.plot_two(ax, layers, theory, measured, names, places, every=every)
     ends = np.concatenate([*theory, *(np.median(samples, axis=0) for samples in measured)])
     bottom = min(1e-3, ends.min() / 10)
     canvas.set_decades(ax, bottom, max(3e3, 10 * ends.max(), bottom**-0.4))
     canvas.shade(ax, FACTOR)
-    canvas.set_layers(ax, depth)
-    canvas.name_lines(ax, (0.45, 0.92), (0.45, 0.85))
-    ax.set_ylabel("second moment, relative")
+    canvas.set_layers(ax, depth, ylabel="second moment, relative")
 
 
 def _about_the_rule(activation: str, rule: str) -> str:

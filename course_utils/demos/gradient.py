@@ -32,17 +32,6 @@ LAYERS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
 }
 
 
-def gradient_demo() -> demo.Demo:
-    """Find the residual branch that roughens the gradient no more than one plain layer does."""
-    return demo.Demo(
-        "How small must residual branches be to roughen the gradient less than one plain layer does?",
-        gradient_figure,
-        architecture=demo.choice("architecture", tuple(LAYERS), "residual"),
-        branch=demo.slider("residual branch × (β)", 1.0, 0.02, 2.0, 0.02),
-        depth=demo.integers("depth (L)", 24, 1, DEEPEST),
-    )
-
-
 @cache
 def circle_draws() -> tuple[Tensor, Tensor, Tensor]:
     """Return inputs of the first layer on a circle, errors of one random output, and He's matrices.
@@ -77,6 +66,12 @@ def predicted_correlations(architecture: str, branch: float, depth: int) -> NDAr
     return architectures.gradient_correlations(POINTS, depth, normalized, skip, branch)
 
 
+@demo.asks(
+    "How small must residual branches be to roughen the gradient less than one plain layer does?",
+    architecture=demo.choice("architecture", LAYERS),
+    branch=demo.slider("residual branch × (β)", 0.02, 2.0, 0.02),
+    depth=demo.integers("depth (L)", 1, DEEPEST, 1),
+)
 def gradient_figure(architecture: str = "residual", branch: float = 1.0, depth: int = 24) -> demo.Drawing:
     """Draw how the gradients of two inputs correlate, by the angle between the inputs, in ReLU networks.
 
@@ -87,8 +82,7 @@ def gradient_figure(architecture: str = "residual", branch: float = 1.0, depth: 
     theory = predicted_correlations(architecture, branch, depth)
     angles, quarter = NEIGHBOURS * np.arange(POINTS // 2 + 1), POINTS // 4
     figure, (ax,) = canvas.new_figure()
-    plotting.plot_samples(angles, measured[:, : len(angles)], ax=ax)
-    ax.plot(angles, theory[: len(angles)], "k--")
+    plotting.plot_samples(angles, measured[:, : len(angles)], theory[: len(angles)], ax=ax)
     ax.plot([0, 180], [1, 0], color=plotting.ORANGE, linewidth=1)
     ax.text(0.55, 0.54, "Brownian motion:\none plain layer", color=plotting.ORANGE, transform=ax.transAxes)
     ax.set(xlabel="angle between two inputs (δ, degrees)", xticks=range(0, 181, 45))

@@ -11,17 +11,6 @@ from course_utils.demos import canvas, demo
 NETWORKS = 50
 
 
-def relu_demo() -> demo.Demo:
-    """Find the gain that a leaky ReLU of a given slope needs."""
-    return demo.Demo(
-        "Which gain does a ReLU that leaks with slope a need?",
-        relu_figure,
-        gain=demo.slider("gain (√n × weight std)", 1.0, 0.5, 2.5, 0.01),
-        negative_slope=demo.slider("negative slope (a)", 0.0, 0.0, 1.0, 0.05),
-        width=demo.width_slider(),
-    )
-
-
 @lru_cache(maxsize=4)
 def _unit_rms(negative_slope: float, width: int, depth: int) -> NDArray:
     """Return the RMS by layer of networks of gain 1, (networks, depth + 1)."""
@@ -30,6 +19,12 @@ def _unit_rms(negative_slope: float, width: int, depth: int) -> NDArray:
     return np.sqrt(chains.leaky_chain(negative_slope, widths, variances, **draws))
 
 
+@demo.asks(
+    "Which gain does a ReLU that leaks with slope a need?",
+    gain=demo.slider("gain (√n × weight std)", 0.5, 2.5, 0.01),
+    negative_slope=demo.slider("negative slope (a)", 0.0, 1.0, 0.05),
+    width=demo.WIDTH,
+)
 def relu_figure(
     gain: float = 1.0, negative_slope: float = 0.0, width: int = 512, depth: int = 100
 ) -> demo.Drawing:

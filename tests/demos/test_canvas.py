@@ -4,13 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from course_utils import plotting
 from course_utils.demos import canvas
-
-
-def jpeg(figure):
-    return plotting.to_jpeg(canvas.to_image(figure))
-
 
 CHANGES = [
     {"xlim": (0, 3)},
@@ -35,12 +29,11 @@ def test_a_figure_drawn_over_its_kept_frame_looks_as_if_new(change):
         ax.plot([1, 2], [1, 2], "o", label="points")
         ax.legend()
         ax.set(**{"yticks": [1, 2], "yticklabels": ["1", "2"], **change})
-        return jpeg(figure)
+        return canvas.to_jpeg(figure)
 
-    figures = {}
-    with canvas.reusing(figures):
-        first, again, changed, back = drawn(), drawn(), drawn(**change), drawn()
-    assert len(figures) == 1
+    reusing = canvas.reusing().run
+    first, again = reusing(drawn), reusing(drawn)
+    changed, back = reusing(drawn, **change), reusing(drawn)
     assert first == again == back == drawn()
     assert changed == drawn(**change) != first
     assert first.startswith(b"\xff\xd8")
@@ -50,7 +43,7 @@ def test_lines_lie_over_bands_and_ticks_are_few():
     figure, (ax,) = canvas.new_figure()
     ax.plot([0, 100], [0.5, 0.5], "k", linewidth=20)
     ax.fill_between([0, 100], 0, 1, color="w")
-    jpeg(figure)
+    canvas.to_jpeg(figure)
     pixels = np.asarray(figure.canvas.buffer_rgba())
     x, y = ax.transData.transform((50, 0.5)).astype(int)
     assert pixels[-1 - y, x].tolist() == [0, 0, 0, 255]
@@ -58,17 +51,17 @@ def test_lines_lie_over_bands_and_ticks_are_few():
 
 
 def test_a_figure_is_emptied_before_it_is_used_again():
-    with canvas.reusing({}):
-        figure, (ax,) = canvas.new_figure()
-        ax.plot([1, 2])
-        ax.fill_between([1, 2], 3)
-        ax.axhspan(0, 1)
-        ax.text(0, 0, "here")
-        ax.legend(["line"])
-        assert len(ax.get_children()) > len(canvas.new_figure(2)[1][0].get_children())
-        again, (same,) = canvas.new_figure()
-        assert (again, same) == (figure, ax)
-        assert len(same.get_children()) == len(canvas.new_figure(2)[1][0].get_children())
+    reused = canvas.reusing()
+    figure, (ax,) = reused.run(canvas.new_figure)
+    ax.plot([1, 2])
+    ax.fill_between([1, 2], 3)
+    ax.axhspan(0, 1)
+    ax.text(0, 0, "here")
+    ax.legend(["line"])
+    assert len(ax.get_children()) > len(canvas.new_figure()[1][0].get_children())
+    again, (same,) = reused.run(canvas.new_figure)
+    assert (again, same) == (figure, ax)
+    assert len(same.get_children()) == len(canvas.new_figure()[1][0].get_children())
 
 
 def test_a_kept_frame_does_not_change_what_is_saved(tmp_path):
@@ -79,7 +72,7 @@ def test_a_kept_frame_does_not_change_what_is_saved(tmp_path):
     figure, (ax,) = canvas.new_figure()
     ax.plot([1, 2])
     before = saved(figure)
-    jpeg(figure)
+    canvas.to_jpeg(figure)
     assert saved(figure) == before
 
 

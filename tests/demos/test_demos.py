@@ -15,7 +15,7 @@ import nbformat
 import pytest
 from drawing_checks import check_drawing, check_finite
 
-from course_utils import demos, plotting
+from course_utils import demos
 from course_utils.demos import canvas
 from course_utils.demos.demo import Demo
 
@@ -64,13 +64,14 @@ def test_every_control_moves_the_picture_to_what_a_new_figure_shows(name):
     demo = built(name)
     demo.reset()
     first = bytes(demo.image.value), demo.sentence.value
+    assert first[1] == draw(name)[1]
     for control in demo.controls.values():
         values, images = settings(control), []
         for value in (values[0], values[-1]):
             control.value = value
             figure, sentence = draw(name, **{key: c.value for key, c in demo.controls.items()})
             check_finite(figure, sentence)
-            images.append(plotting.to_jpeg(canvas.to_image(figure)))
+            images.append(canvas.to_jpeg(figure))
             assert (bytes(demo.image.value), demo.sentence.value) == (images[-1], sentence)
         assert images[0] != images[1]
         assert images[0].startswith(b"\xff\xd8")
