@@ -87,27 +87,19 @@ def plot_samples(
     return ax
 
 
-def plot_signal(
-    samples: ArrayLike, theory: ArrayLike | None = None, *, ax: Axes, label: str = "measured", **look: str
-) -> Axes:
+def plot_signal(samples: ArrayLike, theory: ArrayLike | None = None, *, ax: Axes, **look: str) -> Axes:
     """Draw a quantity by layer: median and central 95 % of `samples`, shape (networks, layers), and `theory`.
 
-    The vertical axis is logarithmic; samples and theory must be positive. `look`: color and marker.
+    The vertical axis is logarithmic; samples and theory must be positive. `look`: label, color and marker.
     """
     layers = np.arange(np.shape(samples)[1])
-    plot_samples(layers, samples, theory, ax=ax, every=max(1, len(layers) // 12), label=label, **look)
+    plot_samples(layers, samples, theory, ax=ax, every=max(1, len(layers) // 12), **look)
     ax.set_xlabel("layer (l)")
     return use_log_axis(ax)
 
 
 def plot_history(
-    history: Any,
-    *,
-    window: int = 10,
-    ax: Axes,
-    label: str | None = None,
-    color: str = BLUE,
-    marker: str = "o",
+    history: Any, *, window: int = 10, ax: Axes, label: str, color: str = BLUE, marker: str = "o"
 ) -> Axes:
     """Draw the loss of a training history by step: median over networks and their full range as a band.
 
@@ -152,11 +144,11 @@ def plot_cobweb(
     x = np.linspace(0, stop, 200)
     ax.plot(x, x, color=GREY, linewidth=1)
     ax.plot(x, function(x), "k--", linewidth=2)
-    corners = [(start, 0.0)]
+    values = [start]
     for _ in range(steps):
-        image = float(np.asarray(function(np.array([corners[-1][0]])))[0])
-        corners += [(corners[-1][0], image), (image, image)]
-    ax.plot(*zip(*corners, strict=True), "o-", color=ORANGE, markersize=3, linewidth=1)
+        values.append(float(np.asarray(function(np.array(values[-1:])))[0]))
+    stairs = np.repeat(values, 2)
+    ax.plot(stairs[:-1], [0, *stairs[2:]], "o-", color=ORANGE, markersize=3, linewidth=1)
     ax.set(xlim=(0, stop), ylim=(0, stop), aspect="equal")
     return ax
 
@@ -176,7 +168,6 @@ def plot_layer_histograms(
         ax.set_title(f"layer {layer}, RMS {np.sqrt(np.mean(h**2)):.2g}", fontsize=12)
         ax.tick_params(labelsize=10)
         ax.set_xlabel("output (h)", fontsize=11)
-    axes[0].set_ylabel("share of units")
     return axes
 
 

@@ -18,8 +18,7 @@ from matplotlib.text import Text
 from numpy.typing import NDArray
 from PIL import Image
 
-from course_utils import plotting
-from course_utils.plotting import BLUE, GREY, ORANGE, plot_samples, use_log_axis
+from course_utils.plotting import BLUE, GREY, ORANGE, plot_samples, to_jpeg, use_log_axis
 
 Pair = NDArray | tuple  # of two
 Figures = dict[int, tuple[Figure, Sequence[Axes]]]
@@ -174,7 +173,7 @@ def new_figure(columns: int = 1) -> tuple[Figure, Sequence[Axes]]:
     return figures[columns]
 
 
-def to_jpeg(figure: Figure) -> bytes:
+def draw_jpeg(figure: Figure) -> bytes:
     """Return a `new_figure` as the bytes of a JPEG image; not by `savefig`, which draws everything twice."""
     figure.canvas.draw()
-    return plotting.to_jpeg(Image.fromarray(np.asarray(figure.canvas.buffer_rgba())))
+    return to_jpeg(Image.fromarray(np.asarray(figure.canvas.buffer_rgba())))

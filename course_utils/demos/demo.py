@@ -29,25 +29,25 @@ T = TypeVar("T")
 class Demo(widgets.VBox):
     """A question, labelled controls, a figure that follows them, and what it shows in a sentence.
 
-    Each control is a widget, named as the argument of `draw` that it sets. An exception while drawing is
-    shown in the demo and raised.
+    Each control is named as the argument of `draw` that it sets, and starts at that argument's default. An
+    exception while drawing is shown in the demo and raised.
     """
 
     # JupyterLab delivers the moves of a slider in one thread and clicks on a button in another.
     _lock: ClassVar[threading.RLock] = threading.RLock()
 
-    def __init__(self, question: str, draw: Callable[..., Drawing], **controls: widgets.Widget) -> None:
-        self.question, self.controls, self._draw = question, controls, draw
+    def __init__(self, question: str, draw: Callable[..., Drawing], **controls: Control) -> None:
+        self.question, self._draw, first = question, draw, inspect.signature(draw).parameters
         self._resetting, self._context = False, canvas.reusing()
-        self._defaults = {name: control.value for name, control in controls.items()}
+        self._defaults = {name: first[name].default for name in controls}
+        self.controls = {name: control(value=self._defaults[name]) for name, control in controls.items()}
         self.image = widgets.Image(format="jpeg")
-        self.sentence = widgets.HTML()
+        self.sentence = widgets.HTML().add_class("course-sentence")
         self.reset_button = widgets.Button(description="Reset", tooltip="Back to the first setting")
         self.reset_button.on_click(lambda _: self.reset())
-        for control in controls.values():
+        for control in self.controls.values():
             control.observe(lambda _: self.redraw(), names="value")
-        panel = widgets.Box([*controls.values(), self.reset_button]).add_class("course-controls")
-        self.sentence.add_class("course-sentence")
+        panel = widgets.Box([*self.controls.values(), self.reset_button]).add_class("course-controls")
         heading = widgets.HTML(f"<b>{question}</b>")
         super().__init__([style_sheet(), heading, panel, self.image, self.sentence])
         self.add_class("course-demo")
@@ -64,7 +64,7 @@ class Demo(widgets.VBox):
             try:
                 values = {name: control.value for name, control in self.controls.items()}
                 figure, text = self._context.run(self._draw, **values)
-                self.image.value, self.sentence.value = canvas.to_jpeg(figure), text
+                self.image.value, self.sentence.value = canvas.draw_jpeg(figure), text
             except Exception as error:
                 message = html.escape(f"{type(error).__name__}: {error}")
                 self.sentence.value = f"<b>This setting could not be drawn.</b> {message}"
@@ -81,12 +81,10 @@ class Demo(widgets.VBox):
 
 
 def asks(question: str, **controls: Control) -> Callable[[F], F]:
-    """Give a figure function its `demo()`: a question, and controls that start at the function's defaults."""
+    """Give a figure function its `demo()`: this question, and these controls over the function."""
 
     def decorate(draw: F) -> F:
-        first = inspect.signature(draw).parameters
-        starts = {name: partial(control, value=first[name].default) for name, control in controls.items()}
-        draw.demo = lambda: Demo(question, draw, **{name: start() for name, start in starts.items()})
+        draw.demo = partial(Demo, question, draw, **controls)
         return draw
 
     return decorate
@@ -103,17 +101,13 @@ integers = partial(slider, readout="d", kind=widgets.IntSlider)
 log_slider = partial(slider, kind=widgets.FloatLogSlider)  # low, high and step are logarithms
 
 
-def choice(label: str, options: Iterable[str]) -> Control:
-    """Return a menu of names."""
-    return partial(widgets.Dropdown, description=label, options=tuple(options))
+def choice(label: str, options: Iterable, kind: Control = widgets.Dropdown) -> Control:
+    """Return a menu of the options."""
+    return partial(kind, description=label, options=tuple(options))
 
 
-def one_of(label: str, options: Sequence[int]) -> Control:
-    """Return a slider that stops at the `options` only."""
-    look = {"description": label, "_dom_classes": ["course-no-typing"]}
-    return partial(widgets.SelectionSlider, options=options, **look)
-
-
+# A slider that stops at the options only.
+one_of = partial(choice, kind=partial(widgets.SelectionSlider, _dom_classes=["course-no-typing"]))
 WIDTH = one_of("width (n)", (16, 64, 256, 512, 1024))
 
 
@@ -145,11 +139,6 @@ def median_and_range(values: NDArray, spec: str = "{:.3g}", rough: str = "{:.2g}
 def power_of_ten(log10: float) -> str:
     """Return 10**log10 as text: three digits, or a power of ten where that is easier to read."""
     return f"{10**log10:.3g}" if abs(log10) < 3 else f"10^{log10:.1f}"
-
-
-def plural(count: int, noun: str) -> str:
-    """Return "1 layer" or "2 layers"."""
-    return f"{count} {noun}{'s' * (count > 1)}"
 
 
 @cache

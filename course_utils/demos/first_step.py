@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
-from torch import Tensor
 
 from course_utils import architectures, plotting, propagation
 from course_utils.demos import canvas, demo
@@ -19,7 +18,7 @@ OPTIMIZERS = {"SGD": lambda gradient: gradient, "Adam": lambda gradient: gradien
 
 
 @lru_cache(maxsize=2)
-def _scaled_networks(hidden: int) -> tuple[list[Tensor], Tensor, tuple[Tensor, ...]]:
+def _scaled_networks(hidden: int) -> tuple[list[torch.Tensor], torch.Tensor, tuple[torch.Tensor, ...]]:
     """Return He's weights with the hidden ones times each of FACTORS, and the first losses and gradients."""
     *inner, last = (weight.detach() for weight in demo.he_networks(COPIES, [WIDTH] * hidden).weights)
     factors = torch.from_numpy(FACTORS)[:, None, None, None]
@@ -69,7 +68,7 @@ def first_step_figure(hidden: int = 4, rate: float = 0.1, optimizer: str = "SGD"
     if good.size == 1:
         window = f"at c = {good[0]:.2g} only"
     ax.set(xlabel="He's weights times (c)", ylabel="share of the loss removed", xlim=(-2.1, 2.4))
-    ax.set_title(f"{demo.plural(hidden, 'hidden layer')}: one step removes 1 % or more {window}")
+    ax.set_title(f"{hidden} hidden layer{'s' * (hidden > 1)}: one step removes 1 % or more {window}")
     return figure, _sentence(shares[3], predicted[3], optimizer)
 
 
@@ -80,15 +79,14 @@ def _draw_shares(ax: Axes, shares: NDArray, first: NDArray) -> None:
     """
     octaves, median, far = np.log2(FACTORS), np.median(shares, axis=1), first > 2 * np.log(10)
     falls, all_fall = median > LEAST, (shares > 0).all(axis=1)
-    low, high = np.abs(shares).min(axis=1), np.abs(shares).max(axis=1)
-    ax.fill_between(octaves, low, high, where=falls & all_fall, color=plotting.BLUE, alpha=0.2, linewidth=0)
+    low, high, blue = shares.min(axis=1), shares.max(axis=1), {"color": plotting.BLUE}
+    ax.fill_between(octaves, low, high, where=falls & all_fall, alpha=0.2, linewidth=0, **blue)
+    near, away, rises = falls & ~far, falls & far, median < -LEAST
+    ax.plot(octaves[near], median[near], "o", label="loss falls", **blue)
+    ax.plot(octaves[away], median[away], "o", label="from above 2 ln 10", fillstyle="none", **blue)
     cross = {"color": plotting.ORANGE, "markersize": 11, "markeredgewidth": 3}
-    for chosen, marker, label, style in (
-        (falls & ~far, "o", "loss falls", {"color": plotting.BLUE}),
-        (falls & far, "o", "from above 2 ln 10", {"color": plotting.BLUE, "fillstyle": "none"}),
-        (median < -LEAST, "x", f"loss rises by as much ({MOST:g}: or more)", cross),
-    ):
-        ax.plot(octaves[chosen], np.abs(median[chosen]), marker, label=label, **style)
+    name = f"loss rises by as much ({MOST:g}: or more)"
+    ax.plot(octaves[rises], -median[rises], "x", label=name, **cross)
     canvas.set_decades(ax, LEAST / 10, 10 * MOST)
 
 

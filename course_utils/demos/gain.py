@@ -24,31 +24,27 @@ ACTIVATIONS = {
     "softsign": activations.softsign,
     "sigmoid": activations.sigmoid,
 }
-FIXED_GAINS = {
-    "torch's default: 1/√3": 3**-0.5,
-    "Xavier: 1": 1.0,
-    "He: √2": 2**0.5,
-    "torch, for tanh: 5/3": 5 / 3,
-}
 IN_FRONT, BEHIND = "in front: E φ(gZ)² = 1", "behind: 1/√(E φ(Z)²)"
-RULES = (*FIXED_GAINS, IN_FRONT, BEHIND)
+RULES = {
+    "torch's default: 1/√3": lambda phi: 3**-0.5,
+    "Xavier: 1": lambda phi: 1.0,
+    "He: √2": lambda phi: 2**0.5,
+    "torch, for tanh: 5/3": lambda phi: 5 / 3,
+    IN_FRONT: mean_field.gain_in_front,
+    BEHIND: mean_field.gain_behind,
+}
+_theory = cache(architectures.signal_and_gradient)
 
 
 @cache
 def gains(name: str, rule: str) -> tuple[float, float] | None:
     """Return the gains of the first layer and of all others, None where the rule's equation has no root."""
-    phi = demo.pick("activation", ACTIVATIONS, name)
-    if rule == BEHIND:
-        return 1.0, mean_field.gain_behind(phi)
-    if rule != IN_FRONT:
-        return (demo.pick("rule", FIXED_GAINS | dict.fromkeys(RULES[-2:]), rule),) * 2
+    phi, law = demo.pick("activation", ACTIVATIONS, name), demo.pick("rule", RULES, rule)
     try:
-        return (mean_field.gain_in_front(phi),) * 2
+        gain = law(phi)
     except ValueError:  # bounded outputs
         return None
-
-
-_theory = cache(architectures.signal_and_gradient)
+    return 1.0 if rule == BEHIND else gain, gain
 
 
 def layers_kept(q: NDArray, chi: NDArray) -> int:
@@ -110,7 +106,7 @@ def _about_the_rule(activation: str, rule: str) -> str:
     pair = gains(activation, rule)
     if pair is None:
         return f"No gain in front of {activation} gives outputs of second moment 1; drawn with gain 1. "
-    if rule in FIXED_GAINS:
+    if rule not in (IN_FRONT, BEHIND):
         return ""
     first, gain = pair
     slope = float(mean_field.length_slope(ACTIVATIONS[activation], first**2, gain))

@@ -7,7 +7,6 @@ from functools import cache
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.nn.functional import layer_norm
 
 from course_utils import architectures, comparison, plotting, propagation
@@ -16,13 +15,13 @@ from course_utils.demos import canvas, demo
 NETWORKS, WIDTH, DEEPEST, MOST_IMAGES, FACTOR = 16, 64, 50, 32, 100
 
 
-def _standardized(z: Tensor) -> Tensor:
+def _standardized(z: torch.Tensor) -> torch.Tensor:
     """Return z with mean 0 and variance 1 over its last dimension."""
     return layer_norm(z, z.shape[-1:], eps=0.0)
 
 
 # What each layer does to its pre-activations (networks, units, images), given a matrix with Var(w) = 1/n.
-NORMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+NORMS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "batch norm": lambda z, W: W @ torch.relu(_standardized(z)),
     "batch norm in branches": lambda z, W: z + math.sqrt(2) * W @ torch.relu(_standardized(z)),
     "layer norm after ReLU": lambda z, W: W @ _standardized(torch.relu(z).mT).mT,
@@ -32,7 +31,7 @@ NORMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 @cache
-def _draws() -> tuple[Tensor, Tensor, Tensor]:
+def _draws() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return inputs, errors and matrices of the deepest network: each setting takes its part of them."""
     generator, images = demo.luck(), (NETWORKS, WIDTH, MOST_IMAGES)
     matrices = (DEEPEST + 1, NETWORKS, WIDTH, WIDTH)
@@ -68,7 +67,7 @@ def norm_figure(norm: str = "batch norm", batch: int = 8, depth: int = 50) -> de
     theory = np.sqrt(np.append(np.cumprod(factors[::-1])[::-1], 1.0))
     measured = measured_gradients(norm, batch, depth)
     figure, (ax,) = canvas.new_figure()
-    plotting.plot_signal(measured, theory, ax=ax, label="_measured")
+    plotting.plot_signal(measured, theory, ax=ax)
     canvas.shade(ax, FACTOR)
     canvas.set_layers(ax, depth, ylabel="RMS of gradient / last layer's")
     if norm == "batch norm":

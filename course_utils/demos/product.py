@@ -34,11 +34,7 @@ def usable(log10_s: NDArray) -> NDArray:
     depth=demo.integers("depth (L)", 1, DEEPEST, 1),
 )
 def product_figure(weights: str = "Gaussian", width: int = 32, depth: int = 5) -> demo.Drawing:
-    """Draw all singular values of a product of `depth` matrices with Var(w) = 1 / width, largest first.
-
-    `weights` is "Gaussian" or "orthogonal"; `depth` is at most 50. Two laws are drawn: that of wide products
-    and that of deep ones.
-    """
+    """Draw the singular values of products of `depth` matrices with Var(w) = 1 / width, and both laws."""
     s = np.log10(torch.linalg.svdvals(products(weights, width)[depth - 1]).numpy())
     laws = [finite_width.wide_product_law(depth, width), finite_width.deep_product_law(depth, width)]
     if weights == "orthogonal":
@@ -55,7 +51,7 @@ def product_figure(weights: str = "Gaussian", width: int = 32, depth: int = 5) -
     found = comparison.mean_of(100 * usable(s))
     ax.set(xlabel="share of directions (k/n), best first", xlim=(0, 1))
     ax.set(ylabel="log10 of singular value (s)", ylim=(-9, 2.6))
-    layers = demo.plural(depth, f"{weights} layer")
+    layers = f"{depth} {weights} layer{'s' * (depth > 1)}"
     ax.set_title(f"{layers}: {found.value:.0f} % of the directions are usable")
     wide, deep = (100 * usable(law) for law in laws)
     return figure, (

@@ -23,10 +23,7 @@ def _draws() -> tuple[NDArray, NDArray, NDArray]:
 
 
 def pruned_signals(removed: str, kept: float) -> NDArray:
-    """Return the second moment by layer of He networks with a share `kept` of their weights.
-
-    Shape (networks, layers + 1), from matrices.
-    """
+    """Return second moments of He networks that keep a share of their links, (networks, layers + 1)."""
     inputs, weights, dice = _draws()
     cut = architectures.pruned_normal(removed, kept)[0] * math.sqrt(2 / WIDTH)
     masks = (dice[i] < kept if removed == "at random" else np.abs(weights[i]) > cut for i in range(LAYERS))

@@ -28,10 +28,7 @@ def _draws(width: int) -> tuple[NDArray, ...]:
 def stream_figure(
     scale: float = 1.0, blocks: int = 48, norm: str = "no norm", width: int = 512
 ) -> demo.Drawing:
-    """Draw the second moment of a residual stream, and the share of its input in it, by branch (two a block).
-
-    `scale` is the factor on every branch; `norm` is "no norm", "pre-norm" or "post-norm".
-    """
+    """Draw a residual stream's second moment and its input's share, by branch times `scale`, two a block."""
     k = np.arange(2 * blocks + 1)
     moments, shares = chains.residual_stream(scale, norm, [table[: k[-1]] for table in _draws(width)])
     theory, share_theory = architectures.stream_law(scale, 2 * blocks, norm, width)
@@ -45,8 +42,8 @@ def stream_figure(
     canvas.set_layers(ax, 2 * blocks, xlabel="branch (k)", ylabel="second moment, and share")
     canvas.set_decades(ax, min(1e-2, share_theory[-1] / 30), max(1e3, 10 * theory[-1]))
     log, share = math.log10(theory[-1]), share_theory[-1]
-    grown = demo.power_of_ten(log)
-    ax.set_title(f"{blocks} blocks, predicted: stream {grown}, share of its input {share:.2g}")
+    stream = f"stream {demo.power_of_ten(log)}, share of its input {share:.2g}"
+    ax.set_title(f"{blocks} blocks, predicted: {stream}")
     stream = "the norm sets its second moment to 1"
     if norm != "post-norm":
         stream = (

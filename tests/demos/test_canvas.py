@@ -29,7 +29,7 @@ def test_a_figure_drawn_over_its_kept_frame_looks_as_if_new(change):
         ax.plot([1, 2], [1, 2], "o", label="points")
         ax.legend()
         ax.set(**{"yticks": [1, 2], "yticklabels": ["1", "2"], **change})
-        return canvas.to_jpeg(figure)
+        return canvas.draw_jpeg(figure)
 
     reusing = canvas.reusing().run
     first, again = reusing(drawn), reusing(drawn)
@@ -43,7 +43,7 @@ def test_lines_lie_over_bands_and_ticks_are_few():
     figure, (ax,) = canvas.new_figure()
     ax.plot([0, 100], [0.5, 0.5], "k", linewidth=20)
     ax.fill_between([0, 100], 0, 1, color="w")
-    canvas.to_jpeg(figure)
+    canvas.draw_jpeg(figure)
     pixels = np.asarray(figure.canvas.buffer_rgba())
     x, y = ax.transData.transform((50, 0.5)).astype(int)
     assert pixels[-1 - y, x].tolist() == [0, 0, 0, 255]
@@ -72,7 +72,7 @@ def test_a_kept_frame_does_not_change_what_is_saved(tmp_path):
     figure, (ax,) = canvas.new_figure()
     ax.plot([1, 2])
     before = saved(figure)
-    canvas.to_jpeg(figure)
+    canvas.draw_jpeg(figure)
     assert saved(figure) == before
 
 
