@@ -146,7 +146,7 @@ def plot_cobweb(
     ax.plot(x, function(x), "k--", linewidth=2)
     values = [start]
     for _ in range(steps):
-        values.append(float(np.asarray(function(np.array(values[-1:])))[0]))
+        values.extend(function(np.array(values[-1:])))
     stairs = np.repeat(values, 2)
     ax.plot(stairs[:-1], [0, *stairs[2:]], "o-", color=ORANGE, markersize=3, linewidth=1)
     ax.set(xlim=(0, stop), ylim=(0, stop), aspect="equal")

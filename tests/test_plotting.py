@@ -53,6 +53,14 @@ def test_plot_signal_band_holds_95_percent():
     assert vertices[:, 1].max() == pytest.approx(high.max())
 
 
+def test_plot_samples_draws_the_law_dashed_over_all_points():
+    ax, x = one_axes(), np.arange(25) / 2
+    plotting.plot_samples(x, SAMPLES, x**2, ax=ax, every=4)
+    (law,) = lines(ax, "--")
+    np.testing.assert_array_equal(law.get_xydata(), np.column_stack([x, x**2]))
+    assert law.get_color() == "k"
+
+
 def test_plot_samples_marks_the_chosen_center_of_every_nth_point():
     ax, x = plt.figure().subplots(), np.arange(25) / 2
     plotting.plot_samples(x, SAMPLES, ax=ax, center=np.mean, every=4)
@@ -147,6 +155,15 @@ def test_dtype_limits_are_torchs():
     tiny = plotting.mark_dtype_limits([torch.float16, torch.float32], tiny=True, ax=one_axes())
     assert [line.get_ydata()[0] for line in tiny.lines] == [2.0**-24, 2.0**-149]
     assert [text.get_text() for text in tiny.texts] == ["smallest float16", "smallest float32"]
+
+
+def test_a_level_is_a_line_and_its_name_at_its_height():
+    ax = one_axes()
+    plotting.mark_level(ax, 0.3, "a third", 0.8, color=plotting.ORANGE, va="top")
+    (line,), (text,) = ax.lines, ax.texts
+    assert [*line.get_xdata(), *line.get_ydata()] == [0, 1, 0.3, 0.3]
+    assert (text.get_text(), *text.get_position(), text.get_va()) == ("a third", 0.8, 0.3, "top")
+    assert line.get_color() == text.get_color() == plotting.ORANGE
 
 
 def test_palette_differs_in_grey_too():

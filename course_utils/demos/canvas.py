@@ -38,10 +38,7 @@ def set_decades(ax: Axes, low: float, high: float) -> None:
 
 
 def set_layers(ax: Axes, depth: int, **settings: object) -> None:
-    """Give the horizontal axis room for `depth` layers, at most 300, with limits that seldom change.
-
-    `settings` as for `ax.set`.
-    """
+    """Call `ax.set`, with room for `depth` layers, at most 300, and limits that seldom change."""
     room = next(layers for layers in (5, 10, 20, 30, 50, 100, 150, 200, 300) if layers >= depth)
     ax.set(**{"xlabel": "layer (l)", "xlim": (-0.03 * room, 1.03 * room), **settings})
     ax.locator_params(axis="x", integer=True)

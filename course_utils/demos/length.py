@@ -32,8 +32,7 @@ def length_figure(
 ) -> demo.Drawing:
     """Draw log10 of the length of a signal by layer in networks of up to 10,000 linear layers.
 
-    `weights` is "Gaussian", "flattened orthogonal" or "delta-orthogonal", of standard deviation
-    gain / sqrt(fan_in); `width` counts units or channels; `depth` is rounded, for a logarithmic slider.
+    Weights have standard deviation gain / sqrt(fan_in); `depth` is rounded, for a logarithmic slider.
     """
     depth = round(depth)
     layers = np.unique(np.linspace(0, depth, 13).round().astype(int))

@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+from course_utils import plotting
 from course_utils.demos import canvas
 
 CHANGES = [
@@ -92,3 +93,24 @@ def test_decades_hold_the_range_and_one_and_seldom_change(low, high, limits, tic
     canvas.set_decades(ax, low, high)
     assert np.log10(ax.get_ylim()) == pytest.approx(limits)
     assert np.log10(ax.get_yticks()) == pytest.approx(ticks)
+
+
+def test_two_quantities_have_their_laws_and_names():
+    _, (ax,) = canvas.new_figure()
+    x, laws = np.arange(5), ([1, 2, 3, 4, 5], [5, 4, 3, 2, 1])
+    samples = np.add.outer([-1, 0, 1], laws).swapaxes(0, 1)  # (quantities, networks, points)
+    canvas.plot_two(ax, x, laws, samples, ("up", "down"), ((0.1, 0.9), (0.5, 0.9)))
+    up, up_law, down, down_law = ax.lines
+    for line, law in ((up, 0), (up_law, 0), (down, 1), (down_law, 1)):
+        np.testing.assert_array_equal(line.get_ydata(), laws[law])
+    assert [line.get_linestyle() for line in (up_law, down_law)] == ["--", "--"]
+    places = [(t.get_text(), *t.get_position(), t.get_color()) for t in ax.texts]
+    assert places == [("● up", 0.1, 0.9, plotting.BLUE), ("▲ down", 0.5, 0.9, plotting.ORANGE)]
+
+
+def test_every_labelled_line_needs_a_place():
+    _, (ax,) = canvas.new_figure()
+    ax.plot([1, 2], "o", label="named")
+    ax.plot([2, 1], "--", label="forgotten")
+    with pytest.raises(ValueError, match="shorter"):
+        canvas.name_lines(ax, (0, 0))

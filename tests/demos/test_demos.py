@@ -181,6 +181,7 @@ def test_reset_draws_once():
         return canvas.new_figure()[0], "fine"
 
     demo = slide(draw, "n", "depth")
+    assert drawn == [(1, 2)], "a demo starts at its figure's defaults"
     for control in demo.controls.values():
         control.value = 7
     drawn.clear()
