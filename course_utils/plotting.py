@@ -66,6 +66,7 @@ def use_log_axis(ax: Axes) -> Axes:
 def plot_samples(
     x: ArrayLike,
     samples: ArrayLike,
+    theory: ArrayLike | None = None,
     *,
     ax: Axes,
     center: Callable[..., NDArray] = np.median,
@@ -74,44 +75,42 @@ def plot_samples(
     color: str = BLUE,
     marker: str = "o",
 ) -> Axes:
-    """Draw the central 95 % of `samples` (networks, points) as a band, and their center as markers.
+    """Draw the central 95 % of `samples` (networks, points) as a band, their center as markers, and `theory`.
 
     `center` is np.median or np.mean; every `every`-th point has a marker.
     """
     low, high = np.percentile(samples, [2.5, 97.5], axis=0)
     ax.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
     ax.plot(x[::every], center(samples, axis=0)[::every], marker, color=color, label=label)
+    if theory is not None:
+        ax.plot(x, theory, "k--")
     return ax
 
 
-def plot_signal(
-    samples: ArrayLike, theory: ArrayLike | None = None, *, ax: Axes, label: str = "measured", **look: str
-) -> Axes:
+def plot_signal(samples: ArrayLike, theory: ArrayLike | None = None, *, ax: Axes, **look: str) -> Axes:
     """Draw a quantity by layer: median and central 95 % of `samples`, shape (networks, layers), and `theory`.
 
-    The vertical axis is logarithmic; samples and theory must be positive. `look` is as for `plot_samples`.
+    The vertical axis is logarithmic; samples and theory must be positive. `look`: label, color and marker.
     """
     layers = np.arange(np.shape(samples)[1])
-    plot_samples(layers, samples, ax=ax, every=max(1, len(layers) // 12), label=label, **look)
-    if theory is not None:
-        ax.plot(layers, theory, "k--", linewidth=1.5)
+    plot_samples(layers, samples, theory, ax=ax, every=max(1, len(layers) // 12), **look)
     ax.set_xlabel("layer (l)")
     return use_log_axis(ax)
 
 
 def plot_history(
-    history: Any, *, window: int = 10, ax: Axes, color: str = BLUE, marker: str = "o", **line: Any
+    history: Any, *, window: int = 10, ax: Axes, label: str, color: str = BLUE, marker: str = "o"
 ) -> Axes:
     """Draw the loss of a training history by step: median over networks and their full range as a band.
 
     `history` is a DataFrame with columns step, network and loss; each network is first averaged over `window`
-    steps. `line`: what else `ax.plot` takes, such as a label.
+    steps.
     """
     table = history.pivot(index="step", columns="network", values="loss")
     table = table.groupby(table.index // window * window).mean()
     ax.fill_between(table.index, table.min(axis=1), table.max(axis=1), color=color, alpha=0.2, linewidth=0)
     every = max(1, len(table) // 8)
-    ax.plot(table.index, table.median(axis=1), f"{marker}-", color=color, markevery=every, **line)
+    ax.plot(table.index, table.median(axis=1), f"{marker}-", color=color, markevery=every, label=label)
     ax.set_xlabel("step")
     return ax
 
@@ -145,11 +144,11 @@ def plot_cobweb(
     x = np.linspace(0, stop, 200)
     ax.plot(x, x, color=GREY, linewidth=1)
     ax.plot(x, function(x), "k--", linewidth=2)
-    corners = [(start, 0.0)]
+    values = [start]
     for _ in range(steps):
-        image = float(np.asarray(function(np.array([corners[-1][0]])))[0])
-        corners += [(corners[-1][0], image), (image, image)]
-    ax.plot(*zip(*corners, strict=True), "o-", color=ORANGE, markersize=3, linewidth=1)
+        values.extend(function(np.array(values[-1:])))
+    stairs = np.repeat(values, 2)
+    ax.plot(stairs[:-1], [0, *stairs[2:]], "o-", color=ORANGE, markersize=3, linewidth=1)
     ax.set(xlim=(0, stop), ylim=(0, stop), aspect="equal")
     return ax
 
@@ -169,17 +168,21 @@ def plot_layer_histograms(
         ax.set_title(f"layer {layer}, RMS {np.sqrt(np.mean(h**2)):.2g}", fontsize=12)
         ax.tick_params(labelsize=10)
         ax.set_xlabel("output (h)", fontsize=11)
-    axes[0].set_ylabel("share of units")
     return axes
+
+
+def mark_level(ax: Axes, level: float, name: str, x: float, *, color: str = GREY, **style: Any) -> None:
+    """Draw a horizontal line, and its name at `x`, a text of this `style`."""
+    ax.axhline(level, color=color, linewidth=1)
+    ax.text(x, level, name, color=color, **style)
 
 
 def mark_dtype_limits(dtypes: Sequence[torch.dtype], *, tiny: bool = False, ax: Axes) -> Axes:
     """Draw the largest number of each dtype as a labelled line; with `tiny` its smallest subnormal."""
-    where = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
+    style = {"transform": ax.get_yaxis_transform(), "ha": "right", "va": "bottom", "fontsize": 11}
     for dtype in dtypes:
         limits = torch.finfo(dtype)
         level = limits.smallest_normal * limits.eps if tiny else limits.max
-        ax.axhline(level, color=GREY, linewidth=1)
         name = f"{'smallest' if tiny else 'largest'} {str(dtype).removeprefix('torch.')}"
-        ax.annotate(name, (1, level), **where, color=GREY, fontsize=11)
+        mark_level(ax, level, name, 1, **style)
     return ax

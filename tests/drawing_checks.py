@@ -81,7 +81,7 @@ def check_samples(
 
 
 def check_legends(ax: Axes) -> None:
-    """Assert that each name beside a marker is that of one line, in its color."""
+    """Assert that each name beside a marker is that of one line, in its color, and that each line has one."""
     keys = [text.get_text().partition(" ")[0] for text in ax.texts]
     assert all(keys.count(key) == 1 for key in keys if key in KEYS)
     for text in ax.texts:
@@ -91,6 +91,26 @@ def check_legends(ax: Axes) -> None:
             style = line.get_linestyle()
             assert KEYS[key] == ((line.get_marker(), line.get_fillstyle()) if style == "None" else style)
             assert to_rgb(text.get_color()) == to_rgb(line.get_color())
+    if not ax.get_legend():
+        labels = {line.get_label() for line in ax.lines if not line.get_label().startswith("_")}
+        texts = [text.get_text().partition(" ") for text in ax.texts]
+        assert {label for key, _, label in texts if key in KEYS} == labels
+
+
+def guides(ax: Axes) -> list[Line2D]:
+    """Return the lines that cross the axes at one height."""
+    return [line for line in ax.lines if line.get_transform() == ax.get_yaxis_transform()]
+
+
+def levels(ax: Axes) -> dict[str, float]:
+    """Return the height of each guide line by its name, which has to stand there in its color."""
+    found = {}
+    for line in guides(ax):
+        height, color = line.get_ydata()[0], to_rgb(line.get_color())
+        here = [t for t in ax.texts if (t.get_position()[1], to_rgb(t.get_color())) == (height, color)]
+        assert len(here) == 1, f"{len(here)} names at {height}"
+        found[here[0].get_text()] = height
+    return found
 
 
 def check_shades(ax: Axes) -> None:
@@ -149,7 +169,14 @@ def faults(ax: Axes) -> Iterator:
     for text in ax.texts:
         if text.get_text().partition(" ")[0] in KEYS:
             yield changed(text, "text", text.get_text() + "s")
+            yield changed(text, "text", "")
             yield changed(text, "color", "magenta")
+    heights = [line.get_ydata()[0] for line in guides(ax)]
+    for text in ax.texts:
+        x, y = text.get_position()
+        if y in heights:
+            yield changed(text, "position", (x, 1.1 * y))
+            yield changed(text, "text", text.get_text() + "s")
     for name in ("xlabel", "ylabel"):
         yield changed(ax, name, "another")
     place = "center" if ax.get_title() else "left"
@@ -176,6 +203,7 @@ def check_drawing(check: Check, figure: Figure, sentence: str) -> None:
         for ax in figure.axes:
             check_legends(ax)
             check_shades(ax)
+            levels(ax)
 
     all_checks()
     for ax in figure.axes:

@@ -30,19 +30,16 @@ def laplace_(tensor: Tensor, std: float = 1.0, generator: Rng = None) -> Tensor:
 DEMO = '''"""How fast a power grows."""
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from course_utils.demos import canvas
-from course_utils.demos.demo import Demo, integers, slider
+from course_utils.demos import canvas, demo
 
 
-def power_demo() -> Demo:
-    """Find the factor that makes a hundred after ten layers."""
-    controls = {"factor": slider("factor", 1.5, 1.0, 2.0, 0.1), "depth": integers("depth (L)", 10, 1, 10, 1)}
-    return Demo("Which factor makes a hundred in ten layers?", power_figure, **controls)
-
-
-def power_figure(factor: float = 1.5, depth: int = 10) -> tuple[Figure, str]:
+@demo.asks(
+    "Which factor makes a hundred in ten layers?",
+    factor=demo.slider("factor", 1.0, 2.0, 0.1),
+    depth=demo.integers("depth (L)", 1, 10, 1),
+)
+def power_figure(factor: float = 1.5, depth: int = 10) -> demo.Drawing:
     """Draw factor**l."""
     figure, (ax,) = canvas.new_figure()
     ax.plot(factor ** np.arange(depth + 1), "k--")

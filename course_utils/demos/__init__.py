@@ -1,7 +1,7 @@
 """Interactive demos: a question, controls, a figure that follows them, and what it shows in a sentence.
 
 Each file here but `canvas` and `demo` is one of them: `<name>_figure`, a pure function of the controls'
-values which needs no browser, and `<name>_demo`, controls over it. Both are found here by name, as
+values which needs no browser. It and `<name>_demo`, the controls over it, are found here by name, as
 `demos.tanh_demo()`, and loaded when first asked for. The figures go into an `Image` widget: nothing is
 printed, so that a stored notebook stays free of widget output.
 """
@@ -16,7 +16,8 @@ def __getattr__(name: str) -> object:
     stem, _, kind = name.rpartition("_")
     if stem not in NAMES or kind not in ("figure", "demo"):
         raise AttributeError(f"there is no {name!r} here, only {', '.join(__dir__())}")
-    return getattr(import_module(f"{__name__}.{stem}"), name)
+    figure = getattr(import_module(f"{__name__}.{stem}"), f"{stem}_figure")
+    return figure if kind == "figure" else figure.demo
 
 
 def __dir__() -> list[str]:

@@ -4,9 +4,8 @@ Axes are emptied and used again, ticks and labels are kept as pixels while they 
 steps that seldom change.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
+from contextvars import Context, ContextVar, copy_context
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -19,7 +18,7 @@ from matplotlib.text import Text
 from numpy.typing import NDArray
 from PIL import Image
 
-from course_utils.plotting import BLUE, GREY, ORANGE, plot_samples, use_log_axis
+from course_utils.plotting import BLUE, GREY, ORANGE, plot_samples, to_jpeg, use_log_axis
 
 Pair = NDArray | tuple  # of two
 Figures = dict[int, tuple[Figure, Sequence[Axes]]]
@@ -38,10 +37,10 @@ def set_decades(ax: Axes, low: float, high: float) -> None:
     ax.set_yticks(10.0 ** np.arange(step * np.ceil(bottom / step), top + 1, step))
 
 
-def set_layers(ax: Axes, depth: int) -> None:
-    """Give the horizontal axis room for `depth` layers, at most 300, with limits that seldom change."""
+def set_layers(ax: Axes, depth: int, **settings: object) -> None:
+    """Call `ax.set`, with room for `depth` layers, at most 300, and limits that seldom change."""
     room = next(layers for layers in (5, 10, 20, 30, 50, 100, 150, 200, 300) if layers >= depth)
-    ax.set(xlabel="layer (l)", xlim=(-0.03 * room, 1.03 * room))
+    ax.set(**{"xlabel": "layer (l)", "xlim": (-0.03 * room, 1.03 * room), **settings})
     ax.locator_params(axis="x", integer=True)
 
 
@@ -65,20 +64,16 @@ def name_lines(ax: Axes, *places: tuple[float, float]) -> None:
         ax.text(x, y, f"{key} {line.get_label()}", color=line.get_color(), transform=ax.transAxes)
 
 
-def mark_level(ax: Axes, level: float, name: str, x: float, *, color: str = GREY, **style: str) -> None:
-    """Draw a horizontal line, and its name at `x`."""
-    ax.axhline(level, color=color, linewidth=1)
-    ax.text(x, level, name, color=color, **style)
-
-
-def plot_two(ax: Axes, x: NDArray, laws: Pair, samples: Pair, labels: Pair, **style: object) -> None:
+def plot_two(
+    ax: Axes, x: NDArray, laws: Pair, samples: Pair, labels: Pair, places: Pair, **style: object
+) -> None:
     """Draw two quantities, the first in blue circles, the second in orange triangles, and their laws dashed.
 
-    `samples` and `style` as for `plotting.plot_samples`.
+    `samples` and `style` as for `plotting.plot_samples`, `places` of the labels as for `name_lines`.
     """
     for law, measured, label, color, marker in zip(laws, samples, labels, (BLUE, ORANGE), "o^", strict=True):
-        plot_samples(x, measured, ax=ax, label=label, color=color, marker=marker, **style)
-        ax.plot(x, law, "k--")
+        plot_samples(x, measured, law, ax=ax, label=label, color=color, marker=marker, **style)
+    name_lines(ax, *places)
 
 
 def shade(ax: Axes, factor: float, end: float = 0.99, color: str = GREY, alpha: float = 0.12) -> None:
@@ -133,17 +128,14 @@ def _frame_of(ax: Axes) -> list[object]:
     return frame
 
 
-@contextmanager
-def reusing(figures: Figures) -> Iterator[None]:
-    """Let `new_figure` put what it makes into `figures`, and later empty and return that again.
+def reusing() -> Context:
+    """Return a context in which `new_figure` keeps what it makes, and later empties and returns that again.
 
     A demo draws the same axes over and over, and to make them with their ticks takes a quarter of the time.
     """
-    token = _reused.set(figures)
-    try:
-        yield
-    finally:
-        _reused.reset(token)
+    context = copy_context()
+    context.run(_reused.set, {})
+    return context
 
 
 def _empty(ax: Axes) -> None:
@@ -178,7 +170,7 @@ def new_figure(columns: int = 1) -> tuple[Figure, Sequence[Axes]]:
     return figures[columns]
 
 
-def to_image(figure: Figure) -> Image.Image:
-    """Return a `new_figure` as a picture; not by `savefig`, which draws everything twice."""
+def draw_jpeg(figure: Figure) -> bytes:
+    """Return a `new_figure` as the bytes of a JPEG image; not by `savefig`, which draws everything twice."""
     figure.canvas.draw()
-    return Image.fromarray(np.asarray(figure.canvas.buffer_rgba()))
+    return to_jpeg(Image.fromarray(np.asarray(figure.canvas.buffer_rgba())))

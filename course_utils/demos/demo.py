@@ -1,9 +1,10 @@
 """What every demo is made of: the widget, its controls, and the words of its sentence."""
 
 import html
+import inspect
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, partial
 from typing import ClassVar, TypeVar
 
 import ipywidgets as widgets
@@ -12,7 +13,7 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from course_utils import comparison, data, plotting
+from course_utils import comparison, data
 from course_utils.activations import relu
 from course_utils.demos import canvas
 from course_utils.initializers import kaiming_normal_, lecun_normal_
@@ -20,31 +21,33 @@ from course_utils.networks import Ensemble
 from course_utils.style import style_sheet
 
 Drawing = tuple[Figure, str]  # with its sentence
+Control = Callable[..., widgets.Widget]  # of the value that it starts with
+F = TypeVar("F", bound=Callable[..., Drawing])
 T = TypeVar("T")
 
 
 class Demo(widgets.VBox):
     """A question, labelled controls, a figure that follows them, and what it shows in a sentence.
 
-    Each control is a widget, named as the argument of `draw` that it sets. An exception while drawing is
-    shown in the demo and raised.
+    Each control is named as the argument of `draw` that it sets, and starts at that argument's default. An
+    exception while drawing is shown in the demo and raised.
     """
 
     # JupyterLab delivers the moves of a slider in one thread and clicks on a button in another.
     _lock: ClassVar[threading.RLock] = threading.RLock()
 
-    def __init__(self, question: str, draw: Callable[..., Drawing], **controls: widgets.Widget) -> None:
-        self.question, self.controls, self._draw = question, controls, draw
-        self._resetting, self._figures = False, {}
-        self._defaults = {name: control.value for name, control in controls.items()}
+    def __init__(self, question: str, draw: Callable[..., Drawing], **controls: Control) -> None:
+        self.question, self._draw, first = question, draw, inspect.signature(draw).parameters
+        self._resetting, self._context = False, canvas.reusing()
+        self._defaults = {name: first[name].default for name in controls}
+        self.controls = {name: control(value=self._defaults[name]) for name, control in controls.items()}
         self.image = widgets.Image(format="jpeg")
-        self.sentence = widgets.HTML()
+        self.sentence = widgets.HTML().add_class("course-sentence")
         self.reset_button = widgets.Button(description="Reset", tooltip="Back to the first setting")
         self.reset_button.on_click(lambda _: self.reset())
-        for control in controls.values():
+        for control in self.controls.values():
             control.observe(lambda _: self.redraw(), names="value")
-        panel = widgets.Box([*controls.values(), self.reset_button]).add_class("course-controls")
-        self.sentence.add_class("course-sentence")
+        panel = widgets.Box([*self.controls.values(), self.reset_button]).add_class("course-controls")
         heading = widgets.HTML(f"<b>{question}</b>")
         super().__init__([style_sheet(), heading, panel, self.image, self.sentence])
         self.add_class("course-demo")
@@ -60,9 +63,8 @@ class Demo(widgets.VBox):
                 return
             try:
                 values = {name: control.value for name, control in self.controls.items()}
-                with canvas.reusing(self._figures):
-                    figure, text = self._draw(**values)
-                self.image.value, self.sentence.value = plotting.to_jpeg(canvas.to_image(figure)), text
+                figure, text = self._context.run(self._draw, **values)
+                self.image.value, self.sentence.value = canvas.draw_jpeg(figure), text
             except Exception as error:
                 message = html.escape(f"{type(error).__name__}: {error}")
                 self.sentence.value = f"<b>This setting could not be drawn.</b> {message}"
@@ -78,41 +80,35 @@ class Demo(widgets.VBox):
             self.redraw()
 
 
+def asks(question: str, **controls: Control) -> Callable[[F], F]:
+    """Give a figure function its `demo()`: this question, and these controls over the function."""
+
+    def decorate(draw: F) -> F:
+        draw.demo = partial(Demo, question, draw, **controls)
+        return draw
+
+    return decorate
+
+
 def slider(
-    label: str, value: float, low: float, high: float, step: float, readout: str = ".2f"
-) -> widgets.FloatSlider:
+    label: str, low: float, high: float, step: float, readout: str = ".2f", kind: type = widgets.FloatSlider
+) -> Control:
     """Return a slider from `low` to `high` in steps of `step`."""
-    return widgets.FloatSlider(value, min=low, max=high, step=step, description=label, readout_format=readout)
+    return partial(kind, description=label, min=low, max=high, step=step, readout_format=readout)
 
 
-def log_slider(
-    label: str, value: float, low: float, high: float, step: float, readout: str, base: int = 10
-) -> widgets.FloatLogSlider:
-    """Return a slider whose logarithm goes from `low` to `high` in steps of `step`."""
-    return widgets.FloatLogSlider(
-        value, base=base, min=low, max=high, step=step, description=label, readout_format=readout
-    )
+integers = partial(slider, readout="d", kind=widgets.IntSlider)
+log_slider = partial(slider, kind=widgets.FloatLogSlider)  # low, high and step are logarithms
 
 
-def integers(label: str, value: int, low: int, high: int, step: int = 1) -> widgets.IntSlider:
-    """Return a slider of integers."""
-    return widgets.IntSlider(value, min=low, max=high, step=step, description=label)
+def choice(label: str, options: Iterable, kind: Control = widgets.Dropdown) -> Control:
+    """Return a menu of the options."""
+    return partial(kind, description=label, options=tuple(options))
 
 
-def choice(label: str, options: Sequence[str], value: str) -> widgets.Dropdown:
-    """Return a menu of names."""
-    return widgets.Dropdown(options=options, value=value, description=label)
-
-
-def one_of(label: str, options: Sequence[int], value: int) -> widgets.SelectionSlider:
-    """Return a slider that stops at the `options` only."""
-    control = widgets.SelectionSlider(options=options, value=value, description=label)
-    return control.add_class("course-no-typing")
-
-
-def width_slider() -> widgets.SelectionSlider:
-    """Return the slider of a network's width."""
-    return one_of("width (n)", (16, 64, 256, 512, 1024), 512)
+# A slider that stops at the options only.
+one_of = partial(choice, kind=partial(widgets.SelectionSlider, _dom_classes=["course-no-typing"]))
+WIDTH = one_of("width (n)", (16, 64, 256, 512, 1024))
 
 
 def pick(kind: str, known: Mapping[str, T], name: str) -> T:
@@ -143,11 +139,6 @@ def median_and_range(values: NDArray, spec: str = "{:.3g}", rough: str = "{:.2g}
 def power_of_ten(log10: float) -> str:
     """Return 10**log10 as text: three digits, or a power of ten where that is easier to read."""
     return f"{10**log10:.3g}" if abs(log10) < 3 else f"10^{log10:.1f}"
-
-
-def plural(count: int, noun: str) -> str:
-    """Return "1 layer" or "2 layers"."""
-    return f"{count} {noun}{'s' * (count > 1)}"
 
 
 @cache

@@ -9,17 +9,12 @@ from course_utils.demos import canvas, demo
 NETWORKS = 1000
 
 
-def fan_demo() -> demo.Demo:
-    """Find how many layers a width carries before networks drawn from one law drift apart."""
-    return demo.Demo(
-        "How deep can networks of width n be before one in three strays from the median by a factor of two?",
-        fan_figure,
-        width=demo.width_slider(),
-        depth=demo.integers("depth (L)", 100, 5, 300, 5),
-        seed=demo.integers("seed", 0, 0, 20),
-    )
-
-
+@demo.asks(
+    "How deep can networks of width n be before one in three strays from the median by a factor of two?",
+    width=demo.WIDTH,
+    depth=demo.integers("depth (L)", 5, 300, 5),
+    seed=demo.integers("seed", 0, 20, 1),
+)
 def fan_figure(width: int = 512, depth: int = 100, seed: int = 0) -> demo.Drawing:
     """Draw networks with Var(w) = 1/width as a fan by layer, with the log-normal law's quantiles."""
     # One factor chi2_n / n for the random input and one for each layer.

@@ -4,7 +4,7 @@ from functools import cache
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from course_utils import network_laws, plotting, propagation
 from course_utils.demos import canvas, demo
@@ -14,17 +14,6 @@ MULTIPLES = np.linspace(0, 3, 61)  # of ln p; every tenth is measured
 MEASURED = MULTIPLES[::10]
 
 
-def first_loss_demo() -> demo.Demo:
-    """Find the output bias that gives the lowest first loss for a last layer of a given gain."""
-    return demo.Demo(
-        "Which output bias gives the lowest first loss, and when is it the class prior ln p?",
-        first_loss_figure,
-        gain=demo.log_slider("output gain (√n × std)", 10**0.15, -2, 0.5, 0.05, ".3f"),
-        share=demo.slider("share of one class (p)", 0.7, 0.01, 0.99, 0.01),
-        classes=demo.integers("classes (K)", 10, 2, 10),
-    )
-
-
 @cache
 def unit_logits() -> torch.Tensor:
     """Return logits of variance 1 of real networks on real images, (networks, classes, images, logits)."""
@@ -32,34 +21,35 @@ def unit_logits() -> torch.Tensor:
     return propagation.unit_logits(network, inputs).unflatten(1, (10, PER_CLASS))
 
 
-def first_losses(gain: float, shares: ArrayLike, multiples: ArrayLike = MEASURED) -> NDArray:
-    """Return first losses, (multiples, networks), at output biases of `multiples` of ln p.
-
-    The losses of the classes' images are weighted by the classes' `shares` p; the last layer has std
-    gain / sqrt(fan_in).
-    """
-    classes = len(shares)
-    biases = torch.from_numpy(np.outer(multiples, np.log(shares)))
+def _first_losses(gain: float, shares: NDArray) -> NDArray:
+    """Return losses at the MEASURED biases, each class weighted by its share, (biases, networks)."""
+    classes, biases = len(shares), torch.from_numpy(np.outer(MEASURED, np.log(shares)))
     logits = gain * unit_logits()[:, :classes, :, :classes]
-    return (propagation.class_losses(logits, biases) @ torch.as_tensor(shares)).numpy()
+    return (propagation.class_losses(logits, biases) @ torch.from_numpy(shares)).numpy()
 
 
-def first_loss_figure(gain: float = np.sqrt(2), share: float = 0.7, classes: int = 10) -> demo.Drawing:
+@demo.asks(
+    "Which output bias gives the lowest first loss, and when is it the class prior ln p?",
+    gain=demo.log_slider("output gain (√n × std)", -2, 0.5, 0.05, ".3f"),
+    share=demo.slider("share of one class (p)", 0.01, 0.99, 0.01),
+    classes=demo.integers("classes (K)", 2, 10, 1),
+)
+def first_loss_figure(gain: float = 10**0.15, share: float = 0.7, classes: int = 10) -> demo.Drawing:
     """Draw the loss at step 0 against the output bias, in multiples of ln p, for a last layer of `gain`.
 
     `share` is that of the first class; the others share the rest. The gain is √fan_in times a std.
     """
     p = np.array([share] + [(1 - share) / (classes - 1)] * (classes - 1))
     theory = network_laws.expected_first_loss(p, np.outer(MULTIPLES, np.log(p)), gain)
-    losses, entropy, blind = first_losses(gain, p), -p @ np.log(p), np.log(classes)
+    losses, entropy, blind = _first_losses(gain, p), -p @ np.log(p), np.log(classes)
     balanced = np.ptp(p) < 1e-9  # then one bias is as good as another, and only rounding tells them apart
     best = 20 if balanced else np.argmin(theory)
     figure, (ax,) = canvas.new_figure()
     plotting.plot_samples(MEASURED, losses.T, ax=ax, center=np.mean)
     ax.plot(MULTIPLES, theory, "k--")
     ax.plot(MULTIPLES[best], theory[best], "D", color=plotting.ORANGE, markersize=12, fillstyle="none")
-    canvas.mark_level(ax, blind, "ln K", 3.08, va="bottom")
-    canvas.mark_level(ax, entropy, "H(p)", 3.08, va="top" if entropy > blind / 2 else "bottom")
+    plotting.mark_level(ax, blind, "ln K", 3.08, va="bottom")
+    plotting.mark_level(ax, entropy, "H(p)", 3.08, va="top" if entropy > blind / 2 else "bottom")
     place = "with any multiple of ln p" if balanced else f"at a bias of {MULTIPLES[best]:.2f} ln p"
     if MULTIPLES[best] == MULTIPLES[-1]:  # the true lowest point is beyond what is drawn
         place += " or beyond"

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
-from torch import Tensor
 
 from course_utils import network_laws, plotting, propagation
 from course_utils.demos import canvas, demo
@@ -18,19 +17,8 @@ LEAST, MOST = 1e-13, 1e2  # shares that are drawn
 OPTIMIZERS = {"SGD": lambda gradient: gradient, "Adam": lambda gradient: gradient / (gradient.abs() + 1e-8)}
 
 
-def first_step_demo() -> demo.Demo:
-    """Find the scales of weights that one step of an optimizer can improve, and how depth narrows them."""
-    return demo.Demo(
-        "Which multiples of He's weights lose 1 % of the loss in one step, and which of them at any depth?",
-        first_step_figure,
-        hidden=demo.integers("hidden layers (H)", 4, 1, 20),
-        rate=demo.log_slider("learning rate (η)", 0.1, -4, 1, 0.25, ".2g"),
-        optimizer=demo.choice("optimizer", tuple(OPTIMIZERS), "SGD"),
-    )
-
-
 @lru_cache(maxsize=2)
-def scaled_networks(hidden: int) -> tuple[list[Tensor], Tensor, tuple[Tensor, ...]]:
+def _scaled_networks(hidden: int) -> tuple[list[torch.Tensor], torch.Tensor, tuple[torch.Tensor, ...]]:
     """Return He's weights with the hidden ones times each of FACTORS, and the first losses and gradients."""
     *inner, last = (weight.detach() for weight in demo.he_networks(COPIES, [WIDTH] * hidden).weights)
     factors = torch.from_numpy(FACTORS)[:, None, None, None]
@@ -40,12 +28,9 @@ def scaled_networks(hidden: int) -> tuple[list[Tensor], Tensor, tuple[Tensor, ..
     return weights, losses.detach(), torch.autograd.grad(losses.sum(), weights)
 
 
-def measured_shares(hidden: int, rate: float, optimizer: str) -> NDArray:
-    """Return the share of each network's loss that one step removes, (factors, copies), negative for a rise.
-
-    Rises beyond a hundred times the loss count as a hundred times.
-    """
-    weights, before, gradients = scaled_networks(hidden)
+def _measured_shares(hidden: int, rate: float, optimizer: str) -> NDArray:
+    """Return the share of each network's loss that one step removes, (factors, copies), at least -MOST."""
+    weights, before, gradients = _scaled_networks(hidden)
     step = demo.pick("optimizer", OPTIMIZERS, optimizer)
     with torch.no_grad():
         moved = [w - rate * step(g) for w, g in zip(weights, gradients, strict=True)]
@@ -54,30 +39,36 @@ def measured_shares(hidden: int, rate: float, optimizer: str) -> NDArray:
 
 
 @lru_cache(maxsize=4)
-def predicted_shares(hidden: int, optimizer: str) -> NDArray:
+def _predicted_shares(hidden: int, optimizer: str) -> NDArray:
     """Return the same per unit of learning rate, to first order in it and for tiny logits."""
     networks = demo.he_networks(COPIES, [WIDTH] * hidden)
     gradients = propagation.guess_gradients(networks, *demo.balanced_digits(PER_CLASS))
-    return network_laws.first_order_shares(gradients, FACTORS, demo.pick("optimizer", OPTIMIZERS, optimizer))
+    return network_laws.first_order_shares(gradients, FACTORS, OPTIMIZERS[optimizer])
 
 
+@demo.asks(
+    "Which multiples of He's weights lose 1 % of the loss in one step, and which of them at any depth?",
+    hidden=demo.integers("hidden layers (H)", 1, 20, 1),
+    rate=demo.log_slider("learning rate (η)", -4, 1, 0.25, ".2g"),
+    optimizer=demo.choice("optimizer", OPTIMIZERS),
+)
 def first_step_figure(hidden: int = 4, rate: float = 0.1, optimizer: str = "SGD") -> demo.Drawing:
     """Draw the share of the loss that one step removes, for ReLU networks with He's weights times c."""
-    shares, predicted = measured_shares(hidden, rate, optimizer), rate * predicted_shares(hidden, optimizer)
-    first = scaled_networks(hidden)[1].numpy().reshape(shares.shape)
+    shares, predicted = _measured_shares(hidden, rate, optimizer), rate * _predicted_shares(hidden, optimizer)
+    first = _scaled_networks(hidden)[1].numpy().reshape(shares.shape)
     figure, (ax,) = canvas.new_figure()
     _draw_shares(ax, shares, np.median(first, axis=1))
     ax.plot(np.log2(FACTORS), np.median(predicted, axis=1), "k--")
     names = {0.25: "1/4", 6**-0.5: "torch", 2**-0.5: "Xavier", 1.0: "He = 1", 2.0: "2", 4.0: "4"}
     ax.set_xticks(np.log2([*names]), names.values())
-    canvas.mark_level(ax, 0.01, "1 %", 2.12, va="bottom")
+    plotting.mark_level(ax, 0.01, "1 %", 2.12, va="bottom")
     canvas.name_lines(ax, (0.53, 0.13), (0.68, 0.13), (0.53, 0.05))
     good = FACTORS[np.median(shares, axis=1) >= 0.01]
     window = f"from c = {good[0]:.2g} to {good[-1]:.2g}" if good.size else "nowhere"
     if good.size == 1:
         window = f"at c = {good[0]:.2g} only"
     ax.set(xlabel="He's weights times (c)", ylabel="share of the loss removed", xlim=(-2.1, 2.4))
-    ax.set_title(f"{demo.plural(hidden, 'hidden layer')}: one step removes 1 % or more {window}")
+    ax.set_title(f"{hidden} hidden layer{'s' * (hidden > 1)}: one step removes 1 % or more {window}")
     return figure, _sentence(shares[3], predicted[3], optimizer)
 
 
@@ -86,18 +77,16 @@ def _draw_shares(ax: Axes, shares: NDArray, first: NDArray) -> None:
 
     A circle is hollow where the `first` loss was more than twice that of a guess: its share says little.
     """
-    octaves, median, guess = np.log2(FACTORS), np.median(shares, axis=1), np.log(10)
-    falls, rises, far = median > LEAST, median < -LEAST, first > 2 * guess
-    everywhere = (shares > 0).all(axis=1)
-    low, high = np.abs(shares).min(axis=1), np.abs(shares).max(axis=1)
-    ax.fill_between(octaves, low, high, where=everywhere & falls, color=plotting.BLUE, alpha=0.2, linewidth=0)
+    octaves, median, far = np.log2(FACTORS), np.median(shares, axis=1), first > 2 * np.log(10)
+    falls, all_fall = median > LEAST, (shares > 0).all(axis=1)
+    low, high, blue = shares.min(axis=1), shares.max(axis=1), {"color": plotting.BLUE}
+    ax.fill_between(octaves, low, high, where=falls & all_fall, alpha=0.2, linewidth=0, **blue)
+    near, away, rises = falls & ~far, falls & far, median < -LEAST
+    ax.plot(octaves[near], median[near], "o", label="loss falls", **blue)
+    ax.plot(octaves[away], median[away], "o", label="from above 2 ln 10", fillstyle="none", **blue)
     cross = {"color": plotting.ORANGE, "markersize": 11, "markeredgewidth": 3}
-    for chosen, marker, label, style in (
-        (falls & ~far, "o", "loss falls", {"color": plotting.BLUE}),
-        (falls & far, "o", "from above 2 ln 10", {"color": plotting.BLUE, "fillstyle": "none"}),
-        (rises, "x", f"loss rises by as much ({MOST:g}: or more)", cross),
-    ):
-        ax.plot(octaves[chosen], np.abs(median[chosen]), marker, label=label, **style)
+    name = f"loss rises by as much ({MOST:g}: or more)"
+    ax.plot(octaves[rises], -median[rises], "x", label=name, **cross)
     canvas.set_decades(ax, LEAST / 10, 10 * MOST)
 
 

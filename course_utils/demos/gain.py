@@ -24,43 +24,27 @@ ACTIVATIONS = {
     "softsign": activations.softsign,
     "sigmoid": activations.sigmoid,
 }
-FIXED_GAINS = {
-    "torch's default: 1/√3": 3**-0.5,
-    "Xavier: 1": 1.0,
-    "He: √2": 2**0.5,
-    "torch, for tanh: 5/3": 5 / 3,
-}
 IN_FRONT, BEHIND = "in front: E φ(gZ)² = 1", "behind: 1/√(E φ(Z)²)"
-RULES = (*FIXED_GAINS, IN_FRONT, BEHIND)
-
-
-def gain_demo() -> demo.Demo:
-    """Find the rule, if there is one, that keeps signal and gradient of fifty layers alive."""
-    return demo.Demo(
-        "Which rule keeps your activation's signal and gradient within a factor of 30 for fifty layers?",
-        gain_figure,
-        activation=demo.choice("activation (φ)", tuple(ACTIVATIONS), "GELU"),
-        rule=demo.choice("rule for the gain (g)", RULES, "He: √2"),
-        depth=demo.integers("depth (L)", 50, 5, DEEPEST),
-        width=demo.one_of("width (n)", (32, 64, 128, 256), 128),
-    )
+RULES = {
+    "torch's default: 1/√3": lambda phi: 3**-0.5,
+    "Xavier: 1": lambda phi: 1.0,
+    "He: √2": lambda phi: 2**0.5,
+    "torch, for tanh: 5/3": lambda phi: 5 / 3,
+    IN_FRONT: mean_field.gain_in_front,
+    BEHIND: mean_field.gain_behind,
+}
+_theory = cache(network_laws.signal_and_gradient)
 
 
 @cache
 def gains(name: str, rule: str) -> tuple[float, float] | None:
     """Return the gains of the first layer and of all others, None where the rule's equation has no root."""
-    phi = demo.pick("activation", ACTIVATIONS, name)
-    if rule == BEHIND:
-        return 1.0, mean_field.gain_behind(phi)
-    if rule != IN_FRONT:
-        return (demo.pick("rule", FIXED_GAINS | dict.fromkeys(RULES[-2:]), rule),) * 2
+    phi, law = demo.pick("activation", ACTIVATIONS, name), demo.pick("rule", RULES, rule)
     try:
-        return (mean_field.gain_in_front(phi),) * 2
+        gain = law(phi)
     except ValueError:  # bounded outputs
         return None
-
-
-_theory = cache(network_laws.signal_and_gradient)
+    return 1.0 if rule == BEHIND else gain, gain
 
 
 def layers_kept(q: NDArray, chi: NDArray) -> int:
@@ -70,6 +54,13 @@ def layers_kept(q: NDArray, chi: NDArray) -> int:
     return int(out.argmax()) if out.any() else len(q)
 
 
+@demo.asks(
+    "Which rule keeps your activation's signal and gradient within a factor of 30 for fifty layers?",
+    activation=demo.choice("activation (φ)", ACTIVATIONS),
+    rule=demo.choice("rule for the gain (g)", RULES),
+    depth=demo.integers("depth (L)", 5, DEEPEST, 1),
+    width=demo.one_of("width (n)", (32, 64, 128, 256)),
+)
 def gain_figure(
     activation: str = "GELU", rule: str = "He: √2", depth: int = 50, width: int = 128
 ) -> demo.Drawing:
@@ -102,14 +93,13 @@ def gain_figure(
 def _draw_moments(ax: Axes, theory: tuple[NDArray, NDArray], measured: tuple[NDArray, NDArray]) -> None:
     depth = len(theory[0])
     layers, every = np.arange(1, depth + 1), max(1, depth // 12)
-    canvas.plot_two(ax, layers, theory, measured, ("signal (q)", "gradient"), every=every)
+    names, places = ("signal (q)", "gradient"), ((0.45, 0.92), (0.45, 0.85))
+    canvas.plot_two(ax, layers, theory, measured, names, places, every=every)
     ends = np.concatenate([*theory, *(np.median(samples, axis=0) for samples in measured)])
     bottom = min(1e-3, ends.min() / 10)
     canvas.set_decades(ax, bottom, max(3e3, 10 * ends.max(), bottom**-0.4))
     canvas.shade(ax, FACTOR)
-    canvas.set_layers(ax, depth)
-    canvas.name_lines(ax, (0.45, 0.92), (0.45, 0.85))
-    ax.set_ylabel("second moment, relative")
+    canvas.set_layers(ax, depth, ylabel="second moment, relative")
 
 
 def _about_the_rule(activation: str, rule: str) -> str:
@@ -117,7 +107,7 @@ def _about_the_rule(activation: str, rule: str) -> str:
     pair = gains(activation, rule)
     if pair is None:
         return f"No gain in front of {activation} gives outputs of second moment 1; drawn with gain 1. "
-    if rule in FIXED_GAINS:
+    if rule not in (IN_FRONT, BEHIND):
         return ""
     first, gain = pair
     slope = float(mean_field.length_slope(ACTIVATIONS[activation], first**2, gain))

@@ -6,7 +6,6 @@ from functools import cache
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from course_utils import comparison, network_laws, plotting, propagation
 from course_utils.demos import canvas, demo
@@ -15,7 +14,7 @@ POINTS, NETWORKS, WIDTH, DEEPEST = 32, 10, 64, 50
 NEIGHBOURS = 360 / POINTS  # degrees
 
 
-def normalize(z: Tensor) -> Tensor:
+def normalize(z: torch.Tensor) -> torch.Tensor:
     """Centre each unit over the circle and give the layer RMS 1; both are constants for the gradient."""
     fixed = z.detach()
     mean = fixed.mean(dim=1, keepdim=True)
@@ -23,7 +22,7 @@ def normalize(z: Tensor) -> Tensor:
 
 
 # Each takes pre-activations (networks, points, units), a matrix (networks, units, units) and β.
-LAYERS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
+LAYERS: dict[str, Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]] = {
     "plain": lambda z, W, branch: z.relu() @ W,
     "normalized": lambda z, W, branch: normalize(z).relu() @ W,
     # The mirrored half of the units has the weights with the other sign.
@@ -32,19 +31,8 @@ LAYERS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
 }
 
 
-def gradient_demo() -> demo.Demo:
-    """Find the residual branch that roughens the gradient no more than one plain layer does."""
-    return demo.Demo(
-        "How small must residual branches be to roughen the gradient less than one plain layer does?",
-        gradient_figure,
-        architecture=demo.choice("architecture", tuple(LAYERS), "residual"),
-        branch=demo.slider("residual branch × (β)", 1.0, 0.02, 2.0, 0.02),
-        depth=demo.integers("depth (L)", 24, 1, DEEPEST),
-    )
-
-
 @cache
-def circle_draws() -> tuple[Tensor, Tensor, Tensor]:
+def circle_draws() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return inputs of the first layer on a circle, errors of one random output, and He's matrices.
 
     Inputs and errors are (networks, points, units), the matrices (layers, networks, units, units).
@@ -77,24 +65,25 @@ def predicted_correlations(architecture: str, branch: float, depth: int) -> NDAr
     return network_laws.gradient_correlations(POINTS, depth, normalized, skip, branch)
 
 
+@demo.asks(
+    "How small must residual branches be to roughen the gradient less than one plain layer does?",
+    architecture=demo.choice("architecture", LAYERS),
+    branch=demo.slider("residual branch × (β)", 0.02, 2.0, 0.02),
+    depth=demo.integers("depth (L)", 1, DEEPEST, 1),
+)
 def gradient_figure(architecture: str = "residual", branch: float = 1.0, depth: int = 24) -> demo.Drawing:
-    """Draw how the gradients of two inputs correlate, by the angle between the inputs, in ReLU networks.
-
-    `architecture` is "plain", "normalized", "residual" or "looks-linear"; `branch` scales the normalized
-    branches of the residual one, `depth` is at most 50.
-    """
+    """Draw how gradients correlate by the angle between two inputs; `branch` scales residual branches."""
     measured = measured_correlations(architecture, branch, depth)
     theory = predicted_correlations(architecture, branch, depth)
     angles, quarter = NEIGHBOURS * np.arange(POINTS // 2 + 1), POINTS // 4
     figure, (ax,) = canvas.new_figure()
-    plotting.plot_samples(angles, measured[:, : len(angles)], ax=ax)
-    ax.plot(angles, theory[: len(angles)], "k--")
+    plotting.plot_samples(angles, measured[:, : len(angles)], theory[: len(angles)], ax=ax)
     ax.plot([0, 180], [1, 0], color=plotting.ORANGE, linewidth=1)
     ax.text(0.55, 0.54, "Brownian motion:\none plain layer", color=plotting.ORANGE, transform=ax.transAxes)
     ax.set(xlabel="angle between two inputs (δ, degrees)", xticks=range(0, 181, 45))
     ax.set(ylabel="correlation of gradients (ρ)", ylim=(-0.15, 1.1))
     kind = f"residual, branches × {branch:g}" if architecture == "residual" else architecture
-    ax.set_title(f"{demo.plural(depth, 'layer')}, {kind}: ρ = {theory[1]:.2f} for neighbours")
+    ax.set_title(f"{depth} layer{'s' * (depth > 1)}, {kind}: ρ = {theory[1]:.2f} for neighbours")
     near, right = (comparison.mean_of(measured[:, lag]) for lag in (1, quarter))
     return figure, (
         f"Gradients of inputs {NEIGHBOURS} degrees apart: predicted ρ = {theory[1]:.4f}, measured over "

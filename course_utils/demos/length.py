@@ -14,31 +14,25 @@ NETWORKS, DEEPEST, FACTOR = 50, 10_000, 10
 WEIGHTS = ("delta-orthogonal", "flattened orthogonal", "Gaussian")
 
 
-def length_demo() -> demo.Demo:
-    """Find how exactly the gain must be hit for 10,000 layers, and which weights allow it."""
-    return demo.Demo(
-        "How exactly must the gain be hit for 10,000 layers, and which weights allow it?",
-        length_figure,
-        weights=demo.choice("weights (W)", WEIGHTS, "Gaussian"),
-        gain=demo.slider("gain (√fan_in × std)", 1.0, 0.98, 1.04, 0.0001, ".4f"),
-        width=demo.one_of("units or channels (n)", (16, 64, 256, 1024, 4096, 16384), 64),
-        depth=demo.log_slider("depth (L)", DEEPEST, 1, 4, 0.1, ",.0f"),
-    )
-
-
 @lru_cache(maxsize=2)
 def _unit_lengths(weights: str, width: int) -> NDArray:
     """Return ln |h_l| / |h_0| at gain 1 for l = 0..DEEPEST, (NETWORKS, DEEPEST + 1)."""
     return propagation.log_lengths(weights, width, DEEPEST, count=NETWORKS, generator=demo.luck())
 
 
+@demo.asks(
+    "How exactly must the gain be hit for 10,000 layers, and which weights allow it?",
+    weights=demo.choice("weights (W)", WEIGHTS),
+    gain=demo.slider("gain (√fan_in × std)", 0.98, 1.04, 0.0001, ".4f"),
+    width=demo.one_of("units or channels (n)", (16, 64, 256, 1024, 4096, 16384)),
+    depth=demo.log_slider("depth (L)", 1, 4, 0.1, ",.0f"),
+)
 def length_figure(
     weights: str = "Gaussian", gain: float = 1.0, width: int = 64, depth: float = DEEPEST
 ) -> demo.Drawing:
     """Draw log10 of the length of a signal by layer in networks of up to 10,000 linear layers.
 
-    `weights` is "Gaussian", "flattened orthogonal" or "delta-orthogonal", of standard deviation
-    gain / sqrt(fan_in); `width` counts units or channels; `depth` is rounded, for a logarithmic slider.
+    Weights have standard deviation gain / sqrt(fan_in); `depth` is rounded, for a logarithmic slider.
     """
     depth = round(depth)
     layers = np.unique(np.linspace(0, depth, 13).round().astype(int))
@@ -46,10 +40,8 @@ def length_figure(
     growth, noise = network_laws.log_length_law(weights, width)
     mean, std = layers * (growth + np.log(gain)) / np.log(10), np.sqrt(layers) * noise / np.log(10)
     figure, (ax,) = canvas.new_figure()
-    plotting.plot_samples(layers, measured, ax=ax)
-    ax.plot(layers, mean, "k--")
-    for sign in (-1.96, 1.96):
-        ax.plot(layers, mean + sign * std, "k:", linewidth=2)
+    plotting.plot_samples(layers, measured, mean, ax=ax)
+    ax.plot(layers, np.transpose([mean - 1.96 * std, mean + 1.96 * std]), "k:", linewidth=2)
     canvas.shade(ax, FACTOR, end=0.95, color=plotting.GREEN, alpha=0.25)
     furthest = max(np.abs(measured[:, -1]).max(), abs(mean[-1]) + 2 * std[-1])
     edge = 2 ** np.ceil(np.log2(max(4.0, furthest)))  # doubled where needed: the axis seldom jumps

@@ -7,7 +7,6 @@ from functools import cache
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.nn.functional import layer_norm
 
 from course_utils import comparison, network_laws, plotting, propagation
@@ -16,39 +15,23 @@ from course_utils.demos import canvas, demo
 NETWORKS, WIDTH, DEEPEST, MOST_IMAGES, FACTOR = 16, 64, 50, 32, 100
 
 
-def over_the_batch(z: Tensor) -> Tensor:
-    """Return z (networks, units, images) with mean 0 and variance 1 over the images."""
-    return layer_norm(z, z.shape[2:], eps=0.0)
-
-
-def over_the_units(z: Tensor) -> Tensor:
-    """Return z (networks, units, images) with mean 0 and variance 1 over the units."""
-    return layer_norm(z.mT, z.shape[1:2], eps=0.0).mT
+def _standardized(z: torch.Tensor) -> torch.Tensor:
+    """Return z with mean 0 and variance 1 over its last dimension."""
+    return layer_norm(z, z.shape[-1:], eps=0.0)
 
 
 # What each layer does to its pre-activations (networks, units, images), given a matrix with Var(w) = 1/n.
-NORMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "batch norm": lambda z, W: W @ torch.relu(over_the_batch(z)),
-    "batch norm in branches": lambda z, W: z + math.sqrt(2) * W @ torch.relu(over_the_batch(z)),
-    "layer norm after ReLU": lambda z, W: W @ over_the_units(torch.relu(z)),
-    "layer norm before ReLU": lambda z, W: W @ torch.relu(over_the_units(z)),
+NORMS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "batch norm": lambda z, W: W @ torch.relu(_standardized(z)),
+    "batch norm in branches": lambda z, W: z + math.sqrt(2) * W @ torch.relu(_standardized(z)),
+    "layer norm after ReLU": lambda z, W: W @ _standardized(torch.relu(z).mT).mT,
+    "layer norm before ReLU": lambda z, W: W @ torch.relu(_standardized(z.mT).mT),
     "none, He's weights": lambda z, W: math.sqrt(2) * W @ torch.relu(z),
 }
 
 
-def norm_demo() -> demo.Demo:
-    """Find how many layers of batch norm the gradient survives, and what a larger batch buys."""
-    return demo.Demo(
-        "How many layers with batch norm keep the gradient within a factor of 100, and do more images help?",
-        norm_figure,
-        norm=demo.choice("norm", tuple(NORMS), "batch norm"),
-        batch=demo.integers("images per batch (B)", 8, 6, MOST_IMAGES),
-        depth=demo.integers("depth (L)", 50, 5, DEEPEST),
-    )
-
-
 @cache
-def _draws() -> tuple[Tensor, Tensor, Tensor]:
+def _draws() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return inputs, errors and matrices of the deepest network: each setting takes its part of them."""
     generator, images = demo.luck(), (NETWORKS, WIDTH, MOST_IMAGES)
     matrices = (DEEPEST + 1, NETWORKS, WIDTH, WIDTH)
@@ -69,6 +52,12 @@ def measured_gradients(norm: str, batch: int, depth: int) -> NDArray:
     return np.sqrt(squares / squares[:, -1:])
 
 
+@demo.asks(
+    "How many layers with batch norm keep the gradient within a factor of 100, and do more images help?",
+    norm=demo.choice("norm", NORMS),
+    batch=demo.integers("images per batch (B)", 6, MOST_IMAGES, 1),
+    depth=demo.integers("depth (L)", 5, DEEPEST, 1),
+)
 def norm_figure(norm: str = "batch norm", batch: int = 8, depth: int = 50) -> demo.Drawing:
     """Draw the RMS of the gradient by layer over that of the last, for layers with a norm and a ReLU.
 
@@ -78,16 +67,15 @@ def norm_figure(norm: str = "batch norm", batch: int = 8, depth: int = 50) -> de
     theory = np.sqrt(np.append(np.cumprod(factors[::-1])[::-1], 1.0))
     measured = measured_gradients(norm, batch, depth)
     figure, (ax,) = canvas.new_figure()
-    plotting.plot_signal(measured, theory, ax=ax, label="_measured")
+    plotting.plot_signal(measured, theory, ax=ax)
     canvas.shade(ax, FACTOR)
-    canvas.set_layers(ax, depth)
+    canvas.set_layers(ax, depth, ylabel="RMS of gradient / last layer's")
     if norm == "batch norm":
         many = (math.pi / (math.pi - 1)) ** (np.arange(depth, -1, -1) / 2)
         ax.plot(many, "k:", label="infinitely many images")
         canvas.name_lines(ax, (0.02, 0.05))
     canvas.set_decades(ax, 0.05, max(1e3, 20 * theory[0]))
     growth = demo.power_of_ten(math.log10(theory[0]))
-    ax.set_ylabel("RMS of gradient / last layer's")
     ax.set_title(f"Predicted over {depth} layers: the gradient is multiplied by {growth}")
     # Two decimals: float32 rounding, which grows with the gradient, differs between processors in the third.
     log, near = comparison.mean_of(np.log10(measured[:, 0])), (theory <= FACTOR).sum() - 1

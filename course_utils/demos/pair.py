@@ -11,18 +11,6 @@ STRANGERS, TWINS = 0.6, 0.99  # cosine of the two inputs
 ACTIVATIONS = {"tanh": activations.tanh, "ReLU": activations.relu}
 
 
-def pair_demo() -> demo.Demo:
-    """Find the gain at which two like and two unlike inputs stay apart for 50 layers."""
-    return demo.Demo(
-        "Which gain lets a network of 50 layers still tell twins from strangers?",
-        pair_figure,
-        activation=demo.choice("activation (φ)", tuple(ACTIVATIONS), "tanh"),
-        gain=demo.slider("gain (σ_w = √n × std)", 2.0, 0.7, 3.0, 0.01),
-        bias_std=demo.slider("bias std (σ_b)", 0.2, 0.0, 1.0, 0.05),
-        depth=demo.integers("depth (L)", 50, 10, DEEPEST, 10),
-    )
-
-
 def trainable_depth(activation: Activation, gain: float, bias_std: float) -> tuple[float, float]:
     """Return chi_1 and the depth up to which notebook 08 trained: to a factor 900, inf at the edge."""
     q = max(1e-12, mean_field.fixed_point(activation, gain, bias_std))  # at 0 itself ReLU has no slope
@@ -31,6 +19,13 @@ def trainable_depth(activation: Activation, gain: float, bias_std: float) -> tup
     return chi, np.log(900) / rate if rate > 1e-6 else np.inf
 
 
+@demo.asks(
+    "Which gain lets a network of 50 layers still tell twins from strangers?",
+    activation=demo.choice("activation (φ)", ACTIVATIONS),
+    gain=demo.slider("gain (σ_w = √n × std)", 0.7, 3.0, 0.01),
+    bias_std=demo.slider("bias std (σ_b)", 0.0, 1.0, 0.05),
+    depth=demo.integers("depth (L)", 10, DEEPEST, 10),
+)
 def pair_figure(
     activation: str = "tanh", gain: float = 2.0, bias_std: float = 0.2, depth: int = 50
 ) -> demo.Drawing:
@@ -45,10 +40,10 @@ def pair_figure(
     chi, limit = trainable_depth(phi, gain, bias_std)
     figure, (ax,) = canvas.new_figure()
     names = f"strangers, cosine {STRANGERS}", f"twins, cosine {TWINS}"
-    canvas.plot_two(ax, np.arange(1, depth + 1), theory, measured, names, every=max(1, depth // 12))
-    canvas.name_lines(ax, (0.7, 0.925), (0.04, 0.925))
-    canvas.set_layers(ax, depth)
-    ax.set(ylabel="correlation of two inputs (c)", ylim=(-0.35, 1.38), yticks=(0, 0.5, 1))
+    layers, places = np.arange(1, depth + 1), ((0.7, 0.925), (0.04, 0.925))
+    canvas.plot_two(ax, layers, theory, measured, names, places, every=max(1, depth // 12))
+    ylabel = "correlation of two inputs (c)"
+    canvas.set_layers(ax, depth, ylabel=ylabel, ylim=(-0.35, 1.38), yticks=(0, 0.5, 1))
     if limit < depth:
         ax.axvline(limit, ymax=0.88, color=plotting.GREY, linestyle=":")
         side = "left" if limit < 0.6 * depth else "right"

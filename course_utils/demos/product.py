@@ -14,17 +14,6 @@ DEEPEST = 50
 WEIGHTS = {"orthogonal": orthogonal_, "Gaussian": lecun_normal_}  # with Var(w) = 1 / width
 
 
-def product_demo() -> demo.Demo:
-    """Find the depth at which a product of Gaussian matrices has lost half of all directions."""
-    return demo.Demo(
-        "After how many Gaussian layers is half of all directions lost, and does width help?",
-        product_figure,
-        weights=demo.choice("weights (W)", tuple(WEIGHTS), "Gaussian"),
-        width=demo.one_of("width (n)", (8, 16, 32, 64), 32),
-        depth=demo.integers("depth (L)", 5, 1, DEEPEST),
-    )
-
-
 @lru_cache(maxsize=4)
 def products(weights: str, width: int) -> torch.Tensor:
     """Return the products of the first 1 to DEEPEST random matrices, (depth, products, width, width)."""
@@ -38,12 +27,14 @@ def usable(log10_s: NDArray) -> NDArray:
     return (log10_s > log10_s.max(axis=-1, keepdims=True) - 3).mean(axis=-1)
 
 
+@demo.asks(
+    "After how many Gaussian layers is half of all directions lost, and does width help?",
+    weights=demo.choice("weights (W)", WEIGHTS),
+    width=demo.one_of("width (n)", (8, 16, 32, 64)),
+    depth=demo.integers("depth (L)", 1, DEEPEST, 1),
+)
 def product_figure(weights: str = "Gaussian", width: int = 32, depth: int = 5) -> demo.Drawing:
-    """Draw all singular values of a product of `depth` matrices with Var(w) = 1 / width, largest first.
-
-    `weights` is "Gaussian" or "orthogonal"; `depth` is at most 50. Two laws are drawn: that of wide products
-    and that of deep ones.
-    """
+    """Draw the singular values of products of `depth` matrices with Var(w) = 1 / width, and both laws."""
     s = np.log10(torch.linalg.svdvals(products(weights, width)[depth - 1]).numpy())
     laws = [network_laws.wide_product_law(depth, width), network_laws.deep_product_law(depth, width)]
     if weights == "orthogonal":
@@ -56,11 +47,11 @@ def product_figure(weights: str = "Gaussian", width: int = 32, depth: int = 5) -
     canvas.name_lines(ax, (0.66, 0.92), (0.66, 0.85))
     x, style = (0.01, {"va": "top"}) if depth < 25 else (0.99, {"va": "bottom", "ha": "right"})
     floor = np.median(s[:, 0]) - 3
-    canvas.mark_level(ax, floor, "1,000 times below the largest", x, color=plotting.ORANGE, **style)
+    plotting.mark_level(ax, floor, "1,000 times below the largest", x, color=plotting.ORANGE, **style)
     found = comparison.mean_of(100 * usable(s))
     ax.set(xlabel="share of directions (k/n), best first", xlim=(0, 1))
     ax.set(ylabel="log10 of singular value (s)", ylim=(-9, 2.6))
-    layers = demo.plural(depth, f"{weights} layer")
+    layers = f"{depth} {weights} layer{'s' * (depth > 1)}"
     ax.set_title(f"{layers}: {found.value:.0f} % of the directions are usable")
     wide, deep = (100 * usable(law) for law in laws)
     return figure, (

@@ -13,17 +13,6 @@ from course_utils.demos import canvas, demo
 NETWORKS, WIDTH, LAYERS, FACTOR = 50, 128, 10, 10
 
 
-def pruning_demo() -> demo.Demo:
-    """Find how few links a unit needs, and what must happen to those that remain."""
-    return demo.Demo(
-        "How few links per unit keep the signal of ten ReLU layers within a factor of ten?",
-        pruning_figure,
-        removed=demo.choice("weights removed", ("the smallest", "at random"), "the smallest"),
-        others=demo.choice("weights that remain", ("as they are", "rescaled"), "as they are"),
-        kept=demo.log_slider("share kept (p)", 0.1, -1.7, 0, 0.05, ".3f"),
-    )
-
-
 @cache
 def _draws() -> tuple[NDArray, NDArray, NDArray]:
     """Return inputs, He's weights, and a number in (0, 1) for each: at random, those below `kept` stay."""
@@ -34,16 +23,19 @@ def _draws() -> tuple[NDArray, NDArray, NDArray]:
 
 
 def pruned_signals(removed: str, kept: float) -> NDArray:
-    """Return the second moment by layer of He networks with a share `kept` of their weights.
-
-    Shape (networks, layers + 1), from matrices.
-    """
+    """Return second moments of He networks that keep a share of their links, (networks, layers + 1)."""
     inputs, weights, dice = _draws()
     cut = network_laws.pruned_normal(removed, kept)[0] * math.sqrt(2 / WIDTH)
     masks = (dice[i] < kept if removed == "at random" else np.abs(weights[i]) > cut for i in range(LAYERS))
     return propagation.relu_signals(inputs, map(np.multiply, weights, masks))
 
 
+@demo.asks(
+    "How few links per unit keep the signal of ten ReLU layers within a factor of ten?",
+    removed=demo.choice("weights removed", ("the smallest", "at random")),
+    others=demo.choice("weights that remain", ("as they are", "rescaled")),
+    kept=demo.log_slider("share kept (p)", -1.7, 0, 0.05, ".3f"),
+)
 def pruning_figure(
     removed: str = "the smallest", kept: float = 0.1, others: str = "as they are"
 ) -> demo.Drawing:
@@ -63,12 +55,11 @@ def pruning_figure(
     ax.errorbar(layers, means, [np.minimum(errors, 0.9 * means), errors], fmt="none", color=plotting.BLUE)
     ax.plot(layers, theory, "k--")
     if variance is not None:
-        for k in (-1.96, 1.96):
-            ax.plot(layers, theory * np.exp(k * np.sqrt(variance) - variance / 2), "k:")
+        limits = np.exp([k * np.sqrt(variance) - variance / 2 for k in (-1.96, 1.96)])
+        ax.plot(layers, (theory * limits).T, "k:")
     canvas.set_decades(ax, min(0.02, theory[-1] / 30), max(50, theory[-1] ** -0.2))
-    canvas.set_layers(ax, LAYERS)
+    canvas.set_layers(ax, LAYERS, ylabel="second moment (m)")
     canvas.shade(ax, FACTOR)
-    ax.set_ylabel("second moment (m)")
     left = f"{100 * kept:.3g} % of the weights, {kept * WIDTH:.3g} links a unit"
     ax.set_title(f"{left}: × {growth:.3g} a layer")
     return figure, _sentence(theory[-1], variance, moments[:, -1])

@@ -1,5 +1,7 @@
 """Notebook 05: how uneven widths may be before a choice of fan loses signal and gradient together."""
 
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,24 +17,19 @@ SHAPES = {
 }
 
 
-def pyramid_demo() -> demo.Demo:
-    """Find how uneven widths must be for a choice of fan to lose signal and gradient together."""
-    return demo.Demo(
-        "How uneven may widths be before a choice of fan has lost nine tenths of both signal and gradient?",
-        pyramid_figure,
-        shape=demo.choice("shape of the network", tuple(SHAPES), "narrowing"),
-        mode=demo.choice("He's variance: 2 over", ("fan_in", "fan_avg", "fan_out"), "fan_avg"),
-        ratio=demo.log_slider("widest / narrowest (r)", 4.0, 0, 4, 0.5, ".3g", base=2),
-        depth=demo.integers("depth (L)", 20, 2, 30, 2),
-    )
-
-
 def widths_of(shape: str, ratio: float, depth: int) -> NDArray[np.int64]:
     """Return the widths of layers 0..depth, the narrowest 128 and the widest `ratio` times that."""
     layers = np.arange(depth + 1)
     return np.rint(NARROW * ratio ** demo.pick("shape", SHAPES, shape)(layers / depth, layers)).astype(int)
 
 
+@demo.asks(
+    "How uneven may widths be before a choice of fan has lost nine tenths of both signal and gradient?",
+    shape=demo.choice("shape of the network", SHAPES),
+    mode=demo.choice("He's variance: 2 over", ("fan_in", "fan_avg", "fan_out")),
+    ratio=partial(demo.log_slider("widest / narrowest (r)", 0, 4, 0.5, ".3g"), base=2),
+    depth=demo.integers("depth (L)", 2, 30, 2),
+)
 def pyramid_figure(
     shape: str = "narrowing", mode: str = "fan_avg", ratio: float = 4.0, depth: int = 20
 ) -> demo.Drawing:
@@ -43,18 +40,16 @@ def pyramid_figure(
     signal = propagation.leaky_chain(0.0, widths, variances, **draws)
     gradient = propagation.relu_gradient_chain(widths, variances, **draws)
     figure, (ax,) = canvas.new_figure()
-    layers = range(depth + 1)
+    layers, places = range(depth + 1), ((0.11, 0.93), (0.54, 0.93))
     names = "signal (m), on its way up", "gradient (g), on its way down"
-    canvas.plot_two(ax, layers, theory, (signal, gradient), names, center=np.mean)
+    canvas.plot_two(ax, layers, theory, (signal, gradient), names, places, center=np.mean)
     style = {"transform": ax.get_xaxis_transform()}  # the widths along the bottom
     top = 0.02 + 0.14 * widths / widths.max()
     ax.fill_between(layers, 0.02, top, color=plotting.GREY, alpha=0.3, linewidth=0, step="mid", **style)
     first, second, *_, last = (f"{n:,}" for n in widths)
     ax.text(depth / 2, 0.035, f"widths {first}, {second}, …, {last}", fontsize=11, ha="center", **style)
-    canvas.name_lines(ax, (0.11, 0.93), (0.54, 0.93))
     canvas.set_decades(ax, min(1e-3, np.min(theory) / 100), max(1e3, 30 * np.max(theory)))
-    canvas.set_layers(ax, depth)
-    ax.set_ylabel("second moment (m, g)")
+    canvas.set_layers(ax, depth, ylabel="second moment (m, g)")
     ax.set_title(f"{mode}: signal × {up[-1]:.3g} at the top, gradient × {down[0]:.3g} at the bottom")
     return figure, (
         f"Second moments over {depth} layers, means of {NETWORKS:,} networks. "

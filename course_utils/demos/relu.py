@@ -8,43 +8,35 @@ from numpy.typing import NDArray
 from course_utils import plotting, propagation
 from course_utils.demos import canvas, demo
 
-NETWORKS = 50
-
-
-def relu_demo() -> demo.Demo:
-    """Find the gain that a leaky ReLU of a given slope needs."""
-    return demo.Demo(
-        "Which gain does a ReLU that leaks with slope a need?",
-        relu_figure,
-        gain=demo.slider("gain (√n × weight std)", 1.0, 0.5, 2.5, 0.01),
-        negative_slope=demo.slider("negative slope (a)", 0.0, 0.0, 1.0, 0.05),
-        width=demo.width_slider(),
-    )
+NETWORKS, DEPTH = 50, 100
 
 
 @lru_cache(maxsize=4)
-def _unit_rms(negative_slope: float, width: int, depth: int) -> NDArray:
-    """Return the RMS by layer of networks of gain 1, (networks, depth + 1)."""
-    widths, variances = [width] * (depth + 1), [1 / width] * depth
-    draws = {"count": NETWORKS, "generator": demo.luck()}
-    return np.sqrt(propagation.leaky_chain(negative_slope, widths, variances, **draws))
+def _unit_rms(negative_slope: float, width: int) -> NDArray:
+    """Return the RMS by layer of networks of gain 1, (networks, layers + 1)."""
+    draws = [width] * (DEPTH + 1), [1 / width] * DEPTH
+    return np.sqrt(propagation.leaky_chain(negative_slope, *draws, count=NETWORKS, generator=demo.luck()))
 
 
-def relu_figure(
-    gain: float = 1.0, negative_slope: float = 0.0, width: int = 512, depth: int = 100
-) -> demo.Drawing:
+@demo.asks(
+    "Which gain does a ReLU that leaks with slope a need?",
+    gain=demo.slider("gain (√n × weight std)", 0.5, 2.5, 0.01),
+    negative_slope=demo.slider("negative slope (a)", 0.0, 1.0, 0.05),
+    width=demo.WIDTH,
+)
+def relu_figure(gain: float = 1.0, negative_slope: float = 0.0, width: int = 512) -> demo.Drawing:
     """Draw the RMS by layer of (leaky) ReLU networks with Var(w) = gain**2 / width, and the predicted line.
 
     The activation is homogeneous, so networks of every gain are those of gain 1 times gain**layer.
     """
-    factor, layers = gain * np.sqrt((1 + negative_slope**2) / 2), np.arange(depth + 1)
-    rms = _unit_rms(negative_slope, width, depth) * gain**layers
+    factor, layers = gain * np.sqrt((1 + negative_slope**2) / 2), np.arange(DEPTH + 1)
+    rms = _unit_rms(negative_slope, width) * gain**layers
     figure, (ax,) = canvas.new_figure()
     plotting.plot_signal(rms, factor**layers, ax=ax)
     ax.set(ylabel="RMS of the layer", title=f"Predicted: each layer multiplies the RMS by {factor:.3f}")
     canvas.set_decades(ax, 1e-32, 1e32)
     return figure, (
-        f"Predicted factor per layer: gain × √((1 + a²)/2) = {factor:.4f}. RMS at layer {depth}: predicted "
-        f"{factor**depth:.3g}; measured {demo.median_and_range(rms[:, -1])}. (Finite width pulls the median "
+        f"Predicted factor per layer: gain × √((1 + a²)/2) = {factor:.4f}. RMS at layer {DEPTH}: predicted "
+        f"{factor**DEPTH:.3g}; measured {demo.median_and_range(rms[:, -1])}. (Finite width pulls the median "
         f"below the prediction.)"
     )

@@ -13,30 +13,22 @@ NETWORKS, MOST_BLOCKS, FACTOR = 300, 96, 10
 NORMS = ("no norm", "pre-norm", "post-norm")
 
 
-def stream_demo() -> demo.Demo:
-    """Find the branch scale that a residual stream of L blocks needs, with and without norms."""
-    return demo.Demo(
-        "Which branch scale keeps the stream of L blocks, and its input's share, within a factor of ten?",
-        stream_figure,
-        scale=demo.log_slider("branch scale (s)", 1.0, -2, 0, 0.02, ".3f"),
-        blocks=demo.integers("blocks (L)", 48, 4, MOST_BLOCKS, 4),
-        norm=demo.choice("norm", NORMS, "no norm"),
-        width=demo.width_slider(),
-    )
-
-
 @lru_cache(maxsize=8)
 def _draws(width: int) -> tuple[NDArray, ...]:
     return propagation.branch_draws(2 * MOST_BLOCKS, width, count=NETWORKS, generator=demo.luck())
 
 
+@demo.asks(
+    "Which branch scale keeps the stream of L blocks, and its input's share, within a factor of ten?",
+    scale=demo.log_slider("branch scale (s)", -2, 0, 0.02, ".3f"),
+    blocks=demo.integers("blocks (L)", 4, MOST_BLOCKS, 4),
+    norm=demo.choice("norm", NORMS),
+    width=demo.WIDTH,
+)
 def stream_figure(
     scale: float = 1.0, blocks: int = 48, norm: str = "no norm", width: int = 512
 ) -> demo.Drawing:
-    """Draw the second moment of a residual stream, and the share of its input in it, by branch (two a block).
-
-    `scale` is the factor on every branch; `norm` is "no norm", "pre-norm" or "post-norm".
-    """
+    """Draw a residual stream's second moment and its input's share, by branch times `scale`, two a block."""
     k = np.arange(2 * blocks + 1)
     moments, shares = propagation.residual_stream(scale, norm, [table[: k[-1]] for table in _draws(width)])
     theory, share_theory = network_laws.stream_law(scale, 2 * blocks, norm, width)
@@ -44,16 +36,14 @@ def stream_figure(
     plotting.plot_signal(moments, theory, ax=ax, label="stream (mₖ)")
     # Means, because unrelated directions have a skewed share in common.
     style = {"color": plotting.ORANGE, "marker": "^", "label": "share of its input"}
-    plotting.plot_samples(k, shares, ax=ax, center=np.mean, every=max(1, len(k) // 12), **style)
-    ax.plot(k, share_theory, "k--")
+    plotting.plot_samples(k, shares, share_theory, ax=ax, center=np.mean, every=max(1, len(k) // 12), **style)
     canvas.name_lines(ax, (0.02, 0.92), (0.02, 0.85))
     canvas.shade(ax, FACTOR, end=0.48)  # beside, not on, the line of a stream that leaves the band
-    canvas.set_layers(ax, 2 * blocks)
+    canvas.set_layers(ax, 2 * blocks, xlabel="branch (k)", ylabel="second moment, and share")
     canvas.set_decades(ax, min(1e-2, share_theory[-1] / 30), max(1e3, 10 * theory[-1]))
-    ax.set(xlabel="branch (k)", ylabel="second moment, and share")
     log, share = math.log10(theory[-1]), share_theory[-1]
-    grown = demo.power_of_ten(log)
-    ax.set_title(f"{blocks} blocks, predicted: stream {grown}, share of its input {share:.2g}")
+    stream = f"stream {demo.power_of_ten(log)}, share of its input {share:.2g}"
+    ax.set_title(f"{blocks} blocks, predicted: {stream}")
     stream = "the norm sets its second moment to 1"
     if norm != "post-norm":
         stream = (

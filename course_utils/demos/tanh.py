@@ -8,16 +8,11 @@ from course_utils.demos import canvas, demo
 NETWORKS, WIDTH = 50, 256
 
 
-def tanh_demo() -> demo.Demo:
-    """Find the gain at which a tanh network neither dies exponentially nor turns chaotic."""
-    return demo.Demo(
-        "Which gain keeps both the signal and the gradient of a deep tanh network alive?",
-        tanh_figure,
-        gain=demo.slider("gain (√n × weight std)", 1.0, 0.5, 3.0, 0.05),
-        depth=demo.integers("depth (L)", 100, 10, 150, 10),
-    )
-
-
+@demo.asks(
+    "Which gain keeps both the signal and the gradient of a deep tanh network alive?",
+    gain=demo.slider("gain (√n × weight std)", 0.5, 3.0, 0.05),
+    depth=demo.integers("depth (L)", 10, 150, 10),
+)
 def tanh_figure(gain: float = 1.0, depth: int = 100) -> demo.Drawing:
     """Draw the map q -> q' of tanh with its staircase, and the RMS by layer with the infinite-width line."""
     phi = activations.tanh
@@ -30,8 +25,7 @@ def tanh_figure(gain: float = 1.0, depth: int = 100) -> demo.Drawing:
     rms = propagation.norm_chain(phi, gain, depth, WIDTH, count=NETWORKS, generator=demo.luck()).rms
     plotting.plot_signal(rms, theory, ax=right)
     canvas.set_decades(right, min(1e-3, theory[-1] / 10), 2)
-    canvas.set_layers(right, depth)
-    right.set(ylabel="RMS of the layer", title=f"{NETWORKS} networks of width {WIDTH}")
+    canvas.set_layers(right, depth, ylabel="RMS of the layer", title=f"{NETWORKS} networks of width {WIDTH}")
     q = mean_field.fixed_point(phi, gain)
     slope, measured = np.sqrt(mean_field.chi_1(phi, q, gain)), demo.median_and_range(rms[:, -1])
     return figure, (

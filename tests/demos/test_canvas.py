@@ -7,11 +7,6 @@ import pytest
 from course_utils import plotting
 from course_utils.demos import canvas
 
-
-def jpeg(figure):
-    return plotting.to_jpeg(canvas.to_image(figure))
-
-
 CHANGES = [
     {"xlim": (0, 3)},
     {"xlabel": "depth"},
@@ -35,12 +30,11 @@ def test_a_figure_drawn_over_its_kept_frame_looks_as_if_new(change):
         ax.plot([1, 2], [1, 2], "o", label="points")
         ax.legend()
         ax.set(**{"yticks": [1, 2], "yticklabels": ["1", "2"], **change})
-        return jpeg(figure)
+        return canvas.draw_jpeg(figure)
 
-    figures = {}
-    with canvas.reusing(figures):
-        first, again, changed, back = drawn(), drawn(), drawn(**change), drawn()
-    assert len(figures) == 1
+    reusing = canvas.reusing().run
+    first, again = reusing(drawn), reusing(drawn)
+    changed, back = reusing(drawn, **change), reusing(drawn)
     assert first == again == back == drawn()
     assert changed == drawn(**change) != first
     assert first.startswith(b"\xff\xd8")
@@ -50,7 +44,7 @@ def test_lines_lie_over_bands_and_ticks_are_few():
     figure, (ax,) = canvas.new_figure()
     ax.plot([0, 100], [0.5, 0.5], "k", linewidth=20)
     ax.fill_between([0, 100], 0, 1, color="w")
-    jpeg(figure)
+    canvas.draw_jpeg(figure)
     pixels = np.asarray(figure.canvas.buffer_rgba())
     x, y = ax.transData.transform((50, 0.5)).astype(int)
     assert pixels[-1 - y, x].tolist() == [0, 0, 0, 255]
@@ -58,17 +52,17 @@ def test_lines_lie_over_bands_and_ticks_are_few():
 
 
 def test_a_figure_is_emptied_before_it_is_used_again():
-    with canvas.reusing({}):
-        figure, (ax,) = canvas.new_figure()
-        ax.plot([1, 2])
-        ax.fill_between([1, 2], 3)
-        ax.axhspan(0, 1)
-        ax.text(0, 0, "here")
-        ax.legend(["line"])
-        assert len(ax.get_children()) > len(canvas.new_figure(2)[1][0].get_children())
-        again, (same,) = canvas.new_figure()
-        assert (again, same) == (figure, ax)
-        assert len(same.get_children()) == len(canvas.new_figure(2)[1][0].get_children())
+    reused = canvas.reusing()
+    figure, (ax,) = reused.run(canvas.new_figure)
+    ax.plot([1, 2])
+    ax.fill_between([1, 2], 3)
+    ax.axhspan(0, 1)
+    ax.text(0, 0, "here")
+    ax.legend(["line"])
+    assert len(ax.get_children()) > len(canvas.new_figure()[1][0].get_children())
+    again, (same,) = reused.run(canvas.new_figure)
+    assert (again, same) == (figure, ax)
+    assert len(same.get_children()) == len(canvas.new_figure()[1][0].get_children())
 
 
 def test_a_kept_frame_does_not_change_what_is_saved(tmp_path):
@@ -79,7 +73,7 @@ def test_a_kept_frame_does_not_change_what_is_saved(tmp_path):
     figure, (ax,) = canvas.new_figure()
     ax.plot([1, 2])
     before = saved(figure)
-    jpeg(figure)
+    canvas.draw_jpeg(figure)
     assert saved(figure) == before
 
 
@@ -99,3 +93,24 @@ def test_decades_hold_the_range_and_one_and_seldom_change(low, high, limits, tic
     canvas.set_decades(ax, low, high)
     assert np.log10(ax.get_ylim()) == pytest.approx(limits)
     assert np.log10(ax.get_yticks()) == pytest.approx(ticks)
+
+
+def test_two_quantities_have_their_laws_and_names():
+    _, (ax,) = canvas.new_figure()
+    x, laws = np.arange(5), ([1, 2, 3, 4, 5], [5, 4, 3, 2, 1])
+    samples = np.add.outer([-1, 0, 1], laws).swapaxes(0, 1)  # (quantities, networks, points)
+    canvas.plot_two(ax, x, laws, samples, ("up", "down"), ((0.1, 0.9), (0.5, 0.9)))
+    up, up_law, down, down_law = ax.lines
+    for line, law in ((up, 0), (up_law, 0), (down, 1), (down_law, 1)):
+        np.testing.assert_array_equal(line.get_ydata(), laws[law])
+    assert [line.get_linestyle() for line in (up_law, down_law)] == ["--", "--"]
+    places = [(t.get_text(), *t.get_position(), t.get_color()) for t in ax.texts]
+    assert places == [("● up", 0.1, 0.9, plotting.BLUE), ("▲ down", 0.5, 0.9, plotting.ORANGE)]
+
+
+def test_every_labelled_line_needs_a_place():
+    _, (ax,) = canvas.new_figure()
+    ax.plot([1, 2], "o", label="named")
+    ax.plot([2, 1], "--", label="forgotten")
+    with pytest.raises(ValueError, match="shorter"):
+        canvas.name_lines(ax, (0, 0))

@@ -15,9 +15,9 @@ import nbformat
 import pytest
 from drawing_checks import check_drawing, check_finite
 
-from course_utils import demos, plotting
+from course_utils import demos
 from course_utils.demos import canvas
-from course_utils.demos.demo import Demo
+from course_utils.demos.demo import Demo, integers
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 each = pytest.mark.parametrize("name", demos.NAMES)
@@ -64,13 +64,14 @@ def test_every_control_moves_the_picture_to_what_a_new_figure_shows(name):
     demo = built(name)
     demo.reset()
     first = bytes(demo.image.value), demo.sentence.value
+    assert first[1] == draw(name)[1]
     for control in demo.controls.values():
         values, images = settings(control), []
         for value in (values[0], values[-1]):
             control.value = value
             figure, sentence = draw(name, **{key: c.value for key, c in demo.controls.items()})
             check_finite(figure, sentence)
-            images.append(plotting.to_jpeg(canvas.to_image(figure)))
+            images.append(canvas.draw_jpeg(figure))
             assert (bytes(demo.image.value), demo.sentence.value) == (images[-1], sentence)
         assert images[0] != images[1]
         assert images[0].startswith(b"\xff\xd8")
@@ -136,19 +137,18 @@ def test_demos_are_found_by_name_and_loaded_when_asked_for():
     assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == []
 
 
-def slide(draw, **starts):
-    """Return a demo with one slider for each of `starts`."""
-    sliders = {key: widgets.IntSlider(v, min=1, max=9, description=key) for key, v in starts.items()}
-    return Demo("What now?", draw, **sliders)
+def slide(draw, *names):
+    """Return a demo with one slider for each of `names`."""
+    return Demo("What now?", draw, **{name: integers(name, 1, 9, 1) for name in names})
 
 
 def test_an_error_is_shown_and_raised():
-    def fragile(n):
+    def fragile(n=1):
         if n > 1:
             raise ZeroDivisionError("no such <width>")
         return canvas.new_figure()[0], "fine"
 
-    demo = slide(fragile, n=1)
+    demo = slide(fragile, "n")
     with pytest.raises(ZeroDivisionError):
         demo.controls["n"].value = 2
     assert "ZeroDivisionError: no such &lt;width&gt;" in demo.sentence.value
@@ -159,13 +159,13 @@ def test_an_error_is_shown_and_raised():
 def test_two_threads_do_not_draw_at_once():
     inside = []
 
-    def draw(n):
+    def draw(n=1):
         inside.append(n)
         time.sleep(0.02)
         assert inside == [n]
         return canvas.new_figure()[0], f"n = {inside.pop()}"
 
-    demo = slide(draw, n=1)
+    demo = slide(draw, "n")
     with ThreadPoolExecutor(2) as pool:
         moves = pool.map(partial(setattr, demo.controls["n"], "value"), [2, 3, 4, 5])
         resets = pool.map(lambda _: demo.reset(), range(4))
@@ -176,13 +176,14 @@ def test_two_threads_do_not_draw_at_once():
 def test_reset_draws_once():
     drawn = []
 
-    def draw(**values):
-        drawn.append(values)
+    def draw(n=1, depth=2):
+        drawn.append((n, depth))
         return canvas.new_figure()[0], "fine"
 
-    demo = slide(draw, n=1, depth=1)
+    demo = slide(draw, "n", "depth")
+    assert drawn == [(1, 2)], "a demo starts at its figure's defaults"
     for control in demo.controls.values():
         control.value = 7
     drawn.clear()
     demo.reset()
-    assert drawn == [{"n": 1, "depth": 1}]
+    assert drawn == [(1, 2)]

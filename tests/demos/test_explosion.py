@@ -5,32 +5,31 @@ import math
 import numpy as np
 import pytest
 import torch
-from drawing_checks import check_line, check_numbers, check_samples, check_words, named
+from drawing_checks import check_line, check_numbers, check_samples, check_words, levels, named
 
 from course_utils import propagation
 from course_utils.activations import linear
 from course_utils.demos.explosion import explosion_figure
 
-SETTINGS = {"weight_std": 0.02, "width": 64, "depth": 40}
+SETTINGS = {"weight_std": 0.02, "width": 64}
 CONTROLS = {"weight_std": (10**-2.5, 10**0.5, 121), "width": (16, 64, 256, 512, 1024)}
 
 
 def check(figure, sentence):
-    (ax,), layers = figure.axes, np.arange(41)
+    (ax,), layers = figure.axes, np.arange(101)
     draws = {"count": 50, "generator": torch.Generator().manual_seed(0)}
-    logs = np.log10(propagation.norm_chain(linear, 0.16, 40, 64, **draws).rms)
-    markers, theory, largest, smallest = ax.lines
+    logs = np.log10(propagation.norm_chain(linear, 0.16, 100, 64, **draws).rms)
+    markers, theory, *_ = ax.lines
     assert markers is named(ax, "median of 50 networks, shaded: 95 %")
     assert theory is named(ax, "predicted, l · log10(√n σ)")
     check_samples(ax, markers, layers, logs)
     check_line(theory, layers * math.log10(0.16), layers)
-    check_line(largest, [math.log10(3.4028234664e38)] * 2)
-    check_line(smallest, [math.log10(2.0**-149)] * 2)
-    limits = {text.get_text(): text.get_position()[1] for text in ax.texts if "float32" in text.get_text()}
-    assert limits["largest float32"] > 0 > limits["smallest float32"]
+    limits = {"largest float32": math.log10(3.4028234664e38), "smallest float32": math.log10(2.0**-149)}
+    assert levels(ax) == pytest.approx(limits)
     check_words(ax, "layer (l)", "log10 of RMS", "Predicted: each layer multiplies the RMS by 0.16")
     low, median, high = (f"{x:.1f}" for x in np.percentile(logs[:, -1], [2.5, 50, 97.5]))
-    predicted = "0.16", 40, 10, f"{40 * math.log10(0.16):.1f}"
+    last = math.ceil(math.log(2.0**-149, 0.16))
+    predicted = "0.16", 100, 10, f"{100 * math.log10(0.16):.1f}", last
     check_numbers(sentence, *predicted, 50, 10, median, 95, 10, low, 10, high)
 
 
@@ -42,7 +41,7 @@ def test_the_demo_predicts_the_overflow_layer():
 
 
 def test_no_zero_has_a_minus_sign():
-    sentence = explosion_figure(weight_std=0.999 / 32, width=1024, depth=40)[1]
+    sentence = explosion_figure(weight_std=0.999 / 32, width=1024)[1]
     assert "makes 10^0.0;" in sentence
     assert "10^-0.0" not in sentence
 
@@ -51,5 +50,5 @@ def test_no_zero_has_a_minus_sign():
 def test_the_overflow_layer_is_the_first_beyond_float32(weight_std, width, limit):
     factor = weight_std * math.sqrt(width)
     layer = next(i for i in range(1, 200) if (factor**i > limit) == (factor > 1))
-    sentence = explosion_figure(weight_std=weight_std, width=width, depth=100)[1]
+    sentence = explosion_figure(weight_std=weight_std, width=width)[1]
     assert f"leaves float32 in layer {layer}." in sentence

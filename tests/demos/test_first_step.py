@@ -5,7 +5,16 @@ from functools import cache
 
 import numpy as np
 import pytest
-from drawing_checks import band_edges, check_drawing, check_line, check_numbers, check_words, named, title
+from drawing_checks import (
+    band_edges,
+    check_drawing,
+    check_line,
+    check_numbers,
+    check_words,
+    levels,
+    named,
+    title,
+)
 from scipy.special import logsumexp
 
 from course_utils import data
@@ -62,7 +71,7 @@ def first_steps(hidden, rate, optimizer):
 def check_steps(figure, sentence, rate, optimizer):
     (ax,), (measured, predicted, first) = figure.axes, first_steps(3, rate, optimizer)
     octaves, median = np.arange(9) / 2 - 2, np.median(measured, axis=1)
-    near, far, rises, theory, one_percent = ax.lines
+    near, far, rises, theory, _ = ax.lines
     names = "loss falls", "from above 2 ln 10", "loss rises by as much (100: or more)"
     assert (near, far, rises) == tuple(named(ax, name) for name in names)
     start = np.median(first, axis=1) > 2 * math.log(10)
@@ -73,7 +82,7 @@ def check_steps(figure, sentence, rate, optimizer):
     edges = band_edges(ax.collections[0], octaves[all_fall])
     np.testing.assert_allclose(edges, [f(measured[all_fall], axis=1) for f in (np.min, np.max)], rtol=1e-5)
     check_line(theory, np.median(predicted, axis=1), octaves)
-    check_line(one_percent, [0.01, 0.01])
+    assert levels(ax) == {"1 %": 0.01}
     good = 2 ** octaves[median >= 0.01]
     window = f"from c = {good[0]:.2g} to {good[-1]:.2g}"
     heading = f"3 hidden layers: one step removes 1 % or more {window}"

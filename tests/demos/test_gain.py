@@ -24,7 +24,7 @@ from course_utils.demos.gain import (
 SETTINGS = {"activation": "GELU", "rule": BEHIND, "depth": 20, "width": 64}
 CONTROLS = {
     "activation": tuple(ACTIVATIONS),
-    "rule": RULES,
+    "rule": tuple(RULES),
     "depth": (5, 50, 46),
     "width": (32, 64, 128, 256),
 }
@@ -136,7 +136,7 @@ def test_bounded_activations_have_no_gain_in_front(name):
 
 def test_the_gain_behind_spares_the_first_layer():
     assert gains("ReLU", BEHIND) == pytest.approx((1, 2**0.5))
-    assert [gains("tanh", rule)[1] for rule in RULES[:4]] == pytest.approx([3**-0.5, 1, 2**0.5, 5 / 3])
+    assert [gains("tanh", rule)[1] for rule in list(RULES)[:4]] == pytest.approx([3**-0.5, 1, 2**0.5, 5 / 3])
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,7 @@ def check(figure, sentence):
     check_line(theory, predicted[:17], angles)
     check_samples(ax, markers, angles, measured[:, :17])
     check_line(brownian, [1, 0], [0, 180])
+    assert "Brownian motion:\none plain layer" in [text.get_text() for text in ax.texts]
     heading = f"7 layers, residual, branches × 0.5: ρ = {predicted[1]:.2f} for neighbours"
     check_words(ax, "angle between two inputs (δ, degrees)", "correlation of gradients (ρ)", heading)
     near, right = (two(mean_of(measured[:, lag])) for lag in (1, 8))

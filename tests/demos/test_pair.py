@@ -63,6 +63,8 @@ def check(figure, sentence):
         check_samples(ax, markers, layers[::3], samples[:, ::3])
     reach, gap = math.log(900) / abs(math.log(chi)), twins[-1] - strangers[-1]
     check_line(limit, [0, 0.88], [reach] * 2)
+    (note,) = (text for text in ax.texts if text.get_text() == " trains to about here ")
+    assert note.get_position() == pytest.approx((reach, 1.09))
     heading = f"Chaos, χ₁ = {chi:.2f}: twins and strangers differ by {gap:.2f} in layer 36"
     check_words(ax, "layer (l)", "correlation of two inputs (c)", heading)
     found = (f"{x:.4f}" for x in mean_of(measured[1][:, -1] - measured[0][:, -1]))

@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from drawing_checks import check_line, check_numbers, check_samples, check_words, named, title
+from drawing_checks import check_line, check_numbers, check_samples, check_words, levels, named, title
 from scipy.special import digamma
 
 from course_utils.comparison import mean_of
@@ -29,14 +29,14 @@ def product_quantiles(depth, width):
 def check(figure, sentence):
     (ax,), width, ranks = figure.axes, 16, np.arange(1, 17)
     s = np.log10(np.linalg.svd(products("Gaussian", width)[5].numpy(), compute_uv=False))
-    markers, shallow, deep, floor = ax.lines
+    markers, shallow, deep, _ = ax.lines
     check_samples(ax, markers, (ranks - 0.5) / width, s)
     wide = np.log10(product_quantiles(6, width)) / 2
     assert (shallow, deep) == (named(ax, "predicted for L ≪ n"), named(ax, "predicted for L ≫ n"))
     np.testing.assert_allclose(shallow.get_ydata(), wide, rtol=2e-4, atol=2e-4)
     far = 6 * (digamma((width - ranks + 1) / 2) + math.log(2 / width)) / 2 / math.log(10)
     check_line(deep, far)
-    check_line(floor, [np.median(s[:, 0]) - 3] * 2)
+    assert levels(ax) == pytest.approx({"1,000 times below the largest": np.median(s[:, 0]) - 3})
     found = mean_of(100 * (s > s[:, :1] - 3).mean(axis=1))
     heading = f"6 Gaussian layers: {found.value:.0f} % of the directions are usable"
     check_words(ax, "share of directions (k/n), best first", "log10 of singular value (s)", heading)

@@ -10,7 +10,7 @@ from drawing_checks import check_line, check_numbers, check_samples, check_words
 from course_utils import propagation
 from course_utils.activations import leaky_relu
 
-SETTINGS = {"gain": 1.2, "negative_slope": 0.3, "width": 64, "depth": 30}
+SETTINGS = {"gain": 1.2, "negative_slope": 0.3, "width": 64}
 CONTROLS = {"gain": (0.5, 2.5, 201), "negative_slope": (0, 1, 21), "width": (16, 64, 256, 512, 1024)}
 
 
@@ -20,8 +20,8 @@ def leaky(slope, depth, width, count, seed=0):
 
 
 def check(figure, sentence):
-    (ax,), layers = figure.axes, np.arange(31)
-    factor, rms = 1.2 * math.sqrt((1 + 0.3**2) / 2), np.sqrt(leaky(0.3, 30, 64, 50)) * 1.2**layers
+    (ax,), layers = figure.axes, np.arange(101)
+    factor, rms = 1.2 * math.sqrt((1 + 0.3**2) / 2), np.sqrt(leaky(0.3, 100, 64, 50)) * 1.2**layers
     markers, theory = ax.lines
     check_samples(ax, markers, layers, rms)
     check_line(theory, factor**layers, layers)
@@ -29,7 +29,7 @@ def check(figure, sentence):
     check_words(ax, "layer (l)", "RMS of the layer", heading)
     low, median, high = np.percentile(rms[:, -1], [2.5, 50, 97.5])
     measured = 50, f"{median:.3g}", 95, f"{low:.2g}", f"{high:.2g}"
-    check_numbers(sentence, 1, 2, f"{factor:.4f}", 30, f"{factor**30:.3g}", *measured)
+    check_numbers(sentence, 1, 2, f"{factor:.4f}", 100, f"{factor**100:.3g}", *measured)
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.3, 1.0])
