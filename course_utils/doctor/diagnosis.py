@@ -103,13 +103,8 @@ def diagnose(
     measure.check_arguments(model, inputs)
     if not (loss is None or callable(loss)):
         raise TypeError(f"loss must be a function of (outputs, targets), or None; got {type(loss).__name__}")
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if nn.parameter.is_lazy(tensor):
-            raise ValueError(f"{name} has no shape yet; run the model once on a batch first")
-        if tensor.is_meta:
-            raise ValueError(f"{name} is on the meta device and has no values; use model.to_empty")
-    with measure.restored(model, inputs) as altered, torch.inference_mode(False), torch.enable_grad():
-        case = _examine(Recorder(model, altered), model, inputs, targets, loss)
+    with measure.restored(model, inputs), torch.inference_mode(False), torch.enable_grad():
+        case = _examine(Recorder(model), model, inputs, targets, loss)
     findings = verdict_on(case)
     return Diagnosis(_table(case, findings), case.loss, case.expected_loss, findings)
 
@@ -122,13 +117,13 @@ def _examine(recorder: Recorder, model: nn.Module, inputs: Any, targets: Any, lo
     leaves = (leaves or copies) if root.requires_grad else []
     gradients = torch.autograd.grad(root, leaves, error, allow_unused=True) if leaves else ()
     moments = {
-        id(p): measure.quick_second_moment(g) for p, g in zip(leaves, gradients, strict=True) if g is not None
+        id(p): measure.second_moment(g) for p, g in zip(leaves, gradients, strict=True) if g is not None
     }
     for weight in recorder.weights.values():
         weight.gradient = moments.get(id(weight.tensor), NAN)
     named = [*(("inputs", x) for x in tensors_in(given)), *model.named_parameters(), *model.named_buffers()]
     floating = ((name, x) for name, x in named if x.is_floating_point() and x.numel())
-    broken = [name for name, x in floating if not math.isfinite(measure.quick_second_moment(x))]
+    broken = [name for name, x in floating if not math.isfinite(measure.second_moment(x))]
     value, expected = root.item() if error is None else NAN, math.log(classes) if classes else NAN
     return Case(analyse(recorder.calls), value, expected, broken, bool(moments))
 

@@ -4,13 +4,11 @@
 all of them, and only then writes. What it cannot read it leaves alone, and says so.
 """
 
-import copy
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import combinations
 from typing import Any
 
 import pandas as pd
@@ -19,7 +17,7 @@ from torch import Generator, Tensor, nn
 
 from course_utils.doctor.diagnosis import Report, rounded
 from course_utils.doctor.graph import analyse, branch_ends
-from course_utils.doctor.measuring import NAN, check_arguments, cloned, is_expanded, restored, tensors_in
+from course_utils.doctor.measuring import NAN, check_arguments, cloned, is_fixed, restored
 from course_utils.doctor.recording import Call, Recorder
 from course_utils.doctor.vocabulary import kind
 from course_utils.initializers import constant_, normal_, orthogonal_
@@ -73,9 +71,9 @@ def initialize_(model: nn.Module, inputs: Any, *, generator: Generator | None = 
     by 1 % grows by 1.08, 1.15 and 1.05 per layer. Beyond twenty or so, they need norms or residual branches.
     Deep plain stacks of softplus or sigmoids lose what depends on the input, whatever their gain.
 
-    Left alone, with the reason: what is frozen, lazy, meta or parametrized, what the pass did not use, what
-    is tied and would need two laws at once, and what no rule here reads, such as a positional embedding that
-    is added. All else that the pass changes is put back. An error leaves the model as it was.
+    Left alone, with the reason: what is frozen or parametrized, what the pass did not use, what is tied and
+    would need two laws at once, and what no rule here reads, such as a positional embedding that is added.
+    All else that the pass changes is put back. An error leaves the model as it was.
 
     Raises: TypeError or ValueError as `diagnose`; whatever the model raises on `inputs`.
     Source: He et al. (2015) for the gain; Radford et al. (2019) for 1 / sqrt(N); Jozefowicz et al. (2015) for
@@ -83,52 +81,21 @@ def initialize_(model: nn.Module, inputs: Any, *, generator: Generator | None = 
     """
     check_arguments(model, inputs)
     parameters = dict(model.named_parameters())
-    reasons = _overlapping(parameters) | {n: why for n, p in parameters.items() if (why := _unreadable(n, p))}
-    used, wishes = _wishes_by_name(model, inputs) if reasons.keys() != parameters.keys() else (set(), {})
-    for name in parameters.keys() - reasons.keys():
-        if why := _objection(wishes.get(name, []), name in used):
-            reasons[name] = why
-    plan = {name: wishes[name][0] for name in parameters if name not in reasons}
+    used, wishes = _wishes_by_name(model, inputs)
+    reasons = {n: _objection(n, p, wishes.get(n, []), n in used) for n, p in parameters.items()}
+    plan = {name: wishes[name][0] for name, why in reasons.items() if not why}
     _write({parameters[name]: wish.fill_ for name, wish in plan.items()}, generator)
     return _report(parameters, plan, reasons)
 
 
-def _has_no_values(parameter: Tensor) -> bool:
-    return nn.parameter.is_lazy(parameter) or parameter.is_meta
-
-
-def _overlapping(parameters: Mapping[str, Tensor]) -> dict[str, str]:
-    """Return the parameters whose memory overlaps with another one's, and say so."""
-    reasons, spans = {}, []
-    for name, p in parameters.items():
-        if not _has_no_values(p) and p.layout == torch.strided and p.numel():
-            last = sum((size - 1) * step for size, step in zip(p.shape, p.stride(), strict=True))
-            spans.append((p.data_ptr(), p.data_ptr() + (last + 1) * p.element_size(), name))
-    for (_, end, name), (start, _, other) in combinations(sorted(spans), 2):
-        for one, two in ((name, other), (other, name)) if start < end else ():
-            reasons[one] = f"in the same memory as {two}: what is written to one changes the other"
-    return reasons
-
-
-def _unreadable(name: str, p: Tensor) -> str:
-    """Return why a parameter cannot be drawn, whatever the model does with it, or ""."""
-    if nn.parameter.is_lazy(p):
-        return "lazy: it has no shape yet; run the model once on a batch, then call again"
-    inverse = "parametrized: the layer's weight is computed from it by a function that no rule here inverts"
-    sealed = p.is_inference() and not torch.is_inference_mode_enabled()
-    reasons = (
-        (p.is_meta, "on the meta device: it has no values; use model.to_empty(device=...), then call again"),
-        (not p.numel(), "empty: it has no elements"),
-        (sealed, "made in inference mode: it can be written to only there"),
-        (is_expanded(p), "expanded: several of its elements are one number in memory"),
-        (not p.requires_grad, "frozen: it does not require a gradient"),
-        ("parametrizations." in name, inverse),
-    )
-    return next((why for holds, why in reasons if holds), "")
-
-
-def _objection(wishes: list[Wish | None], used: bool) -> str:
+def _objection(name: str, p: Tensor, wishes: list[Wish | None], used: bool) -> str:
     """Return why a parameter with these wishes is left alone, or ""."""
+    if is_fixed(p):
+        return "expanded, or made in inference mode: it cannot be written to"
+    if not p.requires_grad:
+        return "frozen: it does not require a gradient"
+    if "parametrizations." in name:
+        return "parametrized: the layer's weight is computed from it by a function that no rule here inverts"
     if not wishes or None in wishes:
         return "no rule here reads what the model does with it" if used else "not seen in use on these inputs"
     first, text = wishes[0], "{0.law} (std {0.std:.3g}) in {0.layer}".format
@@ -137,15 +104,11 @@ def _objection(wishes: list[Wish | None], used: bool) -> str:
 
 
 def _wishes_by_name(model: nn.Module, inputs: Any) -> tuple[set[str], dict[str, list[Wish | None]]]:
-    """Run the model, or a copy that can be run; return the parameters used, and what is asked of them."""
-    real = not any(map(_has_no_values, [*model.parameters(), *model.buffers()]))
-    twin = model if real else _stand_in(model, inputs)
-    names = {id(p): name for name, p in twin.named_parameters()}
+    """Run the model; return the names of the parameters used, and what is asked of each."""
+    names = {id(p): name for name, p in model.named_parameters()}
     wishes: dict[str, list[Wish | None]] = {}
-    with restored(model if real else nn.Identity(), inputs) as altered:  # a copy may change
-        values = [p for p in twin.parameters() if not (nn.parameter.is_lazy(p) or p.is_inference())]
-        altered += [(p, p.detach().clone()) for p in values]
-        recorder = Recorder(twin, altered)
+    recorder = Recorder(model)
+    with restored(model, inputs):
         recorder.run(cloned(inputs, False)[0])
         nodes = analyse(recorder.calls)
         ends = branch_ends(nodes)
@@ -154,22 +117,6 @@ def _wishes_by_name(model: nn.Module, inputs: Any) -> tuple[set[str], dict[str, 
                 if id(parameter) in names:  # not so for a module that is not registered
                     wishes.setdefault(names[id(parameter)], []).append(wish)
     return {names[i] for i in recorder.seen & names.keys()}, wishes
-
-
-@torch.no_grad()
-def _stand_in(model: nn.Module, inputs: Any) -> nn.Module:
-    """Return a copy that can be run: what is on the meta device has random values, what is lazy stays so."""
-    tensors = [*model.parameters(), *model.buffers()]
-    device = next((x.device for x in (*tensors_in(inputs), *tensors) if not x.is_meta), "cpu")
-    generator, memo = torch.Generator().manual_seed(0), {}
-    for x in filter(_has_no_values, tensors):
-        if nn.parameter.is_lazy(x):
-            memo[id(x)] = type(x)(device=x.device, dtype=x.dtype)
-        else:
-            values = torch.randn(x.shape, generator=generator) / math.sqrt(x.shape[-1] if x.ndim else 1)
-            values = values.to(device, x.dtype)
-            memo[id(x)] = nn.Parameter(values, x.requires_grad) if isinstance(x, nn.Parameter) else values
-    return copy.deepcopy(model, memo)
 
 
 Make = Callable[..., Wish]  # a Wish whose layer and kind are known
@@ -280,27 +227,17 @@ def _composite(module: nn.Module, share: float, ending: str, make: Make) -> Wish
 
 @torch.no_grad()
 def _write(plan: Mapping[Tensor, Fill], generator: Generator | None) -> None:
-    """Draw everything, and only then write: a draw that fails, or a write, has changed nothing."""
-    fresh, written = [], []
-    for parameter, fill_ in plan.items():
-        fill_(values := torch.empty_like(parameter, requires_grad=False), generator)
-        fresh.append(values)
-    try:
-        for parameter, values in zip(plan, fresh, strict=True):
-            before = parameter.clone()
-            parameter.copy_(values)
-            values.copy_(before)  # in the memory of the draw, now that it is written
-            written.append((parameter, values))
-    except BaseException:
-        for parameter, before in written:
-            parameter.copy_(before)
-        raise
+    """Draw everything, and only then write, so that a draw that fails has changed nothing."""
+    fresh = [torch.empty_like(parameter, requires_grad=False) for parameter in plan]
+    for values, fill_ in zip(fresh, plan.values(), strict=True):
+        fill_(values, generator)
+    for parameter, values in zip(plan, fresh, strict=True):
+        parameter.copy_(values)
 
 
 def _report(parameters: dict[str, Tensor], plan: dict[str, Wish], reasons: dict[str, str]) -> Initialization:
     shapes = {name: "×".join(map(str, parameters[name].shape)) for name in plan}
     rows = [{"parameter": name, "shape": shapes[name], **vars(wish)} for name, wish in plan.items()]
     columns = ["parameter", "shape", "layer", "kind", "follows", "fan_in", "gain", "std", "law"]
-    alone = [(name, reasons[name]) for name in parameters if name in reasons]
-    table = pd.DataFrame(rows, columns=columns)
-    return Initialization(table, pd.DataFrame(alone, columns=["parameter", "reason"]))
+    alone = pd.DataFrame([item for item in reasons.items() if item[1]], columns=["parameter", "reason"])
+    return Initialization(pd.DataFrame(rows, columns=columns), alone)

@@ -108,17 +108,14 @@ class Invocation(NamedTuple):
 
 
 class Recorder(TorchFunctionMode):
-    """Sees every call on tensors, and notes what comes out and, later, the gradient that comes back.
+    """Sees every call on tensors, and notes what comes out and, later, the gradient that comes back."""
 
-    What a call changes for good is added to `altered`, the list that `restored` yields.
-    """
-
-    def __init__(self, model: nn.Module, altered: list[tuple[Tensor, Tensor]]) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.calls: list[Call] = []
         self.seen: set[int] = set()  # the ids of the parameters whose values any call took
         self.weights: dict[int, Weight] = {}
-        self._model, self._altered = model, altered
+        self._model = model
         self._modules = {id(module): name for name, module in model.named_modules()}
         self._parameters = {id(p): name for name, p in model.named_parameters()}
         self._origin = WeakIdKeyDictionary()  # the index of the call that a tensor comes from
@@ -140,8 +137,6 @@ class Recorder(TorchFunctionMode):
         """Call the function, and note it: as a row of the table, or as one that hands the signal on."""
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "").strip("_")
-        if name in words.EMBEDDINGS and kwargs.get("max_norm") is not None:  # the call will shrink long rows
-            self._altered.append((args[1], args[1].detach().clone()))
         result = func(*args, **kwargs)
         if name.startswith("new_") or name.endswith("_like"):
             return result  # takes the argument's shape, not its values
@@ -248,7 +243,7 @@ class Recorder(TorchFunctionMode):
             identical = fits and measure.has_identical_units(held, bias, out_dim)
             area = math.prod(held.shape[2:]) if name in words.CONVOLUTIONS else 1
             trained = parameter is not None and held.requires_grad  # a weight norm's product has its own law
-            size = measure.quick_second_moment(held), torch.linalg.vector_norm(held.detach(), math.inf).item()
+            size = measure.second_moment(held), torch.linalg.vector_norm(held.detach(), math.inf).item()
             orthogonal = measure.is_orthogonal(held)
             self.weights[id(held)] = Weight(held, out_dim, area, trained, identical, orthogonal, *size)
         row.weight, row.parameters = self.weights[id(held)], self._owned((held, bias))
@@ -265,15 +260,16 @@ class Recorder(TorchFunctionMode):
             largest = output.detach().amax([d for d in range(output.ndim) if d != dim])
             row.units, row.dead = len(largest), (largest <= 0).double().mean().item()
         if name in words.ODD | words.SIGMOIDS - {"logsigmoid"}:
-            lowest, some = -1 if name in words.ODD else 0, measure.sample(output)
-            row.saturated = ((some < lowest + AT_A_BOUND) | (some > 1 - AT_A_BOUND)).double().mean().item()
+            lowest, values = -1 if name in words.ODD else 0, output.detach().double()
+            distance = torch.minimum(values - lowest, 1 - values)
+            row.saturated = (distance < AT_A_BOUND).double().mean().item()
 
     def _measure(self, call: Call, output: Tensor, batch_dim: int = 0) -> None:
         call.left, call.numel = self._moments(output, batch_dim), output.numel()
         call.examples = output.shape[batch_dim] if output.ndim else 1
         in_a_row = call.role == "activation" and self.calls[call.parents[0]].role in ROWS
         if output.requires_grad and not in_a_row:  # the hook is for this value, even if it changes in place
-            output.register_hook(lambda g: setattr(call, "gradient", measure.quick_second_moment(g)))
+            output.register_hook(lambda g: setattr(call, "gradient", measure.second_moment(g)))
 
     def _moments(self, x: Tensor, batch_dim: int) -> Moments:
         """Return the moments, computed once for a layer's output and the next one's input."""
@@ -334,7 +330,8 @@ class Recorder(TorchFunctionMode):
         straight = z in self._origin and self.calls[self._origin[z]].role in ("layer", "norm", "sum")
         if not straight or z.shape != output.shape:
             return None
-        before, after = measure.sample(z, 1000), measure.sample(output, 1000)
+        step = z.numel() // 1000 | 1  # odd, lest it meet one unit only
+        before, after = (x.detach().flatten()[::step].double() for x in (z, output))
         negative = before < 0
         if not negative.any() or negative.all():
             return None
@@ -358,7 +355,7 @@ _NOTES = {  # how a function of torch is noted, by its name
 def _as_function(call: Invocation) -> Callable[[Tensor], Tensor]:
     """Return an activation as a function of one tensor, with one slope where they differ or are random."""
     if call.name == "prelu":
-        return leaky_relu(measure.sample(call.argument("weight", 1)).mean().item())
+        return leaky_relu(call.argument("weight", 1).mean(dtype=torch.float64).item())
     if call.name == "rrelu" and call.keywords.get("training"):  # the RMS of slopes that are drawn anew
         low, high = call.keywords.get("lower", 1 / 8), call.keywords.get("upper", 1 / 3)
         return leaky_relu(math.sqrt((low * low + low * high + high * high) / 3))
