@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
-from course_utils.comparison import markdown_table
 from course_utils.doctor import measuring as measure
 from course_utils.doctor.faults import verdict_on
 from course_utils.doctor.findings import Case, Finding
@@ -24,26 +23,14 @@ from course_utils.doctor.recording import Call, Recorder
 from course_utils.doctor.vocabulary import kind
 
 
-def rounded(table: pd.DataFrame, digits: int) -> pd.DataFrame:
-    """Return the table as text, its numbers with so many significant digits, NaN as an empty cell."""
-    return table.map(lambda v: v if isinstance(v, str) else "" if math.isnan(v) else f"{v:.{digits}g}")
+def printed(head: str, digits: int, *tables: pd.DataFrame) -> str:
+    """Return the head and, unless empty, the tables, with so many significant digits and NaN left out."""
+    style = {"index": False, "na_rep": "", "float_format": f"{{:.{digits}g}}".format}
+    return "\n\n".join([head, *(table.to_string(**style) for table in tables if len(table))])
 
 
-class Report:
-    """What is printed, and shown in Jupyter, as the two `_parts`: lines, and tables of text unless empty."""
-
-    def __str__(self) -> str:
-        head, tables = self._parts()
-        return "\n\n".join(["\n".join(head), *(t.to_string(index=False) for t in tables if len(t))])
-
-    def _repr_markdown_(self) -> str:
-        head, tables = self._parts()
-        cells = [[list(t.columns), *t.to_numpy().tolist()] for t in tables if len(t)]
-        return "\n\n".join([*head, *(markdown_table(rows, "l" * len(rows[0])) for rows in cells)])
-
-
-@dataclass(frozen=True, eq=False)
-class Diagnosis(Report):
+@dataclass(frozen=True, eq=False, repr=False)
+class Diagnosis:
     """The table of layers, the loss, what equal probabilities cost (NaN if unknown), and the findings.
 
     The table has one row for each call of a layer, a norm, a recurrent or attention module, in order, and for
@@ -80,8 +67,8 @@ class Diagnosis(Report):
         lines = [f"{i}. {finding}" for i, finding in enumerate(faults, 1)]
         return "\n".join((lines or [f"No faults found in {len(self.table)} layers."]) + remarks)
 
-    def _parts(self) -> tuple[list[str], list[pd.DataFrame]]:
-        return self.verdict.split("\n"), [rounded(self.table, 2)]
+    def __repr__(self) -> str:
+        return printed(self.verdict, 2, self.table)
 
 
 def diagnose(
@@ -132,8 +119,11 @@ def _objective(outputs: Any, targets: Any, loss: Callable | None) -> tuple[Tenso
     """Return what to differentiate, the error to start from (None: a loss), and the number of classes."""
     floating = (y for y in tensors_in(outputs) if y.is_floating_point())
     output = next((y.to(torch.promote_types(y.dtype, torch.float32)) for y in floating), None)
-    logits, labels = _labelled(output, targets)
-    classes = 0 if logits is None else logits.shape[1]
+    shape, wanted = getattr(output, "shape", ()), getattr(targets, "shape", None)
+    labels = isinstance(targets, Tensor) and not targets.is_floating_point()
+    last = len(shape) > 2 and shape[:-1] == wanted  # the dimension of classes, else it is 1
+    fits = labels and len(shape) > 1 and (last or shape[:1] + shape[2:] == wanted)
+    classes = shape[-1 if last else 1] if fits else 0
     if loss is not None:
         value = loss(outputs, targets)
         if not isinstance(value, Tensor) or value.numel() != 1:
@@ -147,26 +137,15 @@ def _objective(outputs: Any, targets: Any, loss: Callable | None) -> tuple[Tenso
         return output, torch.randn(output.shape, generator=torch.Generator().manual_seed(0)).to(output), 0
     if not isinstance(targets, Tensor):
         raise TypeError(f"targets must be a tensor unless you pass loss=...; got {type(targets).__name__}")
-    if logits is not None:
-        return cross_entropy(logits, labels), None, classes
-    shapes = f"got targets {tuple(targets.shape)} for an output {tuple(output.shape)}"
-    if not targets.is_floating_point():
+    if classes:
+        return cross_entropy(output.movedim(-1, 1) if last else output, targets.long()), None, classes
+    shapes = f"got targets {tuple(wanted)} for an output {tuple(shape)}"
+    if labels:
         needed = "integer targets need its shape without the dimension of classes, 1 or last"
         raise ValueError(f"{needed}; {shapes}")
-    if targets.shape != output.shape:
+    if shape != wanted:
         raise ValueError(f"floating-point targets must have the output's shape; {shapes}")
     return mse_loss(output, targets.to(output.dtype)), None, 0
-
-
-def _labelled(output: Tensor | None, targets: Any) -> tuple[Tensor | None, Tensor | None]:
-    """Return the logits, with classes in dimension 1, and the labels, if the targets are labels that fit."""
-    if output is None or not isinstance(targets, Tensor) or targets.is_floating_point():
-        return None, None
-    if output.ndim > 2 and output.shape[:-1] == targets.shape:
-        output, targets = output.flatten(0, -2), targets.flatten()
-    if output.ndim > 1 and output.shape[:1] + output.shape[2:] == targets.shape:
-        return output, targets.long()
-    return None, None
 
 
 def _table(case: Case, findings: tuple[Finding, ...]) -> pd.DataFrame:

@@ -6,9 +6,10 @@ It turns the calls that a `Recorder` saw into numbers; `faults` judges them, `in
 import math
 from collections import Counter
 from collections.abc import Callable
-from functools import lru_cache, reduce
+from functools import reduce
 from operator import and_, or_
 
+import torch
 from torch import Tensor
 
 from course_utils.doctor.measuring import NAN
@@ -17,6 +18,8 @@ from course_utils.doctor.vocabulary import ODD, SIGMOIDS
 from course_utils.mean_field import gain_in_front
 
 _WEIGHTED = {"layer", "composite"}
+_PROBE = torch.linspace(-12, 12, 49, dtype=torch.float64)
+_GAINS: dict[tuple[float, ...], float] = {}  # of functions, by their values at the probe
 
 
 def analyse(nodes: list[Call]) -> list[Call]:
@@ -64,15 +67,17 @@ def _look_ahead(node: Call, after: list[Call]) -> None:
             node.gain = _gain(node.activation, first.phi)
 
 
-@lru_cache(256)
-def _gain(name: str, function: Callable[[Tensor], Tensor]) -> float:
+def _gain(name: str, phi: Callable[[Tensor], Tensor]) -> float:
     """Return the gain in front of an activation: 1 for bounded odd ones, critical at 0; NaN if none helps."""
     if name in SIGMOIDS | ODD:
         return NAN if name in SIGMOIDS else 1.0
-    try:
-        return gain_in_front(function)
-    except ValueError:
-        return NAN
+    key = tuple(phi(_PROBE).mul(1e5).round().tolist())  # one for all layers whose slopes differ by rounding
+    if key not in _GAINS:
+        try:
+            _GAINS[key] = gain_in_front(phi)
+        except ValueError:
+            _GAINS[key] = NAN
+    return _GAINS[key]
 
 
 def _mark_bypassed(nodes: list[Call]) -> None:

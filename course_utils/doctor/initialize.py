@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Generator, Tensor, nn
 
-from course_utils.doctor.diagnosis import Report, rounded
+from course_utils.doctor.diagnosis import printed
 from course_utils.doctor.graph import analyse, branch_ends
 from course_utils.doctor.measuring import NAN, check_arguments, cloned, is_fixed, restored
 from course_utils.doctor.recording import Call, Recorder
@@ -39,8 +39,8 @@ class Wish:
     gain: float = NAN
 
 
-@dataclass(frozen=True, eq=False)
-class Initialization(Report):
+@dataclass(frozen=True, eq=False, repr=False)
+class Initialization:
     """What `initialize_` did: the law of each parameter that it drew, and why it left others alone.
 
     table: parameter, shape, layer, kind, follows (the activation, or "norm"), fan_in, gain, std (of one
@@ -50,9 +50,9 @@ class Initialization(Report):
     table: pd.DataFrame
     left_alone: pd.DataFrame
 
-    def _parts(self) -> tuple[list[str], list[pd.DataFrame]]:
+    def __repr__(self) -> str:
         head = f"{len(self.table)} parameters initialized, {len(self.left_alone)} left alone."
-        return [head], [rounded(self.table, 4), self.left_alone]
+        return printed(head, 4, self.table, self.left_alone)
 
 
 def initialize_(model: nn.Module, inputs: Any, *, generator: Generator | None = None) -> Initialization:

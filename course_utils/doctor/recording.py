@@ -7,7 +7,6 @@ gradients on the way back. What follows from them is for `graph` to say.
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -22,7 +21,6 @@ from course_utils.doctor import vocabulary as words
 from course_utils.doctor.measuring import NAN, UNKNOWN, Moments, tensors_in
 from course_utils.doctor.thresholds import AT_A_BOUND
 
-leaky_relu = lru_cache(activations.leaky_relu)  # the same function for the same slope
 ROWS = {"layer", "norm", "composite", "activation"}  # the roles of calls that make rows of the table
 
 
@@ -121,7 +119,6 @@ class Recorder(TorchFunctionMode):
         self._origin = WeakIdKeyDictionary()  # the index of the call that a tensor comes from
         self._known = WeakIdKeyDictionary()  # a tensor's version and moments
         self._stack = [(model, 0)]  # the modules that run, and how many calls there were before each
-        self._arithmetic: dict[int, set[str]] = {}  # what a parameter and a tensor that came in went into
 
     def run(self, inputs: Any) -> Any:
         """Return the model's outputs on a tensor, a tuple or list of arguments, or a dict of keyword ones."""
@@ -142,10 +139,10 @@ class Recorder(TorchFunctionMode):
             return result  # takes the argument's shape, not its values
         output = next((y for y in tensors_in(result) if y.is_floating_point()), None)
         call = Invocation(func, name, args, kwargs, result, output)
-        self._see(call)
         if name == "setitem":
             self._hand_on(call, args[0])
-        elif isinstance(result, Tensor | tuple | list):
+        elif next(tensors_in(result), None) is not None:  # else it only asks for a shape or type
+            self.seen.update(map(id, self._owned(tensors_in((args, kwargs)))))
             note = _NOTES.get(name)
             if output is None or note is None or not note(self, call):
                 self._hand_on(call, result)
@@ -190,12 +187,13 @@ class Recorder(TorchFunctionMode):
 
     def _note_spelling(self, call: Invocation) -> bool:
         """Note an activation that is written in other functions."""
-        terms = [] if call.func.__name__.endswith("_") else list(tensors_in(call.args))
-        found = next(((z, phi) for z in terms if (phi := self._recognize(z, call.output))), None)
+        terms = [z for z in tensors_in(call.args) if z in self._origin]
+        straight = (z for z in terms if self.calls[self._origin[z]].role in ("layer", "norm", "sum"))
+        found = next(((z, phi) for z in straight if (phi := _recognize(z, call.output))), None)
         if found is None:
             return False
         for term in terms:  # the sigmoid in z * sigmoid(z) is only a part
-            part = self.calls[self._origin.get(term, 0)]
+            part = self.calls[self._origin[term]]
             part.role = "other" if part.role == "activation" else part.role
         self._add_activation(found[1].name, found[1].function, found[0], call.output)
         return True
@@ -207,10 +205,7 @@ class Recorder(TorchFunctionMode):
         norm = type(module).__name__.endswith("Norm") and any(x in self._origin for x in inputs[:1])
         if norm and elementary and isinstance(output, Tensor):
             place = self._modules.get(id(module), "")
-            node = self._add_row("norm", type(module).__name__, place, inputs[0], output)
-            used = {p: self._arithmetic.get(id(p)) for p in self._owned(module._parameters.values())}
-            node.added = tuple(p for p, names in used.items() if names == {"add"})
-            node.parameters = (*(p for p, names in used.items() if names == {"mul"}), *node.added)
+            self._add_row("norm", type(module).__name__, place, inputs[0], output)
 
     def _add(self, call: Call, outputs: Iterable[Tensor]) -> Call:
         self.calls.append(call)
@@ -278,18 +273,6 @@ class Recorder(TorchFunctionMode):
             self._known[x] = version, measure.moments(x, batch_dim)
         return self._known[x][1]
 
-    def _see(self, call: Invocation) -> None:
-        """Note which parameters a call takes, unless it only asks for their shape or type."""
-        if call.name != "setitem" and call.output is None and next(tensors_in(call.result), None) is None:
-            return
-        owned = self._owned(tensors_in((call.args, call.keywords)))
-        self.seen.update(map(id, owned))
-        if call.name in words.ARITHMETIC:
-            known = any(isinstance(x, Tensor) and x in self._origin for x in call.args)
-            for p in owned:
-                kinds = self._arithmetic.setdefault(id(p), set())
-                kinds.add(words.ARITHMETIC[call.name] if known else "constant")
-
     def _hand_on(self, call: Invocation, result: Any) -> None:
         """Hand the origin of the arguments on to the results; several origins meet in a call of their own."""
         tensors = [t for t in tensors_in((call.args, call.keywords)) if t in self._origin]
@@ -325,24 +308,6 @@ class Recorder(TorchFunctionMode):
         found = (self._parameter(x) for x in values if isinstance(x, Tensor))
         return tuple(p for p in found if p is not None)
 
-    def _recognize(self, z: Tensor, output: Tensor) -> activations.Activation | None:
-        """Return the activation that maps z, straight from a layer, to the output."""
-        straight = z in self._origin and self.calls[self._origin[z]].role in ("layer", "norm", "sum")
-        if not straight or z.shape != output.shape:
-            return None
-        step = z.numel() // 1000 | 1  # odd, lest it meet one unit only
-        before, after = (x.detach().flatten()[::step].double() for x in (z, output))
-        negative = before < 0
-        if not negative.any() or negative.all():
-            return None
-        slope = (after[negative] / before[negative]).median().item()
-        candidates = {phi: phi for phi in (activations.relu, activations.softsign, activations.silu)}
-        if 0 < slope < 1:  # one function for all layers whose slopes differ by rounding
-            candidates[activations.leaky_relu(slope)] = leaky_relu(float(f"{slope:.6g}"))
-        rounding = 8 * torch.finfo(output.dtype).eps
-        found = (phi for phi in candidates if torch.allclose(phi(before), after, rounding, 0))
-        return candidates.get(next(found, None))
-
 
 _NOTES = {  # how a function of torch is noted, by its name
     **dict.fromkeys(words.LAYERS, Recorder._note_layer),
@@ -353,17 +318,24 @@ _NOTES = {  # how a function of torch is noted, by its name
 
 
 def _as_function(call: Invocation) -> Callable[[Tensor], Tensor]:
-    """Return an activation as a function of one tensor, with one slope where they differ or are random."""
+    """Return an activation as a function of one tensor, with one slope where they differ."""
     if call.name == "prelu":
-        return leaky_relu(call.argument("weight", 1).mean(dtype=torch.float64).item())
-    if call.name == "rrelu" and call.keywords.get("training"):  # the RMS of slopes that are drawn anew
-        low, high = call.keywords.get("lower", 1 / 8), call.keywords.get("upper", 1 / 3)
-        return leaky_relu(math.sqrt((low * low + low * high + high * high) / 3))
-    options = tuple((key, value) for key, value in call.keywords.items() if key != "input")
-    return _applied(call.func, call.args[1:], options)
+        return activations.leaky_relu(call.argument("weight", 1).mean(dtype=torch.float64).item()).function
+    options = {key: value for key, value in call.keywords.items() if key != "input"}
+    return lambda z: call.func(z.clone(), *call.args[1:], **options)
 
 
-@lru_cache(256)
-def _applied(func: Callable, args: tuple, options: tuple[tuple[str, Any], ...]) -> Callable[[Tensor], Tensor]:
-    """Return a function of torch of its first argument alone; it is the same one for the same others."""
-    return lambda z: func(z.clone(), *args, **dict(options))
+def _recognize(z: Tensor, output: Tensor) -> activations.Activation | None:
+    """Return the activation that maps z to the output, if z has entries of either sign."""
+    if z.shape != output.shape:
+        return None
+    step = z.numel() // 1000 | 1  # odd, lest it meet one unit only
+    before, after = (x.detach().flatten()[::step].double() for x in (z, output))
+    negative = before < 0
+    if not negative.any() or negative.all():
+        return None
+    slope = (after[negative] / before[negative]).median().item()
+    known = [activations.relu, activations.softsign, activations.silu]
+    known += [activations.leaky_relu(slope)] * (0 < slope < 1)
+    rounding = 8 * torch.finfo(output.dtype).eps
+    return next((phi for phi in known if torch.allclose(phi(before), after, rounding, 0)), None)

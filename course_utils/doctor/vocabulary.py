@@ -18,11 +18,10 @@ _CELLS = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
 COMPOSITES = _CELLS | {f"{cell}_cell" for cell in _CELLS} | {"multi_head_attention_forward"}
 SIGMOIDS, ODD = {"sigmoid", "hardsigmoid", "logsigmoid"}, {"tanh", "softsign", "hardtanh"}
 CUT_OFF = {"relu", "relu6"}  # exactly 0 on a whole interval: a unit may be dead
-ACTIVATIONS = {"leaky_relu", "prelu", "rrelu", "elu", "selu", "celu", "gelu", "silu", "mish", "hardswish"}
+ACTIVATIONS = {"leaky_relu", "prelu", "elu", "selu", "celu", "gelu", "silu", "mish", "hardswish"}
 ACTIVATIONS |= {"softplus", "tanhshrink"} | CUT_OFF | SIGMOIDS | ODD
 SPELLINGS = {"where", "div", "mul", "clamp", "clamp_min", "maximum"}  # other ways to write an activation
 SUMS, JOINS = {"add", "sub", "rsub"}, {"cat", "concat", "concatenate", "stack", "hstack", "vstack"}
-ARITHMETIC = {"mul": "mul", "imul": "mul", "add": "add", "iadd": "add", "sub": "sub", "div": "div"}
 
 _KINDS = {name.lower(): name for name in dir(nn)} | {"batchnorm": "BatchNorm", "instancenorm": "InstanceNorm"}
 _KINDS |= {"multiheadattentionforward": "MultiheadAttention", "rnntanh": "RNN", "rnnrelu": "RNN"}
