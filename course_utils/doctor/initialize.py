@@ -8,7 +8,6 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -25,18 +24,21 @@ from course_utils.initializers import constant_, normal_, orthogonal_
 Fill = Callable[[Tensor, Generator | None], Any]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Wish:
     """What one use of a parameter asks for: a row of the report, and the function that draws it."""
 
-    layer: str
-    kind: str
     law: str
     std: float
     fill_: Fill
     follows: str = ""
     fan_in: float = NAN
     gain: float = NAN
+    layer: str = ""
+    kind: str = ""
+
+
+Wishes = Iterator[tuple[Tensor, Wish | None]]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -114,83 +116,69 @@ def _wishes_by_name(model: nn.Module, inputs: Any) -> tuple[set[str], dict[str, 
         ends = branch_ends(nodes)
         for node in nodes:
             for parameter, wish in _wishes(node, node in ends, len(ends)):
+                if wish:
+                    wish.layer, wish.kind = node.layer, kind(node.function)
                 if id(parameter) in names:  # not so for a module that is not registered
                     wishes.setdefault(names[id(parameter)], []).append(wish)
     return {names[i] for i in recorder.seen & names.keys()}, wishes
-
-
-Make = Callable[..., Wish]  # a Wish whose layer and kind are known
-Wishes = Iterator[tuple[Tensor, Wish | None]]
 
 
 def _wishes(node: Call, ends_branch: bool, branches: int) -> Wishes:
     """Yield what a call asks of its parameters, None if no rule reads it."""
     share = 1 / math.sqrt(branches) if ends_branch else 1.0
     ending = f", with 1/√{branches} for {branches} residual branches" if share != 1 else ""
-    make = partial(Wish, node.layer, kind(node.function))
     if node.role == "layer":
-        yield from _layer(node, share, ending, make)
+        for i, parameter in enumerate(node.parameters):
+            bias = i or not node.weight.trained
+            yield parameter, _constant(0.0) if bias else _weight(node, parameter, share, ending)
     elif node.role == "norm":
         for parameter in node.parameters:
             shift = any(parameter is p for p in node.added)
-            yield parameter, _constant(make, 0.0) if shift else _constant(make, share, ending)
+            yield parameter, _constant(0.0) if shift else _constant(share, ending)
     elif isinstance(node.module, nn.RNNBase | nn.RNNCellBase | nn.MultiheadAttention):
-        yield from _composite(node.module, share, ending, make)
+        yield from _composite(node.module, share, ending)
 
 
-def _constant(make: Make, value: float, ending: str = "") -> Wish:
-    return make(f"constant {value:g}" + ending, 0.0, lambda tensor, _: constant_(tensor, value))
+def _constant(value: float, ending: str = "") -> Wish:
+    return Wish(f"constant {value:g}" + ending, 0.0, lambda tensor, _: constant_(tensor, value))
 
 
-def _normal(std: float, adjust_: Callable[[Tensor], Any] = lambda tensor: None) -> Fill:
-    """Return the function that draws from N(0, std²), and adjusts what it has drawn."""
+def _normal(std: float, part: tuple[int, int, int] = (0, 0, 0), factor: float = 1.0) -> Fill:
+    """Return what draws from N(0, std²), with a factor in a part: a dimension, its first unit, how many."""
 
     def fill_(tensor: Tensor, generator: Generator | None) -> None:
         normal_(tensor, 0.0, std, generator)
-        adjust_(tensor)
+        tensor.narrow(*part).mul_(factor)
 
     return fill_
 
 
-def _scaled(make: Make, fan_in: float, gain: float = 1.0, ending: str = "", follows: str = "") -> Wish:
+def _scaled(fan_in: float, gain: float = 1.0, ending: str = "", follows: str = "") -> Wish:
     std = gain / math.sqrt(fan_in)
-    return make("N(0, gain² / fan_in)" + ending, std, _normal(std), follows, fan_in, gain)
+    return Wish("N(0, gain² / fan_in)" + ending, std, _normal(std), follows, fan_in, gain)
 
 
-def _layer(node: Call, share: float, ending: str, make: Make) -> Wishes:
-    for i, parameter in enumerate(node.parameters):
-        if i or not node.weight.trained:
-            yield parameter, _constant(make, 0.0)
-        elif parameter.ndim < 2:  # a matrix cut out of a vector, which may hold all else besides
-            yield parameter, None
-        elif math.isnan(node.fan_in):
-            yield parameter, _embedding(node, share, ending, make)
-        else:
-            gain = share if math.isnan(node.gain) else node.gain * share
-            first, count = node.activated.reads or (0, math.inf)
-            units = parameter.shape[node.weight.out_dim :][:1]  # none where the call takes a view
-            if count >= max(units, default=0):
-                yield parameter, _scaled(make, node.fan_in, gain, ending, node.activation)
-            else:  # an activation that reads only some units, at a place that is known or not
-                yield parameter, _gated(node, gain, share, ending, make) if first >= 0 else None
-
-
-def _embedding(node: Call, std: float, ending: str, make: Make) -> Wish:
-    """Return the law of rows that are looked up, each on its own; the padding is 0."""
-    padding = getattr(node.module, "padding_idx", None)
-    fill_ = _normal(std) if padding is None else _normal(std, lambda tensor: tensor[padding].zero_())
-    return make("N(0, 1)" + ending, std, fill_, node.activation, 1, std)
-
-
-def _gated(node: Call, gain: float, other: float, ending: str, make: Make) -> Wish:
-    """Return the law of two or more matrices in one: the gain goes to the units that the activation reads."""
-    (start, count), dim, fan_in = node.activated.reads, node.weight.out_dim, node.fan_in
-    units = node.weight.tensor.shape[dim]
-    start, share = start % units, count / units
-    std = math.sqrt((share * gain**2 + (1 - share) * other**2) / fan_in)
-    law = f"N(0, gain² / fan_in), gain {gain:.3g} in units {start} to {start + count - 1}, else {other:.3g}"
-    fill_ = _normal(other / math.sqrt(fan_in), lambda w: w.narrow(dim, start, count).mul_(gain / other))
-    return make(law + ending, std, fill_, node.activation, fan_in, gain)
+def _weight(node: Call, parameter: Tensor, share: float, ending: str) -> Wish | None:
+    """Return the law of a layer's weight; the gain goes to the units that the activation reads."""
+    if parameter.ndim < 2:  # a matrix cut out of a vector, which may hold all else besides
+        return None
+    if math.isnan(node.fan_in):  # rows that are looked up, each on its own; the padding is 0
+        padding = getattr(node.module, "padding_idx", None)
+        fill_ = _normal(share, (0, padding or 0, int(padding is not None)), 0.0)
+        return Wish("N(0, 1)" + ending, share, fill_, node.activation, 1, share)
+    fan_in, dim = node.fan_in, node.weight.out_dim
+    gain = share if math.isnan(node.gain) else node.gain * share
+    units = max(parameter.shape[dim:][:1], default=0)  # none where the call takes a view
+    first, count = node.activated.reads or (0, units)
+    if count >= units:
+        return _scaled(fan_in, gain, ending, node.activation)
+    if first < 0:  # nobody knows which units
+        return None
+    first %= units
+    std = math.sqrt((count * gain**2 + (units - count) * share**2) / units / fan_in)
+    law = f"N(0, gain² / fan_in), gain {gain:.3g} in units {first} to {first + count - 1}, else {share:.3g}"
+    fill_ = _normal(share / math.sqrt(fan_in), (dim, first, count), gain / share)
+    return Wish(law + ending, std, fill_, node.activation, fan_in, gain)
 
 
 def _orthogonal_blocks_(tensor: Tensor, generator: Generator | None) -> None:
@@ -206,7 +194,7 @@ _GATES = r"(weight|bias)_(ih|hh|hr)(_l\d+(_reverse)?)?"  # else a subclass's own
 _PROJECTIONS = r"(in|q|k|v)_proj_weight|in_proj_bias|out_proj\.(weight|bias)"  # the first holds three
 
 
-def _composite(module: nn.Module, share: float, ending: str, make: Make) -> Wishes:
+def _composite(module: nn.Module, share: float, ending: str) -> Wishes:
     """Yield the laws of an attention module, or of a recurrent one, whose gates are blocks of rows."""
     names = _PROJECTIONS if isinstance(module, nn.MultiheadAttention) else _GATES
     for name, parameter in module.named_parameters():
@@ -214,15 +202,15 @@ def _composite(module: nn.Module, share: float, ending: str, make: Make) -> Wish
             continue
         if name.startswith("weight_hh") and parameter.shape[1] == module.hidden_size:
             std = 1 / math.sqrt(module.hidden_size)
-            yield parameter, make("an orthogonal block for each gate", std, _orthogonal_blocks_)
+            yield parameter, Wish("an orthogonal block for each gate", std, _orthogonal_blocks_)
         elif name == "out_proj.weight":
-            yield parameter, _scaled(make, parameter.shape[1], share, ending)
+            yield parameter, _scaled(parameter.shape[1], share, ending)
         elif "weight" in name:
-            yield parameter, _scaled(make, parameter.shape[1])
+            yield parameter, _scaled(parameter.shape[1])
         elif name.startswith("bias_ih") and isinstance(module, nn.LSTM | nn.LSTMCell):
-            yield parameter, make("0, but 1 for the forget gates", 0.0, _forget_)
+            yield parameter, Wish("0, but 1 for the forget gates", 0.0, _forget_)
         else:
-            yield parameter, _constant(make, 0.0)
+            yield parameter, _constant(0.0)
 
 
 @torch.no_grad()
