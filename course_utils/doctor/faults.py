@@ -169,26 +169,30 @@ def _culprits(case: Case, last: Call, factor: float) -> list[Call]:
     return list(off) if factor > 0 and sum(off.values()) >= abs(math.log(factor)) / 2 else []
 
 
+def _place(case: Case, n: Call) -> str:
+    """Return the name of a layer, or of the last one before a sum."""
+    return next((m.layer for m in reversed(case.nodes[: n.index + 1]) if m.is_row), "inputs")
+
+
 @judge(3, "exploding signal", "vanishing signal")
 def _signal(case: Case) -> Findings:
     """Blame what makes the signal, or the part of it that depends on the input, leave [1 / FAR, FAR]."""
-    layer, depth = "inputs", 0
     for n in case.nodes:
-        layer, depth = n.layer if n.is_row else layer, depth + (n.role == "layer")
         if not (n.is_row or n.role == "sum") or n.role in ("norm", "composite"):
             continue
         after, may_fade = n.activated, n.last or n.activated.function in SIGMOIDS
         faded = min(after.total, after.total_varying) < 1 / limit.FAR and not may_fade
         if (faded or after.total > limit.FAR) and not (n.bypassed or n.norm_next):
-            yield from _drift(case, n, layer, depth, faded)
+            yield from _drift(case, n, faded)
             return
 
 
-def _drift(case: Case, n: Call, layer: str, depth: int, faded: bool) -> Findings:
-    """Explain a signal that is off from node n on, after `depth` layers: by their weights, if these do."""
+def _drift(case: Case, n: Call, faded: bool) -> Findings:
+    """Explain a signal that is off from node n on: by the weights of the layers, if these do."""
     what, value = "The second moment of the signal", n.activated.total
     if faded and n.activated.total_varying < value:
         what, value = "The part of the second moment that depends on the input", n.activated.total_varying
+    depth, layer = sum(m.role == "layer" for m in case.nodes[: n.index + 1]), _place(case, n)
     evidence = f"{what} at {layer} is {value:.2g} of what entered the first layer, "
     evidence += f"a factor of {value ** (1 / max(depth, 1)):.2g} per layer. "
     if off := _culprits(case, n, value):

@@ -37,7 +37,7 @@ def analyse(nodes: list[Call]) -> list[Call]:
         if node.is_row:
             counts[node.layer] += 1
             node.layer += f" (call {counts[node.layer]})" if counts[node.layer] > 1 else ""
-        _add_up(node, [nodes[parent] for parent in node.parents])
+        _compare(node, [nodes[parent] for parent in node.parents])
         if node.entered.second > 0:
             node.growth = node.activated.left.second / node.entered.second
         if node.weight:
@@ -96,26 +96,17 @@ def _mark_bypassed(nodes: list[Call]) -> None:
         node.bypassed = bool(bypassed >> node.index & 1)
 
 
-def _add_up(node: Call, parents: list[Call]) -> None:
-    """Multiply the factors on the second moment, and on its varying part; norms and composites start anew."""
+def _compare(node: Call, parents: list[Call]) -> None:
+    """Compare the signal with what entered the first layer, or the first after a norm or composite."""
     if not parents or node.role not in ("layer", "activation", "sum", "join"):
         return
-    source, left = max(parents, key=lambda parent: parent.total), node.left
-    node.total, node.total_varying = source.total, source.total_varying
-    before = source.left if node.role == "sum" else node.entered
-    if node.role in ("layer", "activation"):
-        node.total = _towards_one(node.total, source.left.second, before.second)
-        node.total_varying = _towards_one(node.total_varying, source.left.varying, before.varying)
-    if before.second > 0 and node.role != "join":
-        node.total *= left.second / before.second
-        varies = node.examples > 1 and before.varying > 0
-        node.total_varying *= left.varying / before.varying if varies else 1.0
-
-
-def _towards_one(total: float, left: float, entered: float) -> float:
-    """Count what lies between two calls (pooling, an NTK factor) only as far as it leads back towards 1."""
-    factor = entered / left if entered > 0 and left > 0 else 1.0
-    return max(min(total * factor, 1.0), total) if total < 1 else min(max(total * factor, 1.0), total)
+    source = max(parents, key=lambda parent: parent.total)
+    node.start, node.total, node.total_varying = source.start, source.total, source.total_varying
+    start = source.start or (source.left if node.role == "sum" else node.entered)
+    if start.second > 0 and node.role != "join":
+        node.start, node.total = start, node.left.second / start.second
+        if node.examples > 1 and start.varying > 0:
+            node.total_varying = node.left.varying / start.varying
 
 
 def branch_ends(nodes: list[Call]) -> list[Call]:

@@ -80,6 +80,7 @@ class Call:
     norm_next: bool = False  # a norm comes before the next weights
     bypassed: bool = False  # another path leads around, up to a sum or product
     last: bool = True  # no weights come after
+    start: Moments | None = None  # what entered the first layer, or the first after a norm
     total: float = 1.0  # second moment
     total_varying: float = 1.0  # its part that varies over the batch
     growth: float = NAN  # second moment after the activation, over that of the input
