@@ -62,10 +62,9 @@ class Diagnosis:
     @property
     def verdict(self) -> str:
         """The findings in plain words, one a line."""
-        faults = [finding for finding in self.findings if finding.is_fault]
+        faults = [f"{i}. {f}" for i, f in enumerate((f for f in self.findings if f.is_fault), 1)]
         remarks = [f"Remark: {finding}" for finding in self.findings if not finding.is_fault]
-        lines = [f"{i}. {finding}" for i, finding in enumerate(faults, 1)]
-        return "\n".join((lines or [f"No faults found in {len(self.table)} layers."]) + remarks)
+        return "\n".join((faults or [f"No faults found in {len(self.table)} layers."]) + remarks)
 
     def __repr__(self) -> str:
         return printed(self.verdict, 2, self.table)
@@ -106,8 +105,8 @@ def _examine(recorder: Recorder, model: nn.Module, inputs: Any, targets: Any, lo
     moments = {
         id(p): measure.second_moment(g) for p, g in zip(leaves, gradients, strict=True) if g is not None
     }
-    for weight in recorder.weights.values():
-        weight.gradient = moments.get(id(weight.tensor), NAN)
+    for call in recorder.calls:
+        call.weight_gradient = moments.get(id(call.weight), NAN)
     named = [*(("inputs", x) for x in tensors_in(given)), *model.named_parameters(), *model.named_buffers()]
     floating = ((name, x) for name, x in named if x.is_floating_point() and x.numel())
     broken = [name for name, x in floating if not math.isfinite(measure.second_moment(x))]
@@ -149,23 +148,21 @@ def _objective(outputs: Any, targets: Any, loss: Callable | None) -> tuple[Tenso
 
 
 def _table(case: Case, findings: tuple[Finding, ...]) -> pd.DataFrame:
-    blank = _row(*analyse([Call("input")]))  # names the columns if there are no rows
-    table = pd.DataFrame([_row(node) for node in case.rows], columns=list(blank))
+    columns = "layer kind activation mean std second_moment input_second_moment growth varies "
+    columns += "gradient_second_moment dead saturated fan_in fan_out weight_std wanted_std weight_ratio "
+    columns += "weight_gradient_second_moment"
+    table = pd.DataFrame(map(_row, case.rows), columns=columns.split())
     faults = {layer: f.fault for f in findings if f.is_fault for layer in (f.layer, *f.others)}
     faults |= {name.rpartition(".")[0]: "not finite" for name in case.broken[:1]}  # the layer of a parameter
     table["fault"] = [faults.get(layer, "") for layer in table["layer"]]
     return table
 
 
-def _row(n: Call) -> dict[str, Any]:
-    left, active = n.left, n.activated
-    return {
-        **{"layer": n.layer, "kind": kind(n.function), "activation": n.activation, "mean": left.mean},
-        "std": math.sqrt(max(left.second - left.mean**2, 0.0)) if math.isfinite(left.second) else NAN,
-        **{"second_moment": left.second, "input_second_moment": n.entered.second, "growth": n.growth},
-        "varies": left.varying / left.second if n.examples > 1 and left.second > 0 else NAN,
-        **{"gradient_second_moment": n.gradient, "dead": active.dead, "saturated": active.saturated},
-        **{"fan_in": n.fan_in, "fan_out": n.fan_out},
-        **{"weight_std": n.weight_std, "wanted_std": n.wanted_std, "weight_ratio": n.weight_ratio},
-        "weight_gradient_second_moment": n.weight.gradient if n.weight else NAN,
-    }
+def _row(n: Call) -> tuple:
+    left = n.left
+    std = math.sqrt(max(left.second - left.mean**2, 0.0)) if math.isfinite(left.second) else NAN
+    varies = left.varying / left.second if n.examples > 1 and left.second > 0 else NAN
+    signal = left.mean, std, left.second, n.entered.second, n.growth, varies, n.gradient
+    weights = n.fan_in, n.fan_out, n.weight_std, n.wanted_std, n.weight_ratio
+    activation = n.activated.dead, n.activated.saturated
+    return (n.layer, kind(n.function), n.activation, *signal, *activation, *weights, n.weight_gradient)

@@ -25,10 +25,10 @@ _GAINS: dict[tuple[float, ...], float] = {}  # of functions, by their values at 
 def analyse(nodes: list[Call]) -> list[Call]:
     """Return the calls, which know by then what follows, what leads around them, and what is wanted."""
     children: list[list[Call]] = [[] for _ in nodes]
-    for index, node in enumerate(nodes):
-        node.index, node.activated, node.is_row = index, node, node.role in ROWS
+    for node in nodes:
+        node.activated, node.is_row = node, node.role in ROWS
         for parent in node.parents:
-            children[parent].append(node)
+            children[parent.index].append(node)
     for node, after in zip(reversed(nodes), reversed(children), strict=True):
         _look_ahead(node, after)
     _mark_bypassed(nodes)
@@ -37,11 +37,9 @@ def analyse(nodes: list[Call]) -> list[Call]:
         if node.is_row:
             counts[node.layer] += 1
             node.layer += f" (call {counts[node.layer]})" if counts[node.layer] > 1 else ""
-        _compare(node, [nodes[parent] for parent in node.parents])
+        _compare(node)
         if node.entered.second > 0:
             node.growth = node.activated.left.second / node.entered.second
-        if node.weight:
-            node.weight_std = math.sqrt(node.weight.second_moment)
         if node.fan_in > 0 and not node.norm_next:
             node.wanted_std = node.gain / math.sqrt(node.fan_in)
             node.weight_ratio = node.weight_std / node.wanted_std
@@ -85,22 +83,21 @@ def _mark_bypassed(nodes: list[Call]) -> None:
     dominators: list[int] = []  # the calls on every path, as bits
     bypassed = 0
     for node in nodes:
-        role, parents = node.role, node.parents
-        above = reduce(or_, (nodes[p].ancestors for p in parents), 0)
-        meet = or_ if role == "join" else and_
-        always = reduce(meet, (dominators[p] for p in parents)) if parents else 0
-        bypassed |= above & ~always if role in ("sum", "other") else 0
+        above = reduce(or_, (p.ancestors for p in node.parents), 0)
+        meet = or_ if node.role == "join" else and_
+        always = reduce(meet, (dominators[p.index] for p in node.parents)) if node.parents else 0
+        bypassed |= above & ~always if node.role in ("sum", "other") else 0
         node.ancestors = above | 1 << node.index
         dominators.append(always | 1 << node.index)
     for node in nodes:
         node.bypassed = bool(bypassed >> node.index & 1)
 
 
-def _compare(node: Call, parents: list[Call]) -> None:
+def _compare(node: Call) -> None:
     """Compare the signal with what entered the first layer, or the first after a norm or composite."""
-    if not parents or node.role not in ("layer", "activation", "sum", "join"):
+    if not node.parents or node.role not in ("layer", "activation", "sum", "join"):
         return
-    source = max(parents, key=lambda parent: parent.total)
+    source = max(node.parents, key=lambda parent: parent.total)
     node.start, node.total, node.total_varying = source.start, source.total, source.total_varying
     start = source.start or (source.left if node.role == "sum" else node.entered)
     if start.second > 0 and node.role != "join":
@@ -122,7 +119,7 @@ def branch_ends(nodes: list[Call]) -> list[Call]:
     layers, norms, gates = bits(*_WEIGHTED), bits("norm"), bits("other", "sum")
     ends = []
     for node in nodes:
-        lead = [nodes[p].ancestors for p in node.parents]
+        lead = [p.ancestors for p in node.parents]
         if node.same_shape and len(lead) == 2 and (shared := lead[0] & lead[1]):
             stream, branch = sorted((b & ~shared for b in lead), key=lambda b: (b & layers).bit_count())
             if not stream & gates and (branch & layers).bit_count() > (stream & layers).bit_count():

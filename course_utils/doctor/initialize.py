@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -38,7 +39,7 @@ class Wish:
     kind: str = ""
 
 
-Wishes = Iterator[tuple[Tensor, Wish | None]]
+Wishes = Iterator[tuple[Tensor | None, Wish | None]]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -82,60 +83,62 @@ def initialize_(model: nn.Module, inputs: Any, *, generator: Generator | None = 
     the forget gate.
     """
     check_arguments(model, inputs)
-    parameters = dict(model.named_parameters())
-    used, wishes = _wishes_by_name(model, inputs)
-    reasons = {n: _objection(n, p, wishes.get(n, []), n in used) for n, p in parameters.items()}
+    parameters, wishes = dict(model.named_parameters()), _wishes_by_name(model, inputs)
+    reasons = {name: _objection(name, p, wishes.get(name)) for name, p in parameters.items()}
     plan = {name: wishes[name][0] for name, why in reasons.items() if not why}
     _write({parameters[name]: wish.fill_ for name, wish in plan.items()}, generator)
-    return _report(parameters, plan, reasons)
+    shapes = {name: "×".join(map(str, parameters[name].shape)) for name in plan}
+    rows = [{"parameter": name, "shape": shapes[name], **vars(wish)} for name, wish in plan.items()]
+    columns = ["parameter", "shape", "layer", "kind", "follows", "fan_in", "gain", "std", "law"]
+    alone = pd.DataFrame([item for item in reasons.items() if item[1]], columns=["parameter", "reason"])
+    return Initialization(pd.DataFrame(rows, columns=columns), alone)
 
 
-def _objection(name: str, p: Tensor, wishes: list[Wish | None], used: bool) -> str:
-    """Return why a parameter with these wishes is left alone, or ""."""
+def _objection(name: str, p: Tensor, wishes: list[Wish | None] | None) -> str:
+    """Return why a parameter with these wishes, None if it is not used, is left alone, or ""."""
     if is_fixed(p):
         return "expanded, or made in inference mode: it cannot be written to"
     if not p.requires_grad:
         return "frozen: it does not require a gradient"
     if "parametrizations." in name:
         return "parametrized: the layer's weight is computed from it by a function that no rule here inverts"
+    if wishes is None:
+        return "not seen in use on these inputs"
     if not wishes or None in wishes:
-        return "no rule here reads what the model does with it" if used else "not seen in use on these inputs"
+        return "no rule here reads what the model does with it"
     first, text = wishes[0], "{0.law} (std {0.std:.3g}) in {0.layer}".format
     others = [w for w in wishes if w.law != first.law or not math.isclose(w.std, first.std, abs_tol=1e-300)]
     return f"tied: {text(first)}, but {text(others[0])}" if others else ""
 
 
-def _wishes_by_name(model: nn.Module, inputs: Any) -> tuple[set[str], dict[str, list[Wish | None]]]:
-    """Run the model; return the names of the parameters used, and what is asked of each."""
-    names = {id(p): name for name, p in model.named_parameters()}
-    wishes: dict[str, list[Wish | None]] = {}
-    recorder = Recorder(model)
+def _wishes_by_name(model: nn.Module, inputs: Any) -> dict[str, list[Wish | None]]:
+    """Run the model; return what is asked of each parameter that it uses."""
+    recorder, names = Recorder(model), {id(p): name for name, p in model.named_parameters()}
     with restored(model, inputs):
         recorder.run(cloned(inputs, False)[0])
         nodes = analyse(recorder.calls)
         ends = branch_ends(nodes)
+        wishes = {i: [] for i in recorder.seen}
         for node in nodes:
             for parameter, wish in _wishes(node, node in ends, len(ends)):
                 if wish:
                     wish.layer, wish.kind = node.layer, kind(node.function)
-                if id(parameter) in names:  # not so for a module that is not registered
-                    wishes.setdefault(names[id(parameter)], []).append(wish)
-    return {names[i] for i in recorder.seen & names.keys()}, wishes
+                wishes.setdefault(id(parameter), []).append(wish)
+    return {name: wishes[i] for i, name in names.items() if i in wishes}
 
 
 def _wishes(node: Call, ends_branch: bool, branches: int) -> Wishes:
     """Yield what a call asks of its parameters, None if no rule reads it."""
     share = 1 / math.sqrt(branches) if ends_branch else 1.0
     ending = f", with 1/√{branches} for {branches} residual branches" if share != 1 else ""
-    if node.role == "layer":
-        for i, parameter in enumerate(node.parameters):
-            bias = i or not node.weight.trained
-            yield parameter, _constant(0.0) if bias else _weight(node, parameter, share, ending)
-    elif node.role == "norm":
-        for parameter in node.parameters:
-            shift = any(parameter is p for p in node.added)
-            yield parameter, _constant(0.0) if shift else _constant(share, ending)
-    elif isinstance(node.module, nn.RNNBase | nn.RNNCellBase | nn.MultiheadAttention):
+    for i, parameter in enumerate(node.parameters):
+        if i:
+            yield parameter, _constant(0.0)
+        else:
+            yield parameter, _constant(share, ending) if node.role == "norm" else _weight(node, share, ending)
+    if node.role == "composite" and isinstance(
+        node.module, nn.RNNBase | nn.RNNCellBase | nn.MultiheadAttention
+    ):
         yield from _composite(node.module, share, ending)
 
 
@@ -143,32 +146,30 @@ def _constant(value: float, ending: str = "") -> Wish:
     return Wish(f"constant {value:g}" + ending, 0.0, lambda tensor, _: constant_(tensor, value))
 
 
-def _normal(std: float, part: tuple[int, int, int] = (0, 0, 0), factor: float = 1.0) -> Fill:
-    """Return what draws from N(0, std²), with a factor in a part: a dimension, its first unit, how many."""
-
-    def fill_(tensor: Tensor, generator: Generator | None) -> None:
-        normal_(tensor, 0.0, std, generator)
-        tensor.narrow(*part).mul_(factor)
-
-    return fill_
+def _draw_(
+    tensor: Tensor, generator: Generator | None, std: float, part: tuple = (0, 0, 0), factor: float = 1.0
+) -> None:
+    """Draw from N(0, std²), with a factor in a part: a dimension, its first unit, how many."""
+    normal_(tensor, 0.0, std, generator)
+    tensor.narrow(*part).mul_(factor)
 
 
 def _scaled(fan_in: float, gain: float = 1.0, ending: str = "", follows: str = "") -> Wish:
     std = gain / math.sqrt(fan_in)
-    return Wish("N(0, gain² / fan_in)" + ending, std, _normal(std), follows, fan_in, gain)
+    return Wish("N(0, gain² / fan_in)" + ending, std, partial(_draw_, std=std), follows, fan_in, gain)
 
 
-def _weight(node: Call, parameter: Tensor, share: float, ending: str) -> Wish | None:
+def _weight(node: Call, share: float, ending: str) -> Wish | None:
     """Return the law of a layer's weight; the gain goes to the units that the activation reads."""
-    if parameter.ndim < 2:  # a matrix cut out of a vector, which may hold all else besides
+    if node.weight.ndim < 2:  # a matrix cut out of a vector, which may hold all else besides
         return None
     if math.isnan(node.fan_in):  # rows that are looked up, each on its own; the padding is 0
         padding = getattr(node.module, "padding_idx", None)
-        fill_ = _normal(share, (0, padding or 0, int(padding is not None)), 0.0)
+        fill_ = partial(_draw_, std=share, part=(0, padding or 0, int(padding is not None)), factor=0.0)
         return Wish("N(0, 1)" + ending, share, fill_, node.activation, 1, share)
-    fan_in, dim = node.fan_in, node.weight.out_dim
+    fan_in, dim = node.fan_in, node.out_dim
     gain = share if math.isnan(node.gain) else node.gain * share
-    units = max(parameter.shape[dim:][:1], default=0)  # none where the call takes a view
+    units = max(node.weight.shape[dim:][:1], default=0)  # none where the call takes a view
     first, count = node.activated.reads or (0, units)
     if count >= units:
         return _scaled(fan_in, gain, ending, node.activation)
@@ -177,7 +178,7 @@ def _weight(node: Call, parameter: Tensor, share: float, ending: str) -> Wish | 
     first %= units
     std = math.sqrt((count * gain**2 + (units - count) * share**2) / units / fan_in)
     law = f"N(0, gain² / fan_in), gain {gain:.3g} in units {first} to {first + count - 1}, else {share:.3g}"
-    fill_ = _normal(share / math.sqrt(fan_in), (dim, first, count), gain / share)
+    fill_ = partial(_draw_, std=share / math.sqrt(fan_in), part=(dim, first, count), factor=gain / share)
     return Wish(law + ending, std, fill_, node.activation, fan_in, gain)
 
 
@@ -190,19 +191,21 @@ def _forget_(tensor: Tensor, _: Generator | None) -> None:
     tensor.zero_().chunk(4)[1].fill_(1.0)  # gates in the order input, forget, cell, output
 
 
-_GATES = r"(weight|bias)_(ih|hh|hr)(_l\d+(_reverse)?)?"  # else a subclass's own, or half of a weight norm
-_PROJECTIONS = r"(in|q|k|v)_proj_weight|in_proj_bias|out_proj\.(weight|bias)"  # the first holds three
+# Of recurrent and attention modules; else a subclass's own, or half of a weight norm.
+_OWN = r"(weight|bias)_(ih|hh|hr)(_l\d+(_reverse)?)?|(in|q|k|v)_proj_weight|(in_proj_|out_proj\.)bias"
+_OWN += r"|out_proj\.weight"
 
 
 def _composite(module: nn.Module, share: float, ending: str) -> Wishes:
     """Yield the laws of an attention module, or of a recurrent one, whose gates are blocks of rows."""
-    names = _PROJECTIONS if isinstance(module, nn.MultiheadAttention) else _GATES
     for name, parameter in module.named_parameters():
-        if not re.fullmatch(names, name):
+        if not re.fullmatch(_OWN, name):
             continue
         if name.startswith("weight_hh") and parameter.shape[1] == module.hidden_size:
-            std = 1 / math.sqrt(module.hidden_size)
-            yield parameter, Wish("an orthogonal block for each gate", std, _orthogonal_blocks_)
+            yield (
+                parameter,
+                Wish("an orthogonal block for each gate", parameter.shape[1] ** -0.5, _orthogonal_blocks_),
+            )
         elif name == "out_proj.weight":
             yield parameter, _scaled(parameter.shape[1], share, ending)
         elif "weight" in name:
@@ -221,11 +224,3 @@ def _write(plan: Mapping[Tensor, Fill], generator: Generator | None) -> None:
         fill_(values, generator)
     for parameter, values in zip(plan, fresh, strict=True):
         parameter.copy_(values)
-
-
-def _report(parameters: dict[str, Tensor], plan: dict[str, Wish], reasons: dict[str, str]) -> Initialization:
-    shapes = {name: "×".join(map(str, parameters[name].shape)) for name in plan}
-    rows = [{"parameter": name, "shape": shapes[name], **vars(wish)} for name, wish in plan.items()]
-    columns = ["parameter", "shape", "layer", "kind", "follows", "fan_in", "gain", "std", "law"]
-    alone = pd.DataFrame([item for item in reasons.items() if item[1]], columns=["parameter", "reason"])
-    return Initialization(pd.DataFrame(rows, columns=columns), alone)

@@ -85,15 +85,8 @@ def is_fixed(x: Tensor) -> bool:
 
 def fans(call: Any, x: Tensor, weight: Tensor) -> tuple[float, float, int]:
     """Return fan_in, fan_out and the dimension of units in `weight`; of strides only fan_in takes account."""
-    right = list(tensors_in((call.args, call.keywords)))[-1] is weight
-    if call.name == "einsum":
-        terms, result = call.args[0].replace(" ", "").replace(".", "").split("->")
-        other, own = terms.split(",") if right else reversed(terms.split(","))
-        kept = [i for i, letter in enumerate(own) if letter in result and letter not in other]
-        summed = [i for i, letter in enumerate(own) if letter not in result]
-        fan_in, fan_out = (math.prod(weight.shape[i] for i in dims) for dims in (summed, kept))
-        return fan_in, fan_out, min(kept, default=0)
     if call.name in PRODUCTS:
+        right = list(tensors_in((call.args, call.keywords)))[-1] is weight
         return (*weight.shape[-2:], weight.ndim - 1) if right else (*weight.shape[:-3:-1], weight.ndim - 2)
     if call.name not in CONVOLUTIONS:
         return math.prod(weight.shape[1:]), weight.shape[0], 0

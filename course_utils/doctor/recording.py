@@ -25,21 +25,6 @@ ROWS = {"layer", "norm", "composite", "activation"}  # the roles of calls that m
 
 
 @dataclass(eq=False)
-class Weight:
-    """A layer's weight as it is kept: `(out, in, *kernel)`, or with its units in dimension `out_dim`."""
-
-    tensor: Tensor  # kept, lest its id be used again
-    out_dim: int
-    area: int  # of the kernel
-    trained: bool
-    identical: bool  # all units have the same weights and biases
-    orthogonal: bool
-    second_moment: float
-    largest: float  # absolute value
-    gradient: float = NAN  # second moment
-
-
-@dataclass(eq=False)
 class Call:
     """A call, what was recorded of it, and what the others tell about it.
 
@@ -49,7 +34,8 @@ class Call:
     role: str
     function: str = ""  # of torch
     layer: str = ""  # the name of the module or parameter, with the number of the call from the second on
-    parents: tuple[int, ...] = ()  # the calls whose outputs it takes
+    parents: tuple[Any, ...] = ()  # the calls whose outputs it takes
+    index: int = 0
     module: nn.Module | None = None
     entered: Moments = UNKNOWN
     left: Moments = UNKNOWN
@@ -62,15 +48,21 @@ class Call:
     units: int = 0  # how many there are, if `dead` is a number
     dead: float = NAN  # share of units that are 0 on the whole batch, of an activation that can be
     saturated: float = NAN  # share of outputs at a bound, of an activation that has one
-    weight: Weight | None = None
     fan_in: float = NAN
     fan_out: float = NAN
-    parameters: tuple[Tensor, ...] = ()
-    added: tuple[Tensor, ...] = ()  # those of a norm's parameters that are added
+    weight: Tensor | None = None  # as it is kept: (out, in, *kernel), or with its units in dimension out_dim
+    out_dim: int = 0
+    area: int = 1  # of the kernel
+    trained: bool = False
+    identical: bool = False  # all units have the same weights and biases
+    orthogonal: bool = False
+    largest: float = NAN  # absolute value of a weight
+    weight_std: float = NAN
+    weight_gradient: float = NAN  # second moment
+    parameters: tuple[Tensor | None, ...] = ()  # what multiplies and what is added, if these are parameters
     same_shape: bool = False  # a sum of two terms of one shape
 
     # From here on all is for `graph.analyse` to say. "Total" is relative to what entered the first layer.
-    index: int = 0
     activated: Any = None  # the activation that follows and shares the row of the table, else the call itself
     activation: str = ""  # its name, or "norm"
     gain: float = 1.0  # that it calls for
@@ -84,7 +76,6 @@ class Call:
     total: float = 1.0  # second moment
     total_varying: float = 1.0  # its part that varies over the batch
     growth: float = NAN  # second moment after the activation, over that of the input
-    weight_std: float = NAN
     wanted_std: float = NAN
     weight_ratio: float = NAN
     laws: list[str] = field(default_factory=list)  # that the weights follow
@@ -102,8 +93,7 @@ class Invocation(NamedTuple):
 
     def argument(self, name: str, place: int | None) -> Any:
         """Return an argument by its name, or else by its place; None if it was not given."""
-        positional = self.args[place] if place is not None and place < len(self.args) else None
-        return self.keywords.get(name, positional)
+        return self.keywords.get(name, dict(enumerate(self.args)).get(place))
 
 
 class Recorder(TorchFunctionMode):
@@ -113,12 +103,10 @@ class Recorder(TorchFunctionMode):
         super().__init__()
         self.calls: list[Call] = []
         self.seen: set[int] = set()  # the ids of the parameters whose values any call took
-        self.weights: dict[int, Weight] = {}
         self._model = model
         self._modules = {id(module): name for name, module in model.named_modules()}
         self._parameters = {id(p): name for name, p in model.named_parameters()}
-        self._origin = WeakIdKeyDictionary()  # the index of the call that a tensor comes from
-        self._known = WeakIdKeyDictionary()  # a tensor's version and moments
+        self._origin = WeakIdKeyDictionary()  # the call that a tensor comes from
         self._stack = [(model, 0)]  # the modules that run, and how many calls there were before each
 
     def run(self, inputs: Any) -> Any:
@@ -143,7 +131,7 @@ class Recorder(TorchFunctionMode):
         if name == "setitem":
             self._hand_on(call, args[0])
         elif next(tensors_in(result), None) is not None:  # else it only asks for a shape or type
-            self.seen.update(map(id, self._owned(tensors_in((args, kwargs)))))
+            self.seen.update(id(self._parameter(x)) for x in tensors_in((args, kwargs)))
             note = _NOTES.get(name)
             if output is None or note is None or not note(self, call):
                 self._hand_on(call, result)
@@ -155,15 +143,9 @@ class Recorder(TorchFunctionMode):
 
     def _note_product(self, call: Invocation) -> bool:
         """Note a product of which just one factor is a parameter."""
-        values = (*call.args, *call.keywords.values())
-        if isinstance(values[0], str) and (values[0].count(",") != 1 or "->" not in values[0]):
-            return False  # an einsum of other than two factors
-        pair = list(tensors_in(values))[-2:]
+        pair = list(tensors_in((call.args, call.keywords)))[-2:]
         owned = [t.ndim > 1 and t.numel() > 0 and self._parameter(t) is not None for t in pair]
-        terms = values[0].split("->")[0].split(",") if isinstance(values[0], str) else ("", "")
-        if sum(owned) != 1 or "..." in terms[owned[1]]:  # its own dimensions need names
-            return False
-        return self._add_layer(call, *(pair if owned[1] else pair[::-1]))
+        return sum(owned) == 1 and self._add_layer(call, *(pair if owned[1] else pair[::-1]))
 
     def _note_known(self, call: Invocation) -> bool:
         """Note a norm, a recurrent or attention module, or an activation of what came in."""
@@ -172,15 +154,12 @@ class Recorder(TorchFunctionMode):
             return False
         if name in words.NORMS:
             row = self._add_row("norm", name, self._place(name), x, call.output)
-            row.unit_dim, row.added = words.NORMS[name], self._owned([call.keywords.get("bias")])
-            row.parameters = (*self._owned([call.keywords.get("weight")]), *row.added)
+            row.unit_dim = words.NORMS[name]
+            row.parameters = tuple(self._parameter(call.keywords.get(key)) for key in ("weight", "bias"))
         elif name in words.COMPOSITES:
-            lengths = call.args[1] if len(call.args) > 1 else None  # of packed sequences; else it is floating
-            packed = isinstance(lengths, Tensor) and not lengths.is_floating_point()
-            time_first = not (call.output.ndim < 3 or packed or call.args[-1] is True)
-            self._add_row("composite", name, self._place(name), x, call.output, int(time_first))
-            for y in tensors_in(call.result):
-                self._origin[y] = len(self.calls) - 1
+            time_first = call.output.ndim > 2 and call.args[-1] is not True  # the last says batch_first
+            row = self._add_row("composite", name, self._place(name), x, call.output, int(time_first))
+            self._origin.update(dict.fromkeys(tensors_in(call.result), row))
         else:
             name = "relu6" if call.keywords.get("min_val") == 0 else name  # nn.ReLU6 calls hardtanh
             self._add_activation(name, _as_function(call), x, call.output)
@@ -189,12 +168,12 @@ class Recorder(TorchFunctionMode):
     def _note_spelling(self, call: Invocation) -> bool:
         """Note an activation that is written in other functions."""
         terms = [z for z in tensors_in(call.args) if z in self._origin]
-        straight = (z for z in terms if self.calls[self._origin[z]].role in ("layer", "norm", "sum"))
+        straight = (z for z in terms if self._origin[z].role in ("layer", "norm", "sum"))
         found = next(((z, phi) for z in straight if (phi := _recognize(z, call.output))), None)
         if found is None:
             return False
         for term in terms:  # the sigmoid in z * sigmoid(z) is only a part
-            part = self.calls[self._origin[term]]
+            part = self._origin[term]
             part.role = "other" if part.role == "activation" else part.role
         self._add_activation(found[1].name, found[1].function, found[0], call.output)
         return True
@@ -209,16 +188,17 @@ class Recorder(TorchFunctionMode):
             self._add_row("norm", type(module).__name__, place, inputs[0], output)
 
     def _add(self, call: Call, outputs: Iterable[Tensor]) -> Call:
+        call.index = len(self.calls)
         self.calls.append(call)
         for output in outputs:
-            self._origin[output] = len(self.calls) - 1
+            self._origin[output] = call
         return call
 
     def _add_row(self, role: str, name: str, layer: str, x: Tensor, y: Tensor, batch_dim: int = 0) -> Call:
         parents = (self._origin[x],) if x in self._origin else ()
-        call = Call(role, name, layer, parents, self._stack[-1][0])
+        call = Call(role, name, layer, parents, module=self._stack[-1][0])
         if x.is_floating_point():
-            call.entered = self._moments(x, 0)
+            call.entered = measure.moments(x, 0)
         self._measure(call, y, batch_dim)
         return self._add(call, [y])
 
@@ -228,26 +208,25 @@ class Recorder(TorchFunctionMode):
         own = parameter is None or self._stack[-1][0]._parameters.get("weight") is parameter
         layer = self._place(name) if own else self._parameters[id(held)].removesuffix(".weight")
         row = self._add_row("layer", "linear" if name in words.PRODUCTS else name, layer, x, call.output)
-        row.unit_dim, out_dim, bias = (1 if name in words.CONVOLUTIONS else -1), 0, None
-        if name not in words.EMBEDDINGS:
+        convolution, embedding = name in words.CONVOLUTIONS, name in words.EMBEDDINGS
+        row.unit_dim, bias = 1 if convolution else -1, None
+        if not embedding:
             row.fan_in, row.fan_out, out_dim = measure.fans(call, x, weight)
             turned = held.ndim == 2 and weight.stride() != held.stride()  # W.T
-            out_dim = 1 - out_dim if turned else out_dim
+            row.out_dim = 1 - out_dim if turned else out_dim
             bias = call.argument("bias", words.BIAS_PLACE.get(name))
-        if id(held) not in self.weights:
-            fits = name not in words.EMBEDDINGS and out_dim < held.ndim  # not so where the call takes a view
-            identical = fits and measure.has_identical_units(held, bias, out_dim)
-            area = math.prod(held.shape[2:]) if name in words.CONVOLUTIONS else 1
-            trained = parameter is not None and held.requires_grad  # a weight norm's product has its own law
-            size = measure.second_moment(held), torch.linalg.vector_norm(held.detach(), math.inf).item()
-            orthogonal = measure.is_orthogonal(held)
-            self.weights[id(held)] = Weight(held, out_dim, area, trained, identical, orthogonal, *size)
-        row.weight, row.parameters = self.weights[id(held)], self._owned((held, bias))
+        fits = not embedding and row.out_dim < held.ndim  # not so where the call takes a view
+        row.identical = fits and measure.has_identical_units(held, bias, row.out_dim)
+        row.area = math.prod(held.shape[2:]) if convolution else 1
+        row.trained = parameter is not None and held.requires_grad  # a weight norm's product has its own law
+        row.largest = torch.linalg.vector_norm(held.detach(), math.inf).item()
+        row.orthogonal, row.weight_std = measure.is_orthogonal(held), math.sqrt(measure.second_moment(held))
+        row.weight, row.parameters = held, (parameter, self._parameter(bias))
         return True
 
     def _add_activation(self, name: str, phi: Callable[[Tensor], Tensor], x: Tensor, output: Tensor) -> None:
         row = self._add_row("activation", name, self._place(name), x, output)
-        before, row.phi = self.calls[row.parents[0]], phi
+        before, row.phi = row.parents[0], phi
         row.unit_dim, dim = before.unit_dim, before.unit_dim % max(output.ndim, 1)
         if x.ndim and x.numel() < before.numel:
             first = x.storage_offset() // max(x.stride(row.unit_dim), 1) if x._is_view() else -1
@@ -261,28 +240,20 @@ class Recorder(TorchFunctionMode):
             row.saturated = (distance < AT_A_BOUND).double().mean().item()
 
     def _measure(self, call: Call, output: Tensor, batch_dim: int = 0) -> None:
-        call.left, call.numel = self._moments(output, batch_dim), output.numel()
+        call.left, call.numel = measure.moments(output, batch_dim), output.numel()
         call.examples = output.shape[batch_dim] if output.ndim else 1
-        in_a_row = call.role == "activation" and self.calls[call.parents[0]].role in ROWS
-        if output.requires_grad and not in_a_row:  # the hook is for this value, even if it changes in place
+        if output.requires_grad:  # the hook is for this value, even if it changes in place
             output.register_hook(lambda g: setattr(call, "gradient", measure.second_moment(g)))
-
-    def _moments(self, x: Tensor, batch_dim: int) -> Moments:
-        """Return the moments, computed once for a layer's output and the next one's input."""
-        version = None if x.is_inference() else x._version, batch_dim
-        if self._known.get(x, (None,))[0] != version:
-            self._known[x] = version, measure.moments(x, batch_dim)
-        return self._known[x][1]
 
     def _hand_on(self, call: Invocation, result: Any) -> None:
         """Hand the origin of the arguments on to the results; several origins meet in a call of their own."""
         tensors = [t for t in tensors_in((call.args, call.keywords)) if t in self._origin]
         floating = [t for t in tensors if t.is_floating_point()]
-        parents = sorted({self._origin[t] for t in floating or tensors})
+        parents = sorted({self._origin[t] for t in floating or tensors}, key=lambda parent: parent.index)
         results = [y for y in tensors_in(result) if y.dtype != torch.bool]
         if len(parents) > 1:
             role = "sum" if call.name in words.SUMS else "join" if call.name in words.JOINS else "other"
-            meeting = Call(role, parents=tuple(parents), unit_dim=self.calls[parents[-1]].unit_dim)
+            meeting = Call(role, parents=tuple(parents), unit_dim=parents[-1].unit_dim)
             if role == "sum" and result.is_floating_point():
                 self._measure(meeting, result)
                 meeting.same_shape = len(tensors) == 2 and tensors[0].shape == tensors[1].shape
@@ -300,14 +271,10 @@ class Recorder(TorchFunctionMode):
             return f"{place}.{name}" if place else name
         return place or type(module).__name__
 
-    def _parameter(self, x: Tensor) -> Tensor | None:
+    def _parameter(self, x: Any) -> Tensor | None:
         """Return the parameter that x is, or is a view of."""
-        return next((p for p in (x, x._base) if id(p) in self._parameters), None)
-
-    def _owned(self, values: Iterable[Any]) -> tuple[Tensor, ...]:
-        """Return the parameters among the values, and those of which they are views."""
-        found = (self._parameter(x) for x in values if isinstance(x, Tensor))
-        return tuple(p for p in found if p is not None)
+        candidates = (x, x._base) if isinstance(x, Tensor) else ()
+        return next((p for p in candidates if id(p) in self._parameters), None)
 
 
 _NOTES = {  # how a function of torch is noted, by its name
@@ -322,8 +289,9 @@ def _as_function(call: Invocation) -> Callable[[Tensor], Tensor]:
     """Return an activation as a function of one tensor, with one slope where they differ."""
     if call.name == "prelu":
         return activations.leaky_relu(call.argument("weight", 1).mean(dtype=torch.float64).item()).function
+    func, more = call.func, call.args[1:]  # not the call, which holds its output
     options = {key: value for key, value in call.keywords.items() if key != "input"}
-    return lambda z: call.func(z.clone(), *call.args[1:], **options)
+    return lambda z: func(z.clone(), *more, **options)
 
 
 def _recognize(z: Tensor, output: Tensor) -> activations.Activation | None:

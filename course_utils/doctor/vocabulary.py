@@ -10,7 +10,7 @@ CONVOLUTIONS = {f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2,
 EMBEDDINGS = {"embedding", "embedding_bag"}
 LAYERS = CONVOLUTIONS | EMBEDDINGS | {"linear", "bilinear"}
 # Layers if just one factor is a parameter.
-PRODUCTS = {"matmul", "rmatmul", "mm", "bmm", "addmm", "baddbmm", "einsum"}
+PRODUCTS = {"matmul", "rmatmul", "mm", "bmm", "addmm", "baddbmm"}
 BIAS_PLACE = {**dict.fromkeys(LAYERS, 2), "bilinear": 3, "addmm": 0, "baddbmm": 0}  # among the arguments
 NORMS = {"batch_norm": 1, "group_norm": 1, "instance_norm": 1, "local_response_norm": 1, "normalize": 1}
 NORMS |= {"layer_norm": -1, "rms_norm": -1}  # the dimension of their units

@@ -637,6 +637,20 @@ def test_a_functional_activation_lends_its_name_to_no_fault():
     assert finding.layer.startswith("layers.")
 
 
+def test_a_gradient_that_explodes_between_sums_is_blamed_on_the_layers_of_their_branches():
+    class Steep(nn.Linear):
+        def forward(self, x):
+            y = x + F.relu(super().forward(x))
+            y.register_hook(lambda g: 2 * g)
+            return y
+
+    model = nn.Sequential(*[Steep(8, 8) for _ in range(20)])
+    for layer in model:
+        nn.init.normal_(layer.weight, 0, 0.01, generator=generator())
+    (finding,) = diagnose(model, batch(64, 8), batch(64, 8)).findings
+    assert (finding.layer, finding.fault) == ("1", "exploding gradient")
+
+
 def test_a_fault_names_the_layers_after_the_first_symptom_that_follow_the_same_law():
     model = defaults(square(21))
     (finding,) = (f for f in diagnose(model, batch(128, WIDTH), labels(128)).findings if f.is_fault)
