@@ -18,7 +18,7 @@ from course_utils.doctor import measuring as measure
 from course_utils.doctor.faults import verdict_on
 from course_utils.doctor.findings import Case, Finding
 from course_utils.doctor.graph import analyse
-from course_utils.doctor.measuring import NAN, tensors_in
+from course_utils.doctor.measuring import NAN, second_moment, tensors_in
 from course_utils.doctor.recording import Call, Recorder
 from course_utils.doctor.vocabulary import kind
 
@@ -102,14 +102,12 @@ def _examine(recorder: Recorder, model: nn.Module, inputs: Any, targets: Any, lo
     root, error, classes = _objective(outputs, measure.cloned(targets, False)[0], loss)
     leaves = (leaves or copies) if root.requires_grad else []
     gradients = torch.autograd.grad(root, leaves, error, allow_unused=True) if leaves else ()
-    moments = {
-        id(p): measure.second_moment(g) for p, g in zip(leaves, gradients, strict=True) if g is not None
-    }
+    moments = {id(p): second_moment(g) for p, g in zip(leaves, gradients, strict=True) if g is not None}
     for call in recorder.calls:
         call.weight_gradient = moments.get(id(call.weight), NAN)
     named = [*(("inputs", x) for x in tensors_in(given)), *model.named_parameters(), *model.named_buffers()]
     floating = ((name, x) for name, x in named if x.is_floating_point() and x.numel())
-    broken = [name for name, x in floating if not math.isfinite(measure.second_moment(x))]
+    broken = [name for name, x in floating if not math.isfinite(second_moment(x))]
     value, expected = root.item() if error is None else NAN, math.log(classes) if classes else NAN
     return Case(analyse(recorder.calls), value, expected, broken, bool(moments))
 

@@ -177,11 +177,10 @@ def _place(case: Case, n: Call) -> str:
 def _signal(case: Case) -> Findings:
     """Blame what makes the signal, or the part of it that depends on the input, leave [1 / FAR, FAR]."""
     for n in case.nodes:
-        if not (n.is_row or n.role == "sum") or n.role in ("norm", "composite"):
-            continue
+        passing = (n.is_row and n.role not in ("norm", "composite")) or n.role == "sum"
         after, may_fade = n.activated, n.last or n.activated.function in SIGMOIDS
         faded = min(after.total, after.total_varying) < 1 / limit.FAR and not may_fade
-        if (faded or after.total > limit.FAR) and not (n.bypassed or n.norm_next):
+        if passing and (faded or after.total > limit.FAR) and not (n.bypassed or n.norm_next):
             yield from _drift(case, n, faded)
             return
 

@@ -77,8 +77,7 @@ class Case:
             n.laws = [] if math.isnan(n.weight_ratio) or n.identical else laws_of(n)
         # The layers whose weights' scale matters: no norm follows, and no path leads around.
         self.judged = [n for n in self.trained if not (math.isnan(n.weight_ratio) or n.bypassed)]
-        ratios = {n: n.fan_in / n.fan_out for n in self.judged}
-        self.telling = [n for n, ratio in ratios.items() if not 1 / FANS_DIFFER < ratio < FANS_DIFFER]
+        self.telling = [n for n in self.judged if not 1 / FANS_DIFFER < n.fan_in / n.fan_out < FANS_DIFFER]
         # The laws that depend on fan_out, too, and that at least two layers follow whose fans differ.
         counts = Counter(law for n in self.telling for law in n.laws)
         self.shared = {law for law in ("fan_out", "fan_avg", "Xavier") if counts[law] > 1}

@@ -39,9 +39,6 @@ class Wish:
     kind: str = ""
 
 
-Wishes = Iterator[tuple[Tensor | None, Wish | None]]
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class Initialization:
     """What `initialize_` did: the law of each parameter that it drew, and why it left others alone.
@@ -127,7 +124,7 @@ def _wishes_by_name(model: nn.Module, inputs: Any) -> dict[str, list[Wish | None
     return {name: wishes[i] for i, name in names.items() if i in wishes}
 
 
-def _wishes(node: Call, ends_branch: bool, branches: int) -> Wishes:
+def _wishes(node: Call, ends_branch: bool, branches: int) -> Iterator[tuple[Tensor | None, Wish | None]]:
     """Yield what a call asks of its parameters, None if no rule reads it."""
     share = 1 / math.sqrt(branches) if ends_branch else 1.0
     ending = f", with 1/√{branches} for {branches} residual branches" if share != 1 else ""
@@ -136,9 +133,7 @@ def _wishes(node: Call, ends_branch: bool, branches: int) -> Wishes:
             yield parameter, _constant(0.0)
         else:
             yield parameter, _constant(share, ending) if node.role == "norm" else _weight(node, share, ending)
-    if node.role == "composite" and isinstance(
-        node.module, nn.RNNBase | nn.RNNCellBase | nn.MultiheadAttention
-    ):
+    if node.role == "composite":
         yield from _composite(node.module, share, ending)
 
 
@@ -196,16 +191,15 @@ _OWN = r"(weight|bias)_(ih|hh|hr)(_l\d+(_reverse)?)?|(in|q|k|v)_proj_weight|(in_
 _OWN += r"|out_proj\.weight"
 
 
-def _composite(module: nn.Module, share: float, ending: str) -> Wishes:
+def _composite(module: nn.Module, share: float, ending: str) -> Iterator[tuple[Tensor, Wish]]:
     """Yield the laws of an attention module, or of a recurrent one, whose gates are blocks of rows."""
+    known = isinstance(module, nn.RNNBase | nn.RNNCellBase | nn.MultiheadAttention)
     for name, parameter in module.named_parameters():
-        if not re.fullmatch(_OWN, name):
+        if not (known and re.fullmatch(_OWN, name)):
             continue
         if name.startswith("weight_hh") and parameter.shape[1] == module.hidden_size:
-            yield (
-                parameter,
-                Wish("an orthogonal block for each gate", parameter.shape[1] ** -0.5, _orthogonal_blocks_),
-            )
+            std = 1 / math.sqrt(module.hidden_size)
+            yield parameter, Wish("an orthogonal block for each gate", std, _orthogonal_blocks_)
         elif name == "out_proj.weight":
             yield parameter, _scaled(parameter.shape[1], share, ending)
         elif "weight" in name:

@@ -1,6 +1,5 @@
 """What is measured on tensors, and how a model is run that is afterwards what it was."""
 
-import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -63,7 +62,7 @@ def is_orthogonal(weight: Tensor) -> bool:
 
 
 def tensors_in(values: Any) -> Iterator[Tensor]:
-    """Yield the tensors in nested tuples, lists, mappings and dataclasses, in order."""
+    """Yield the tensors in nested tuples, lists and mappings, in order."""
     if isinstance(values, Tensor):
         yield values
     elif isinstance(values, tuple | list):
@@ -71,16 +70,14 @@ def tensors_in(values: Any) -> Iterator[Tensor]:
             yield from tensors_in(value)
     elif isinstance(values, Mapping):
         yield from tensors_in([*values.values()])
-    elif dataclasses.is_dataclass(values):
-        yield from tensors_in([*vars(values).values()])
 
 
 def is_fixed(x: Tensor) -> bool:
     """Return whether a tensor cannot be written to: expanded, or made in inference mode, outside of it."""
-    if x.is_inference() and not torch.is_inference_mode_enabled():
-        return True
-    strided = x.layout == torch.strided
-    return strided and any(size > 1 and not step for size, step in zip(x.shape, x.stride(), strict=True))
+    sealed, strided = x.is_inference() and not torch.is_inference_mode_enabled(), x.layout == torch.strided
+    return sealed or (
+        strided and any(n > 1 and not step for n, step in zip(x.shape, x.stride(), strict=True))
+    )
 
 
 def fans(call: Any, x: Tensor, weight: Tensor) -> tuple[float, float, int]:
@@ -101,10 +98,7 @@ def fans(call: Any, x: Tensor, weight: Tensor) -> tuple[float, float, int]:
 
 @contextmanager
 def restored(model: nn.Module, inputs: Any) -> Iterator[None]:
-    """Put everything back that a pass may change: values, gradients, attributes, hooks, random states.
-
-    Gradients are put aside: a pass that propagates back makes its own.
-    """
+    """Put back what a pass may change: values, attributes, random states, gradients (which are put aside)."""
     modules, parameters = list(model.modules()), list(model.parameters())
     containers = [vars(module) for module in modules]
     containers += [v for attributes in containers for v in attributes.values() if isinstance(v, dict | list)]

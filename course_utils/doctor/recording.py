@@ -172,8 +172,7 @@ class Recorder(TorchFunctionMode):
         found = next(((z, phi) for z in straight if (phi := _recognize(z, call.output))), None)
         if found is None:
             return False
-        for term in terms:  # the sigmoid in z * sigmoid(z) is only a part
-            part = self._origin[term]
+        for part in map(self._origin.get, terms):  # the sigmoid in z * sigmoid(z) is only a part
             part.role = "other" if part.role == "activation" else part.role
         self._add_activation(found[1].name, found[1].function, found[0], call.output)
         return True
@@ -184,8 +183,7 @@ class Recorder(TorchFunctionMode):
         elementary = all(call.role in ("sum", "other") for call in self.calls[before:])
         norm = type(module).__name__.endswith("Norm") and any(x in self._origin for x in inputs[:1])
         if norm and elementary and isinstance(output, Tensor):
-            place = self._modules.get(id(module), "")
-            self._add_row("norm", type(module).__name__, place, inputs[0], output)
+            self._add_row("norm", type(module).__name__, self._modules.get(id(module), ""), inputs[0], output)
 
     def _add(self, call: Call, outputs: Iterable[Tensor]) -> Call:
         call.index = len(self.calls)

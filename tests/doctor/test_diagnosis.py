@@ -2,7 +2,6 @@
 
 import math
 from collections import UserDict
-from dataclasses import dataclass
 
 import pytest
 import torch
@@ -150,23 +149,6 @@ def test_packed_sequences_and_other_mappings_are_inputs_too():
     packed = nn.utils.rnn.pack_sequence([batch(3, 4), batch(2, 4)])
     assert diagnose(nn.GRU(4, 5), packed).table["kind"].tolist() == ["GRU"]
     assert diagnose(Pair(), UserDict(a=FOURS)).table["layer"].tolist() == ["fc"]
-
-
-def test_outputs_may_be_dataclasses():
-    @dataclass
-    class Output:
-        ids: torch.Tensor
-        logits: torch.Tensor
-
-    class Model(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.fc = nn.Linear(4, 3)
-
-        def forward(self, x):
-            return Output(torch.arange(3), self.fc(x))
-
-    assert diagnose(Model(), FOURS, labels(5, classes=3)).expected_loss == approx(math.log(3))
 
 
 def test_a_detached_loss_has_no_gradient():
