@@ -128,11 +128,9 @@ def _wishes(node: Call, ends_branch: bool, branches: int) -> Iterator[tuple[Tens
     """Yield what a call asks of its parameters, None if no rule reads it."""
     share = 1 / math.sqrt(branches) if ends_branch else 1.0
     ending = f", with 1/√{branches} for {branches} residual branches" if share != 1 else ""
-    for i, parameter in enumerate(node.parameters):
-        if i:
-            yield parameter, _constant(0.0)
-        else:
-            yield parameter, _constant(share, ending) if node.role == "norm" else _weight(node, share, ending)
+    if node.parameters:
+        first = _constant(share, ending) if node.role == "norm" else _weight(node, share, ending)
+        yield from zip(node.parameters, (first, _constant(0.0)), strict=True)
     if node.role == "composite":
         yield from _composite(node.module, share, ending)
 
@@ -187,8 +185,7 @@ def _forget_(tensor: Tensor, _: Generator | None) -> None:
 
 
 # Of recurrent and attention modules; else a subclass's own, or half of a weight norm.
-_OWN = r"(weight|bias)_(ih|hh|hr)(_l\d+(_reverse)?)?|(in|q|k|v)_proj_weight|(in_proj_|out_proj\.)bias"
-_OWN += r"|out_proj\.weight"
+_OWN = r"(weight|bias)_(ih|hh|hr)(_l\d+(_reverse)?)?|(in|q|k|v)_proj_weight|in_proj_bias|out_proj\.\w+"
 
 
 def _composite(module: nn.Module, share: float, ending: str) -> Iterator[tuple[Tensor, Wish]]:

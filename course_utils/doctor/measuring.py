@@ -53,9 +53,7 @@ def has_identical_units(weight: Tensor, bias: Tensor | None, out_dim: int) -> bo
 
 def is_orthogonal(weight: Tensor) -> bool:
     """Return whether eight of the rows, or of the columns if these are fewer, are orthogonal."""
-    if weight.ndim < 2:
-        return False
-    matrix = weight.detach().flatten(1)
+    matrix = weight.detach().reshape(len(weight), -1)
     matrix = (matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T)[:8].double()
     products = matrix @ matrix.T
     return len(matrix) > 1 and bool(products.fill_diagonal_(0).abs().max() < 1e-4 * matrix[0] @ matrix[0])
