@@ -158,7 +158,9 @@ def test_a_wrong_law_is_caught(fault):
         check_stds(build(), batch(*shape), expected, faulty)
 
 
-@pytest.mark.parametrize("phi", [F.relu, F.gelu, F.silu, F.elu, F.selu, F.mish, F.softplus, F.leaky_relu])
+@pytest.mark.parametrize(
+    "phi", [F.relu6, F.relu, F.gelu, F.silu, F.elu, F.selu, F.mish, F.softplus, F.leaky_relu]
+)
 def test_the_gain_keeps_the_second_moment(phi):
     model = Function(lambda m, x: phi(F.linear(x, m.a)), a=(5, 20))
     gain = initialize_(model, batch(8, 20), generator=seeded()).table["gain"].item()
