@@ -14,36 +14,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
-from course_utils.comparison import markdown_table
 from course_utils.doctor import measuring as measure
 from course_utils.doctor.faults import verdict_on
 from course_utils.doctor.findings import Case, Finding
 from course_utils.doctor.graph import analyse
-from course_utils.doctor.measuring import NAN, tensors_in
+from course_utils.doctor.measuring import NAN, second_moment, tensors_in
 from course_utils.doctor.recording import Call, Recorder
 from course_utils.doctor.vocabulary import kind
 
 
-def rounded(table: pd.DataFrame, digits: int) -> pd.DataFrame:
-    """Return the table as text, its numbers with so many significant digits, NaN as an empty cell."""
-    return table.map(lambda v: v if isinstance(v, str) else "" if math.isnan(v) else f"{v:.{digits}g}")
+def printed(head: str, digits: int, *tables: pd.DataFrame) -> str:
+    """Return the head and, unless empty, the tables, with so many significant digits and NaN left out."""
+    style = {"index": False, "na_rep": "", "float_format": f"{{:.{digits}g}}".format}
+    return "\n\n".join([head, *(table.to_string(**style) for table in tables if len(table))])
 
 
-class Report:
-    """What is printed, and shown in Jupyter, as the two `_parts`: lines, and tables of text unless empty."""
-
-    def __str__(self) -> str:
-        head, tables = self._parts()
-        return "\n\n".join(["\n".join(head), *(t.to_string(index=False) for t in tables if len(t))])
-
-    def _repr_markdown_(self) -> str:
-        head, tables = self._parts()
-        cells = [[list(t.columns), *t.to_numpy().tolist()] for t in tables if len(t)]
-        return "\n\n".join([*head, *(markdown_table(rows, "l" * len(rows[0])) for rows in cells)])
-
-
-@dataclass(frozen=True, eq=False)
-class Diagnosis(Report):
+@dataclass(frozen=True, eq=False, repr=False)
+class Diagnosis:
     """The table of layers, the loss, what equal probabilities cost (NaN if unknown), and the findings.
 
     The table has one row for each call of a layer, a norm, a recurrent or attention module, in order, and for
@@ -75,13 +62,12 @@ class Diagnosis(Report):
     @property
     def verdict(self) -> str:
         """The findings in plain words, one a line."""
-        faults = [finding for finding in self.findings if finding.is_fault]
+        faults = [f"{i}. {f}" for i, f in enumerate((f for f in self.findings if f.is_fault), 1)]
         remarks = [f"Remark: {finding}" for finding in self.findings if not finding.is_fault]
-        lines = [f"{i}. {finding}" for i, finding in enumerate(faults, 1)]
-        return "\n".join((lines or [f"No faults found in {len(self.table)} layers."]) + remarks)
+        return "\n".join((faults or [f"No faults found in {len(self.table)} layers."]) + remarks)
 
-    def _parts(self) -> tuple[list[str], list[pd.DataFrame]]:
-        return self.verdict.split("\n"), [rounded(self.table, 2)]
+    def __repr__(self) -> str:
+        return printed(self.verdict, 2, self.table)
 
 
 def diagnose(
@@ -103,13 +89,8 @@ def diagnose(
     measure.check_arguments(model, inputs)
     if not (loss is None or callable(loss)):
         raise TypeError(f"loss must be a function of (outputs, targets), or None; got {type(loss).__name__}")
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if nn.parameter.is_lazy(tensor):
-            raise ValueError(f"{name} has no shape yet; run the model once on a batch first")
-        if tensor.is_meta:
-            raise ValueError(f"{name} is on the meta device and has no values; use model.to_empty")
-    with measure.restored(model, inputs) as altered, torch.inference_mode(False), torch.enable_grad():
-        case = _examine(Recorder(model, altered), model, inputs, targets, loss)
+    with measure.restored(model, inputs), torch.inference_mode(False), torch.enable_grad():
+        case = _examine(Recorder(model), model, inputs, targets, loss)
     findings = verdict_on(case)
     return Diagnosis(_table(case, findings), case.loss, case.expected_loss, findings)
 
@@ -121,14 +102,12 @@ def _examine(recorder: Recorder, model: nn.Module, inputs: Any, targets: Any, lo
     root, error, classes = _objective(outputs, measure.cloned(targets, False)[0], loss)
     leaves = (leaves or copies) if root.requires_grad else []
     gradients = torch.autograd.grad(root, leaves, error, allow_unused=True) if leaves else ()
-    moments = {
-        id(p): measure.quick_second_moment(g) for p, g in zip(leaves, gradients, strict=True) if g is not None
-    }
-    for weight in recorder.weights.values():
-        weight.gradient = moments.get(id(weight.tensor), NAN)
+    moments = {id(p): second_moment(g) for p, g in zip(leaves, gradients, strict=True) if g is not None}
+    for call in recorder.calls:
+        call.weight_gradient = moments.get(id(call.weight), NAN)
     named = [*(("inputs", x) for x in tensors_in(given)), *model.named_parameters(), *model.named_buffers()]
     floating = ((name, x) for name, x in named if x.is_floating_point() and x.numel())
-    broken = [name for name, x in floating if not math.isfinite(measure.quick_second_moment(x))]
+    broken = [name for name, x in floating if not math.isfinite(second_moment(x))]
     value, expected = root.item() if error is None else NAN, math.log(classes) if classes else NAN
     return Case(analyse(recorder.calls), value, expected, broken, bool(moments))
 
@@ -137,8 +116,11 @@ def _objective(outputs: Any, targets: Any, loss: Callable | None) -> tuple[Tenso
     """Return what to differentiate, the error to start from (None: a loss), and the number of classes."""
     floating = (y for y in tensors_in(outputs) if y.is_floating_point())
     output = next((y.to(torch.promote_types(y.dtype, torch.float32)) for y in floating), None)
-    logits, labels = _labelled(output, targets)
-    classes = 0 if logits is None else logits.shape[1]
+    shape, wanted = getattr(output, "shape", ()), getattr(targets, "shape", None)
+    labels = isinstance(targets, Tensor) and not targets.is_floating_point()
+    last = len(shape) > 2 and shape[:-1] == wanted  # the dimension of classes, else it is 1
+    fits = labels and len(shape) > 1 and (last or shape[:1] + shape[2:] == wanted)
+    classes = shape[-1 if last else 1] if fits else 0
     if loss is not None:
         value = loss(outputs, targets)
         if not isinstance(value, Tensor) or value.numel() != 1:
@@ -152,46 +134,33 @@ def _objective(outputs: Any, targets: Any, loss: Callable | None) -> tuple[Tenso
         return output, torch.randn(output.shape, generator=torch.Generator().manual_seed(0)).to(output), 0
     if not isinstance(targets, Tensor):
         raise TypeError(f"targets must be a tensor unless you pass loss=...; got {type(targets).__name__}")
-    if logits is not None:
-        return cross_entropy(logits, labels), None, classes
-    shapes = f"got targets {tuple(targets.shape)} for an output {tuple(output.shape)}"
-    if not targets.is_floating_point():
+    if classes:
+        return cross_entropy(output.movedim(-1, 1) if last else output, targets.long()), None, classes
+    shapes = f"got targets {tuple(wanted)} for an output {tuple(shape)}"
+    if labels:
         needed = "integer targets need its shape without the dimension of classes, 1 or last"
         raise ValueError(f"{needed}; {shapes}")
-    if targets.shape != output.shape:
+    if shape != wanted:
         raise ValueError(f"floating-point targets must have the output's shape; {shapes}")
     return mse_loss(output, targets.to(output.dtype)), None, 0
 
 
-def _labelled(output: Tensor | None, targets: Any) -> tuple[Tensor | None, Tensor | None]:
-    """Return the logits, with classes in dimension 1, and the labels, if the targets are labels that fit."""
-    if output is None or not isinstance(targets, Tensor) or targets.is_floating_point():
-        return None, None
-    if output.ndim > 2 and output.shape[:-1] == targets.shape:
-        output, targets = output.flatten(0, -2), targets.flatten()
-    if output.ndim > 1 and output.shape[:1] + output.shape[2:] == targets.shape:
-        return output, targets.long()
-    return None, None
-
-
 def _table(case: Case, findings: tuple[Finding, ...]) -> pd.DataFrame:
-    blank = _row(*analyse([Call("input")]))  # names the columns if there are no rows
-    table = pd.DataFrame([_row(node) for node in case.rows], columns=list(blank))
+    columns = "layer kind activation mean std second_moment input_second_moment growth varies "
+    columns += "gradient_second_moment dead saturated fan_in fan_out weight_std wanted_std weight_ratio "
+    columns += "weight_gradient_second_moment"
+    table = pd.DataFrame(map(_row, case.rows), columns=columns.split())
     faults = {layer: f.fault for f in findings if f.is_fault for layer in (f.layer, *f.others)}
     faults |= {name.rpartition(".")[0]: "not finite" for name in case.broken[:1]}  # the layer of a parameter
     table["fault"] = [faults.get(layer, "") for layer in table["layer"]]
     return table
 
 
-def _row(n: Call) -> dict[str, Any]:
-    left, active = n.left, n.activated
-    return {
-        **{"layer": n.layer, "kind": kind(n.function), "activation": n.activation, "mean": left.mean},
-        "std": math.sqrt(max(left.second - left.mean**2, 0.0)) if math.isfinite(left.second) else NAN,
-        **{"second_moment": left.second, "input_second_moment": n.entered.second, "growth": n.growth},
-        "varies": left.varying / left.second if n.examples > 1 and left.second > 0 else NAN,
-        **{"gradient_second_moment": n.gradient, "dead": active.dead, "saturated": active.saturated},
-        **{"fan_in": n.fan_in, "fan_out": n.fan_out},
-        **{"weight_std": n.weight_std, "wanted_std": n.wanted_std, "weight_ratio": n.weight_ratio},
-        "weight_gradient_second_moment": n.weight.gradient if n.weight else NAN,
-    }
+def _row(n: Call) -> tuple:
+    left = n.left
+    std = math.sqrt(max(left.second - left.mean**2, 0.0)) if math.isfinite(left.second) else NAN
+    varies = left.varying / left.second if n.examples > 1 and left.second > 0 else NAN
+    signal = left.mean, std, left.second, n.entered.second, n.growth, varies, n.gradient
+    weights = n.fan_in, n.fan_out, n.weight_std, n.wanted_std, n.weight_ratio
+    activation = n.activated.dead, n.activated.saturated
+    return (n.layer, kind(n.function), n.activation, *signal, *activation, *weights, n.weight_gradient)

@@ -36,9 +36,8 @@ def _broken_values(case: Case) -> Findings:
 @judge(1, "input scale")
 def _input_scale(case: Case) -> Findings:
     """Look at the first layer that takes an input, of the wrong size; in front of a norm it does no harm."""
-    given = {n.index for n in case.nodes if n.role == "input"}
-    first = [n for n in case.rows if n.role in ("layer", "composite") and given & {*n.parents}]
-    sizes = [(n, n.entered.second, n.entered.mean) for n in first]
+    taking = [n for n in case.rows if n.role in ("layer", "composite") and n.parents]
+    sizes = [(n, n.entered.second, n.entered.mean) for n in taking if n.parents[0].role == "input"]
     small, large, offset = limit.SMALL_INPUT, limit.LARGE_INPUT, limit.OFFSET
     odd = [n for n, q, mean in sizes if q < small or q > large or mean**2 > offset * q]
     evidence = "Its inputs have mean {n.entered.mean:.2g} and second moment {n.entered.second:.2g}."
@@ -49,7 +48,7 @@ def _input_scale(case: Case) -> Findings:
 
 @judge(1, "identical units")
 def _identical(case: Case) -> Findings:
-    nodes = [n for n in case.trained if n.weight.identical and n.weight.largest > 0]
+    nodes = [n for n in case.trained if n.identical and n.largest > 0]
     evidence = "All its units have the same weights and biases."
     cause = "A constant initialization: its units are copies, and stay so unless their outgoing "
     cause += "weights differ."
@@ -58,7 +57,7 @@ def _identical(case: Case) -> Findings:
 
 @judge(1, "zero layer")
 def _zero(case: Case) -> Findings:
-    nodes = [n for n in case.trained if n.weight.largest == 0 and not (n.last or n.bypassed)]
+    nodes = [n for n in case.trained if n.largest == 0 and not (n.last or n.bypassed)]
     evidence = "All its weights are 0: what follows does not depend on the input."
     cause = "Only the last layer, of the network or of a residual branch, may start at 0."
     yield from say(nodes, "zero layer", evidence, cause, "Draw the weights at random.")
@@ -105,7 +104,7 @@ def _blame_weights(nodes: list[Call], symptom: str = "") -> Findings:
         extremes = dict.fromkeys(f"{std:.3g}" for std in (own[0], own[-1]))
         remedy += f", each with its own: {' to '.join(extremes)} in the others"
     remedy += "."
-    if name == "fan_out" and first.weight.out_dim == first.weight.area == 1:
+    if name == "fan_out" and first.out_dim == first.area == 1:
         fault, remedy = "transposed weight", remedy + " Initialize W.T."
         cause = "The weight is kept (in, out), but was drawn as if it were (out, in)."
     evidence = symptom + "The layer multiplies the second moment by {n.growth:.2g}; its weights' std "
@@ -131,7 +130,7 @@ def _step(case: Case) -> Findings:
     found: dict[tuple, list[Call]] = {}
     for n in case.judged:
         direction = _jump(n)
-        excused = n.laws if n.weight.orthogonal else {"torch default", *case.shared} & {*n.laws}
+        excused = n.laws if n.orthogonal else {"torch default", *case.shared} & {*n.laws}
         if n.last:  # it may be small, and the loss shows whether it is too large
             excused = excused or direction < 0 or not math.isnan(case.expected_loss)
         if direction and not excused:
@@ -169,26 +168,29 @@ def _culprits(case: Case, last: Call, factor: float) -> list[Call]:
     return list(off) if factor > 0 and sum(off.values()) >= abs(math.log(factor)) / 2 else []
 
 
+def _place(case: Case, n: Call) -> str:
+    """Return the name of a layer, or of the last one before a sum."""
+    return next((m.layer for m in reversed(case.nodes[: n.index + 1]) if m.is_row), "inputs")
+
+
 @judge(3, "exploding signal", "vanishing signal")
 def _signal(case: Case) -> Findings:
     """Blame what makes the signal, or the part of it that depends on the input, leave [1 / FAR, FAR]."""
-    layer, depth = "inputs", 0
     for n in case.nodes:
-        layer, depth = n.layer if n.is_row else layer, depth + (n.role == "layer")
-        if not (n.is_row or n.role == "sum") or n.role in ("norm", "composite"):
-            continue
+        passing = (n.is_row and n.role not in ("norm", "composite")) or n.role == "sum"
         after, may_fade = n.activated, n.last or n.activated.function in SIGMOIDS
         faded = min(after.total, after.total_varying) < 1 / limit.FAR and not may_fade
-        if (faded or after.total > limit.FAR) and not (n.bypassed or n.norm_next):
-            yield from _drift(case, n, layer, depth, faded)
+        if passing and (faded or after.total > limit.FAR) and not (n.bypassed or n.norm_next):
+            yield from _drift(case, n, faded)
             return
 
 
-def _drift(case: Case, n: Call, layer: str, depth: int, faded: bool) -> Findings:
-    """Explain a signal that is off from node n on, after `depth` layers: by their weights, if these do."""
+def _drift(case: Case, n: Call, faded: bool) -> Findings:
+    """Explain a signal that is off from node n on: by the weights of the layers, if these do."""
     what, value = "The second moment of the signal", n.activated.total
     if faded and n.activated.total_varying < value:
         what, value = "The part of the second moment that depends on the input", n.activated.total_varying
+    depth, layer = sum(m.role == "layer" for m in case.nodes[: n.index + 1]), _place(case, n)
     evidence = f"{what} at {layer} is {value:.2g} of what entered the first layer, "
     evidence += f"a factor of {value ** (1 / max(depth, 1)):.2g} per layer. "
     if off := _culprits(case, n, value):
@@ -238,7 +240,8 @@ def _gradient(case: Case) -> Findings:
 
 
 def _explain_gradient(case: Case, path: list[Call], factor: float) -> Findings:
-    rows, large = [n for n in path if n.layer], factor > 1
+    between = [n for n in case.rows if path[0].index <= n.index <= path[-1].index]
+    rows, large = [n for n in path if n.layer] or between, factor > 1
     sigmoids = [n for n in rows if n.activated.function in SIGMOIDS]
     norms = [n for n in rows if n.role == "norm" and n.activated.function == "relu"]
     remedy = "Draw the weights with std gain / sqrt(fan_in)."
@@ -259,10 +262,10 @@ def _explain_gradient(case: Case, path: list[Call], factor: float) -> Findings:
 
 @judge(7, "large initial loss")
 def _loss(case: Case) -> Findings:
-    last = ([n for n in case.rows if n.last and n.weight] or case.rows)[-1:]
+    last = ([n for n in case.rows if n.last and n.weight is not None] or case.rows)[-1:]
     if not (last and case.loss > case.expected_loss + limit.EXCESS_LOSS):
         return
-    uses = [n.layer for n in case.rows if n.weight and n.weight is last[0].weight]
+    uses = [n.layer for n in case.rows if n.weight is not None and n.weight is last[0].weight]
     remedy = "Scale the last layer's weights down; 0 is fine."
     if len(uses) > 1:
         remedy = f"Draw the weight with std 1 / sqrt(fan_in), and not 0: {uses[0]} uses it, too."

@@ -22,17 +22,17 @@ _GAINLESS = "{law}'s law lacks the gain {n.gain:.3g} of {n.activation}."
 _CONSTANT = "The weights look like {law}, whatever the fan-in of {n.fan_in:g}."
 _OUTWARDS = "The std is gain / sqrt(fan_out), not gain / sqrt(fan_in): either fan_out mode in this layer "
 _OUTWARDS += "alone, or a matrix drawn for x @ W and put in transposed."
-_NO_KERNEL = "The fan counts the channels but forgets the kernel's area of {n.weight.area}."
+_NO_KERNEL = "The fan counts the channels but forgets the kernel's area of {n.area}."
 _DEFAULT = "torch's default has variance 1 / (3 fan_in), a sixth of what a ReLU needs."
 LAWS: dict[str, Law] = {
-    "torch default": Law(lambda n: 1 / math.sqrt(3 * n.weight.tensor.shape[1] * n.weight.area), "", _DEFAULT),
+    "torch default": Law(lambda n: 1 / math.sqrt(3 * n.weight.shape[1] * n.area), "", _DEFAULT),
     "fan_in": Law(lambda n: n.wanted_std),
     "fan_avg": Law(lambda n: n.gain / math.sqrt((n.fan_in + n.fan_out) / 2)),
     "fan_out": Law(lambda n: n.gain / math.sqrt(n.fan_out), "wrong fan", _OUTWARDS),
     "LeCun": Law(lambda n: 1 / math.sqrt(n.fan_in), "missing gain", _GAINLESS),
     "Xavier": Law(lambda n: math.sqrt(2 / (n.fan_in + n.fan_out)), "missing gain", _GAINLESS),
     "He": Law(lambda n: math.sqrt(2 / n.fan_in), cause="He's law is meant for a ReLU."),
-    "no kernel": Law(lambda n: n.wanted_std * math.sqrt(n.weight.area), "wrong fan", _NO_KERNEL),
+    "no kernel": Law(lambda n: n.wanted_std * math.sqrt(n.area), "wrong fan", _NO_KERNEL),
     "twice": Law(lambda n: n.wanted_std**2, "double init", "The std is gain² / fan_in: scaled twice."),
     "N(0, 1)": Law(lambda n: 1.0, cause=_CONSTANT),
     "N(0, 0.01²)": Law(lambda n: 0.01, cause=_CONSTANT),
@@ -42,18 +42,17 @@ LAWS: dict[str, Law] = {
 
 def standard_error(node: Call) -> float:
     """Return the relative standard error of the std of a layer's weights."""
-    return 1 / math.sqrt(2 * node.weight.tensor.numel())
+    return 1 / math.sqrt(2 * node.weight.numel())
 
 
 def laws_of(node: Call) -> list[str]:
     """Return the laws whose std the weights have, within SAME_STD or four standard errors of their std."""
-    weight, error = node.weight, standard_error(node)
-    stds = {name: law.std(node) for name, law in LAWS.items()}
+    error, stds = standard_error(node), {name: law.std(node) for name, law in LAWS.items()}
     default = stds.pop("torch default")
-    uniform = weight.largest < 1.001 * math.sqrt(3) * default  # so an error half as large
+    uniform = node.largest < 1.001 * math.sqrt(3) * default  # so an error half as large
     if uniform and abs(node.weight_std / default - 1) < max(SAME_STD, 3 * error):
         return ["torch default"]
-    if weight.orthogonal:
+    if node.orthogonal:
         root = math.sqrt(max(node.fan_in, node.fan_out))
         stds = {"fan_in": node.gain / root, "LeCun": 1 / root, "He": math.sqrt(2) / root}
     return [name for name, std in stds.items() if abs(node.weight_std / std - 1) < max(SAME_STD, 4 * error)]
@@ -73,13 +72,12 @@ class Case:
         self.nodes, self.loss, self.expected_loss = nodes, loss, expected_loss
         self.broken, self.has_gradient = broken, has_gradient  # names of what is not finite
         self.rows = [n for n in nodes if n.is_row]
-        self.trained = [n for n in nodes if n.weight and n.weight.trained]
+        self.trained = [n for n in nodes if n.trained]
         for n in nodes:
-            n.laws = [] if math.isnan(n.weight_ratio) or n.weight.identical else laws_of(n)
+            n.laws = [] if math.isnan(n.weight_ratio) or n.identical else laws_of(n)
         # The layers whose weights' scale matters: no norm follows, and no path leads around.
         self.judged = [n for n in self.trained if not (math.isnan(n.weight_ratio) or n.bypassed)]
-        ratios = {n: n.fan_in / n.fan_out for n in self.judged}
-        self.telling = [n for n, ratio in ratios.items() if not 1 / FANS_DIFFER < ratio < FANS_DIFFER]
+        self.telling = [n for n in self.judged if not 1 / FANS_DIFFER < n.fan_in / n.fan_out < FANS_DIFFER]
         # The laws that depend on fan_out, too, and that at least two layers follow whose fans differ.
         counts = Counter(law for n in self.telling for law in n.laws)
         self.shared = {law for law in ("fan_out", "fan_avg", "Xavier") if counts[law] > 1}

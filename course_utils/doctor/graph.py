@@ -6,9 +6,10 @@ It turns the calls that a `Recorder` saw into numbers; `faults` judges them, `in
 import math
 from collections import Counter
 from collections.abc import Callable
-from functools import lru_cache, reduce
+from functools import reduce
 from operator import and_, or_
 
+import torch
 from torch import Tensor
 
 from course_utils.doctor.measuring import NAN
@@ -17,15 +18,17 @@ from course_utils.doctor.vocabulary import ODD, SIGMOIDS
 from course_utils.mean_field import gain_in_front
 
 _WEIGHTED = {"layer", "composite"}
+_PROBE = torch.linspace(-12, 12, 49, dtype=torch.float64)
+_GAINS: dict[tuple[float, ...], float] = {}  # of functions, by their values at the probe
 
 
 def analyse(nodes: list[Call]) -> list[Call]:
     """Return the calls, which know by then what follows, what leads around them, and what is wanted."""
     children: list[list[Call]] = [[] for _ in nodes]
-    for index, node in enumerate(nodes):
-        node.index, node.activated, node.is_row = index, node, node.role in ROWS
+    for node in nodes:
+        node.activated, node.is_row = node, node.role in ROWS
         for parent in node.parents:
-            children[parent].append(node)
+            children[parent.index].append(node)
     for node, after in zip(reversed(nodes), reversed(children), strict=True):
         _look_ahead(node, after)
     _mark_bypassed(nodes)
@@ -34,11 +37,9 @@ def analyse(nodes: list[Call]) -> list[Call]:
         if node.is_row:
             counts[node.layer] += 1
             node.layer += f" (call {counts[node.layer]})" if counts[node.layer] > 1 else ""
-        _add_up(node, [nodes[parent] for parent in node.parents])
+        _compare(node)
         if node.entered.second > 0:
             node.growth = node.activated.left.second / node.entered.second
-        if node.weight:
-            node.weight_std = math.sqrt(node.weight.second_moment)
         if node.fan_in > 0 and not node.norm_next:
             node.wanted_std = node.gain / math.sqrt(node.fan_in)
             node.weight_ratio = node.weight_std / node.wanted_std
@@ -64,15 +65,17 @@ def _look_ahead(node: Call, after: list[Call]) -> None:
             node.gain = _gain(node.activation, first.phi)
 
 
-@lru_cache(256)
-def _gain(name: str, function: Callable[[Tensor], Tensor]) -> float:
+def _gain(name: str, phi: Callable[[Tensor], Tensor]) -> float:
     """Return the gain in front of an activation: 1 for bounded odd ones, critical at 0; NaN if none helps."""
     if name in SIGMOIDS | ODD:
         return NAN if name in SIGMOIDS else 1.0
-    try:
-        return gain_in_front(function)
-    except ValueError:
-        return NAN
+    key = tuple(phi(_PROBE).mul(1e5).round().tolist())  # one for all layers whose slopes differ by rounding
+    if key not in _GAINS:
+        try:
+            _GAINS[key] = gain_in_front(phi)
+        except ValueError:
+            _GAINS[key] = NAN
+    return _GAINS[key]
 
 
 def _mark_bypassed(nodes: list[Call]) -> None:
@@ -80,37 +83,27 @@ def _mark_bypassed(nodes: list[Call]) -> None:
     dominators: list[int] = []  # the calls on every path, as bits
     bypassed = 0
     for node in nodes:
-        role, parents = node.role, node.parents
-        above = reduce(or_, (nodes[p].ancestors for p in parents), 0)
-        meet = or_ if role == "join" else and_
-        always = reduce(meet, (dominators[p] for p in parents)) if parents else 0
-        bypassed |= above & ~always if role in ("sum", "other") else 0
+        above = reduce(or_, (p.ancestors for p in node.parents), 0)
+        meet = or_ if node.role == "join" else and_
+        always = reduce(meet, (dominators[p.index] for p in node.parents)) if node.parents else 0
+        bypassed |= above & ~always if node.role in ("sum", "other") else 0
         node.ancestors = above | 1 << node.index
         dominators.append(always | 1 << node.index)
     for node in nodes:
         node.bypassed = bool(bypassed >> node.index & 1)
 
 
-def _add_up(node: Call, parents: list[Call]) -> None:
-    """Multiply the factors on the second moment, and on its varying part; norms and composites start anew."""
-    if not parents or node.role not in ("layer", "activation", "sum", "join"):
+def _compare(node: Call) -> None:
+    """Compare the signal with what entered the first layer, or the first after a norm or composite."""
+    if not node.parents or node.role not in ("layer", "activation", "sum", "join"):
         return
-    source, left = max(parents, key=lambda parent: parent.total), node.left
-    node.total, node.total_varying = source.total, source.total_varying
-    before = source.left if node.role == "sum" else node.entered
-    if node.role in ("layer", "activation"):
-        node.total = _towards_one(node.total, source.left.second, before.second)
-        node.total_varying = _towards_one(node.total_varying, source.left.varying, before.varying)
-    if before.second > 0 and node.role != "join":
-        node.total *= left.second / before.second
-        varies = node.examples > 1 and before.varying > 0
-        node.total_varying *= left.varying / before.varying if varies else 1.0
-
-
-def _towards_one(total: float, left: float, entered: float) -> float:
-    """Count what lies between two calls (pooling, an NTK factor) only as far as it leads back towards 1."""
-    factor = entered / left if entered > 0 and left > 0 else 1.0
-    return max(min(total * factor, 1.0), total) if total < 1 else min(max(total * factor, 1.0), total)
+    source = max(node.parents, key=lambda parent: parent.total)
+    node.start, node.total, node.total_varying = source.start, source.total, source.total_varying
+    start = source.start or (source.left if node.role == "sum" else node.entered)
+    if start.second > 0 and node.role != "join":
+        node.start, node.total = start, node.left.second / start.second
+        if node.examples > 1 and start.varying > 0:
+            node.total_varying = node.left.varying / start.varying
 
 
 def branch_ends(nodes: list[Call]) -> list[Call]:
@@ -126,7 +119,7 @@ def branch_ends(nodes: list[Call]) -> list[Call]:
     layers, norms, gates = bits(*_WEIGHTED), bits("norm"), bits("other", "sum")
     ends = []
     for node in nodes:
-        lead = [nodes[p].ancestors for p in node.parents]
+        lead = [p.ancestors for p in node.parents]
         if node.same_shape and len(lead) == 2 and (shared := lead[0] & lead[1]):
             stream, branch = sorted((b & ~shared for b in lead), key=lambda b: (b & layers).bit_count())
             if not stream & gates and (branch & layers).bit_count() > (stream & layers).bit_count():

@@ -4,22 +4,20 @@
 all of them, and only then writes. What it cannot read it leaves alone, and says so.
 """
 
-import copy
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import combinations
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import Generator, Tensor, nn
 
-from course_utils.doctor.diagnosis import Report, rounded
+from course_utils.doctor.diagnosis import printed
 from course_utils.doctor.graph import analyse, branch_ends
-from course_utils.doctor.measuring import NAN, check_arguments, cloned, is_expanded, restored, tensors_in
+from course_utils.doctor.measuring import NAN, check_arguments, cloned, is_fixed, restored
 from course_utils.doctor.recording import Call, Recorder
 from course_utils.doctor.vocabulary import kind
 from course_utils.initializers import constant_, normal_, orthogonal_
@@ -27,22 +25,22 @@ from course_utils.initializers import constant_, normal_, orthogonal_
 Fill = Callable[[Tensor, Generator | None], Any]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Wish:
     """What one use of a parameter asks for: a row of the report, and the function that draws it."""
 
-    layer: str
-    kind: str
     law: str
     std: float
     fill_: Fill
     follows: str = ""
     fan_in: float = NAN
     gain: float = NAN
+    layer: str = ""
+    kind: str = ""
 
 
-@dataclass(frozen=True, eq=False)
-class Initialization(Report):
+@dataclass(frozen=True, eq=False, repr=False)
+class Initialization:
     """What `initialize_` did: the law of each parameter that it drew, and why it left others alone.
 
     table: parameter, shape, layer, kind, follows (the activation, or "norm"), fan_in, gain, std (of one
@@ -52,9 +50,9 @@ class Initialization(Report):
     table: pd.DataFrame
     left_alone: pd.DataFrame
 
-    def _parts(self) -> tuple[list[str], list[pd.DataFrame]]:
+    def __repr__(self) -> str:
         head = f"{len(self.table)} parameters initialized, {len(self.left_alone)} left alone."
-        return [head], [rounded(self.table, 4), self.left_alone]
+        return printed(head, 4, self.table, self.left_alone)
 
 
 def initialize_(model: nn.Module, inputs: Any, *, generator: Generator | None = None) -> Initialization:
@@ -73,177 +71,108 @@ def initialize_(model: nn.Module, inputs: Any, *, generator: Generator | None = 
     by 1 % grows by 1.08, 1.15 and 1.05 per layer. Beyond twenty or so, they need norms or residual branches.
     Deep plain stacks of softplus or sigmoids lose what depends on the input, whatever their gain.
 
-    Left alone, with the reason: what is frozen, lazy, meta or parametrized, what the pass did not use, what
-    is tied and would need two laws at once, and what no rule here reads, such as a positional embedding that
-    is added. All else that the pass changes is put back. An error leaves the model as it was.
+    Left alone, with the reason: what is frozen or parametrized, what the pass did not use, what is tied and
+    would need two laws at once, and what no rule here reads, such as a positional embedding that is added.
+    All else that the pass changes is put back. An error leaves the model as it was.
 
     Raises: TypeError or ValueError as `diagnose`; whatever the model raises on `inputs`.
     Source: He et al. (2015) for the gain; Radford et al. (2019) for 1 / sqrt(N); Jozefowicz et al. (2015) for
     the forget gate.
     """
     check_arguments(model, inputs)
-    parameters = dict(model.named_parameters())
-    reasons = _overlapping(parameters) | {n: why for n, p in parameters.items() if (why := _unreadable(n, p))}
-    used, wishes = _wishes_by_name(model, inputs) if reasons.keys() != parameters.keys() else (set(), {})
-    for name in parameters.keys() - reasons.keys():
-        if why := _objection(wishes.get(name, []), name in used):
-            reasons[name] = why
-    plan = {name: wishes[name][0] for name in parameters if name not in reasons}
+    parameters, wishes = dict(model.named_parameters()), _wishes_by_name(model, inputs)
+    reasons = {name: _objection(name, p, wishes.get(name)) for name, p in parameters.items()}
+    plan = {name: wishes[name][0] for name, why in reasons.items() if not why}
     _write({parameters[name]: wish.fill_ for name, wish in plan.items()}, generator)
-    return _report(parameters, plan, reasons)
+    shapes = {name: "×".join(map(str, parameters[name].shape)) for name in plan}
+    rows = [{"parameter": name, "shape": shapes[name], **vars(wish)} for name, wish in plan.items()]
+    columns = ["parameter", "shape", "layer", "kind", "follows", "fan_in", "gain", "std", "law"]
+    alone = pd.DataFrame([item for item in reasons.items() if item[1]], columns=["parameter", "reason"])
+    return Initialization(pd.DataFrame(rows, columns=columns), alone)
 
 
-def _has_no_values(parameter: Tensor) -> bool:
-    return nn.parameter.is_lazy(parameter) or parameter.is_meta
-
-
-def _overlapping(parameters: Mapping[str, Tensor]) -> dict[str, str]:
-    """Return the parameters whose memory overlaps with another one's, and say so."""
-    reasons, spans = {}, []
-    for name, p in parameters.items():
-        if not _has_no_values(p) and p.layout == torch.strided and p.numel():
-            last = sum((size - 1) * step for size, step in zip(p.shape, p.stride(), strict=True))
-            spans.append((p.data_ptr(), p.data_ptr() + (last + 1) * p.element_size(), name))
-    for (_, end, name), (start, _, other) in combinations(sorted(spans), 2):
-        for one, two in ((name, other), (other, name)) if start < end else ():
-            reasons[one] = f"in the same memory as {two}: what is written to one changes the other"
-    return reasons
-
-
-def _unreadable(name: str, p: Tensor) -> str:
-    """Return why a parameter cannot be drawn, whatever the model does with it, or ""."""
-    if nn.parameter.is_lazy(p):
-        return "lazy: it has no shape yet; run the model once on a batch, then call again"
-    inverse = "parametrized: the layer's weight is computed from it by a function that no rule here inverts"
-    sealed = p.is_inference() and not torch.is_inference_mode_enabled()
-    reasons = (
-        (p.is_meta, "on the meta device: it has no values; use model.to_empty(device=...), then call again"),
-        (not p.numel(), "empty: it has no elements"),
-        (sealed, "made in inference mode: it can be written to only there"),
-        (is_expanded(p), "expanded: several of its elements are one number in memory"),
-        (not p.requires_grad, "frozen: it does not require a gradient"),
-        ("parametrizations." in name, inverse),
-    )
-    return next((why for holds, why in reasons if holds), "")
-
-
-def _objection(wishes: list[Wish | None], used: bool) -> str:
-    """Return why a parameter with these wishes is left alone, or ""."""
+def _objection(name: str, p: Tensor, wishes: list[Wish | None] | None) -> str:
+    """Return why a parameter with these wishes, None if it is not used, is left alone, or ""."""
+    if is_fixed(p):
+        return "expanded, or made in inference mode: it cannot be written to"
+    if not p.requires_grad:
+        return "frozen: it does not require a gradient"
+    if "parametrizations." in name:
+        return "parametrized: the layer's weight is computed from it by a function that no rule here inverts"
+    if wishes is None:
+        return "not seen in use on these inputs"
     if not wishes or None in wishes:
-        return "no rule here reads what the model does with it" if used else "not seen in use on these inputs"
+        return "no rule here reads what the model does with it"
     first, text = wishes[0], "{0.law} (std {0.std:.3g}) in {0.layer}".format
     others = [w for w in wishes if w.law != first.law or not math.isclose(w.std, first.std, abs_tol=1e-300)]
     return f"tied: {text(first)}, but {text(others[0])}" if others else ""
 
 
-def _wishes_by_name(model: nn.Module, inputs: Any) -> tuple[set[str], dict[str, list[Wish | None]]]:
-    """Run the model, or a copy that can be run; return the parameters used, and what is asked of them."""
-    real = not any(map(_has_no_values, [*model.parameters(), *model.buffers()]))
-    twin = model if real else _stand_in(model, inputs)
-    names = {id(p): name for name, p in twin.named_parameters()}
-    wishes: dict[str, list[Wish | None]] = {}
-    with restored(model if real else nn.Identity(), inputs) as altered:  # a copy may change
-        values = [p for p in twin.parameters() if not (nn.parameter.is_lazy(p) or p.is_inference())]
-        altered += [(p, p.detach().clone()) for p in values]
-        recorder = Recorder(twin, altered)
+def _wishes_by_name(model: nn.Module, inputs: Any) -> dict[str, list[Wish | None]]:
+    """Run the model; return what is asked of each parameter that it uses."""
+    recorder, names = Recorder(model), {id(p): name for name, p in model.named_parameters()}
+    with restored(model, inputs):
         recorder.run(cloned(inputs, False)[0])
         nodes = analyse(recorder.calls)
         ends = branch_ends(nodes)
+        wishes = {i: [] for i in recorder.seen}
         for node in nodes:
             for parameter, wish in _wishes(node, node in ends, len(ends)):
-                if id(parameter) in names:  # not so for a module that is not registered
-                    wishes.setdefault(names[id(parameter)], []).append(wish)
-    return {names[i] for i in recorder.seen & names.keys()}, wishes
+                if wish:
+                    wish.layer, wish.kind = node.layer, kind(node.function)
+                wishes.setdefault(id(parameter), []).append(wish)
+    return {name: wishes[i] for i, name in names.items() if i in wishes}
 
 
-@torch.no_grad()
-def _stand_in(model: nn.Module, inputs: Any) -> nn.Module:
-    """Return a copy that can be run: what is on the meta device has random values, what is lazy stays so."""
-    tensors = [*model.parameters(), *model.buffers()]
-    device = next((x.device for x in (*tensors_in(inputs), *tensors) if not x.is_meta), "cpu")
-    generator, memo = torch.Generator().manual_seed(0), {}
-    for x in filter(_has_no_values, tensors):
-        if nn.parameter.is_lazy(x):
-            memo[id(x)] = type(x)(device=x.device, dtype=x.dtype)
-        else:
-            values = torch.randn(x.shape, generator=generator) / math.sqrt(x.shape[-1] if x.ndim else 1)
-            values = values.to(device, x.dtype)
-            memo[id(x)] = nn.Parameter(values, x.requires_grad) if isinstance(x, nn.Parameter) else values
-    return copy.deepcopy(model, memo)
-
-
-Make = Callable[..., Wish]  # a Wish whose layer and kind are known
-Wishes = Iterator[tuple[Tensor, Wish | None]]
-
-
-def _wishes(node: Call, ends_branch: bool, branches: int) -> Wishes:
+def _wishes(node: Call, ends_branch: bool, branches: int) -> Iterator[tuple[Tensor | None, Wish | None]]:
     """Yield what a call asks of its parameters, None if no rule reads it."""
     share = 1 / math.sqrt(branches) if ends_branch else 1.0
     ending = f", with 1/√{branches} for {branches} residual branches" if share != 1 else ""
-    make = partial(Wish, node.layer, kind(node.function))
-    if node.role == "layer":
-        yield from _layer(node, share, ending, make)
-    elif node.role == "norm":
-        for parameter in node.parameters:
-            shift = any(parameter is p for p in node.added)
-            yield parameter, _constant(make, 0.0) if shift else _constant(make, share, ending)
-    elif isinstance(node.module, nn.RNNBase | nn.RNNCellBase | nn.MultiheadAttention):
-        yield from _composite(node.module, share, ending, make)
+    if node.parameters:
+        first = _constant(share, ending) if node.role == "norm" else _weight(node, share, ending)
+        yield from zip(node.parameters, (first, _constant(0.0)), strict=True)
+    if node.role == "composite":
+        yield from _composite(node.module, share, ending)
 
 
-def _constant(make: Make, value: float, ending: str = "") -> Wish:
-    return make(f"constant {value:g}" + ending, 0.0, lambda tensor, _: constant_(tensor, value))
+def _constant(value: float, ending: str = "") -> Wish:
+    return Wish(f"constant {value:g}" + ending, 0.0, lambda tensor, _: constant_(tensor, value))
 
 
-def _normal(std: float, adjust_: Callable[[Tensor], Any] = lambda tensor: None) -> Fill:
-    """Return the function that draws from N(0, std²), and adjusts what it has drawn."""
-
-    def fill_(tensor: Tensor, generator: Generator | None) -> None:
-        normal_(tensor, 0.0, std, generator)
-        adjust_(tensor)
-
-    return fill_
+def _draw_(
+    tensor: Tensor, generator: Generator | None, std: float, part: tuple = (0, 0, 0), factor: float = 1.0
+) -> None:
+    """Draw from N(0, std²), with a factor in a part: a dimension, its first unit, how many."""
+    normal_(tensor, 0.0, std, generator)
+    tensor.narrow(*part).mul_(factor)
 
 
-def _scaled(make: Make, fan_in: float, gain: float = 1.0, ending: str = "", follows: str = "") -> Wish:
+def _scaled(fan_in: float, gain: float = 1.0, ending: str = "", follows: str = "") -> Wish:
     std = gain / math.sqrt(fan_in)
-    return make("N(0, gain² / fan_in)" + ending, std, _normal(std), follows, fan_in, gain)
+    return Wish("N(0, gain² / fan_in)" + ending, std, partial(_draw_, std=std), follows, fan_in, gain)
 
 
-def _layer(node: Call, share: float, ending: str, make: Make) -> Wishes:
-    for i, parameter in enumerate(node.parameters):
-        if i or not node.weight.trained:
-            yield parameter, _constant(make, 0.0)
-        elif parameter.ndim < 2:  # a matrix cut out of a vector, which may hold all else besides
-            yield parameter, None
-        elif math.isnan(node.fan_in):
-            yield parameter, _embedding(node, share, ending, make)
-        else:
-            gain = share if math.isnan(node.gain) else node.gain * share
-            first, count = node.activated.reads or (0, math.inf)
-            units = parameter.shape[node.weight.out_dim :][:1]  # none where the call takes a view
-            if count >= max(units, default=0):
-                yield parameter, _scaled(make, node.fan_in, gain, ending, node.activation)
-            else:  # an activation that reads only some units, at a place that is known or not
-                yield parameter, _gated(node, gain, share, ending, make) if first >= 0 else None
-
-
-def _embedding(node: Call, std: float, ending: str, make: Make) -> Wish:
-    """Return the law of rows that are looked up, each on its own; the padding is 0."""
-    padding = getattr(node.module, "padding_idx", None)
-    fill_ = _normal(std) if padding is None else _normal(std, lambda tensor: tensor[padding].zero_())
-    return make("N(0, 1)" + ending, std, fill_, node.activation, 1, std)
-
-
-def _gated(node: Call, gain: float, other: float, ending: str, make: Make) -> Wish:
-    """Return the law of two or more matrices in one: the gain goes to the units that the activation reads."""
-    (start, count), dim, fan_in = node.activated.reads, node.weight.out_dim, node.fan_in
-    units = node.weight.tensor.shape[dim]
-    start, share = start % units, count / units
-    std = math.sqrt((share * gain**2 + (1 - share) * other**2) / fan_in)
-    law = f"N(0, gain² / fan_in), gain {gain:.3g} in units {start} to {start + count - 1}, else {other:.3g}"
-    fill_ = _normal(other / math.sqrt(fan_in), lambda w: w.narrow(dim, start, count).mul_(gain / other))
-    return make(law + ending, std, fill_, node.activation, fan_in, gain)
+def _weight(node: Call, share: float, ending: str) -> Wish | None:
+    """Return the law of a layer's weight; the gain goes to the units that the activation reads."""
+    if node.weight.ndim < 2:  # a matrix cut out of a vector, which may hold all else besides
+        return None
+    if math.isnan(node.fan_in):  # rows that are looked up, each on its own; the padding is 0
+        padding = getattr(node.module, "padding_idx", None)
+        fill_ = partial(_draw_, std=share, part=(0, padding or 0, int(padding is not None)), factor=0.0)
+        return Wish("N(0, 1)" + ending, share, fill_, node.activation, 1, share)
+    fan_in, dim = node.fan_in, node.out_dim
+    gain = share if math.isnan(node.gain) else node.gain * share
+    units = max(node.weight.shape[dim:][:1], default=0)  # none where the call takes a view
+    first, count = node.activated.reads or (0, units)
+    if count >= units:
+        return _scaled(fan_in, gain, ending, node.activation)
+    if first < 0:  # nobody knows which units
+        return None
+    first %= units
+    std = math.sqrt((count * gain**2 + (units - count) * share**2) / units / fan_in)
+    law = f"N(0, gain² / fan_in), gain {gain:.3g} in units {first} to {first + count - 1}, else {share:.3g}"
+    fill_ = partial(_draw_, std=share / math.sqrt(fan_in), part=(dim, first, count), factor=gain / share)
+    return Wish(law + ending, std, fill_, node.activation, fan_in, gain)
 
 
 def _orthogonal_blocks_(tensor: Tensor, generator: Generator | None) -> None:
@@ -255,52 +184,34 @@ def _forget_(tensor: Tensor, _: Generator | None) -> None:
     tensor.zero_().chunk(4)[1].fill_(1.0)  # gates in the order input, forget, cell, output
 
 
-_GATES = r"(weight|bias)_(ih|hh|hr)(_l\d+(_reverse)?)?"  # else a subclass's own, or half of a weight norm
-_PROJECTIONS = r"(in|q|k|v)_proj_weight|in_proj_bias|out_proj\.(weight|bias)"  # the first holds three
+# Of recurrent and attention modules; else a subclass's own, or half of a weight norm.
+_OWN = r"(weight|bias)_(ih|hh|hr)(_l\d+(_reverse)?)?|(in|q|k|v)_proj_weight|in_proj_bias|out_proj\.\w+"
 
 
-def _composite(module: nn.Module, share: float, ending: str, make: Make) -> Wishes:
+def _composite(module: nn.Module, share: float, ending: str) -> Iterator[tuple[Tensor, Wish]]:
     """Yield the laws of an attention module, or of a recurrent one, whose gates are blocks of rows."""
-    names = _PROJECTIONS if isinstance(module, nn.MultiheadAttention) else _GATES
+    known = isinstance(module, nn.RNNBase | nn.RNNCellBase | nn.MultiheadAttention)
     for name, parameter in module.named_parameters():
-        if not re.fullmatch(names, name):
+        if not (known and re.fullmatch(_OWN, name)):
             continue
         if name.startswith("weight_hh") and parameter.shape[1] == module.hidden_size:
             std = 1 / math.sqrt(module.hidden_size)
-            yield parameter, make("an orthogonal block for each gate", std, _orthogonal_blocks_)
+            yield parameter, Wish("an orthogonal block for each gate", std, _orthogonal_blocks_)
         elif name == "out_proj.weight":
-            yield parameter, _scaled(make, parameter.shape[1], share, ending)
+            yield parameter, _scaled(parameter.shape[1], share, ending)
         elif "weight" in name:
-            yield parameter, _scaled(make, parameter.shape[1])
+            yield parameter, _scaled(parameter.shape[1])
         elif name.startswith("bias_ih") and isinstance(module, nn.LSTM | nn.LSTMCell):
-            yield parameter, make("0, but 1 for the forget gates", 0.0, _forget_)
+            yield parameter, Wish("0, but 1 for the forget gates", 0.0, _forget_)
         else:
-            yield parameter, _constant(make, 0.0)
+            yield parameter, _constant(0.0)
 
 
 @torch.no_grad()
 def _write(plan: Mapping[Tensor, Fill], generator: Generator | None) -> None:
-    """Draw everything, and only then write: a draw that fails, or a write, has changed nothing."""
-    fresh, written = [], []
-    for parameter, fill_ in plan.items():
-        fill_(values := torch.empty_like(parameter, requires_grad=False), generator)
-        fresh.append(values)
-    try:
-        for parameter, values in zip(plan, fresh, strict=True):
-            before = parameter.clone()
-            parameter.copy_(values)
-            values.copy_(before)  # in the memory of the draw, now that it is written
-            written.append((parameter, values))
-    except BaseException:
-        for parameter, before in written:
-            parameter.copy_(before)
-        raise
-
-
-def _report(parameters: dict[str, Tensor], plan: dict[str, Wish], reasons: dict[str, str]) -> Initialization:
-    shapes = {name: "×".join(map(str, parameters[name].shape)) for name in plan}
-    rows = [{"parameter": name, "shape": shapes[name], **vars(wish)} for name, wish in plan.items()]
-    columns = ["parameter", "shape", "layer", "kind", "follows", "fan_in", "gain", "std", "law"]
-    alone = [(name, reasons[name]) for name in parameters if name in reasons]
-    table = pd.DataFrame(rows, columns=columns)
-    return Initialization(table, pd.DataFrame(alone, columns=["parameter", "reason"]))
+    """Draw everything, and only then write, so that a draw that fails has changed nothing."""
+    fresh = [torch.empty_like(parameter, requires_grad=False) for parameter in plan]
+    for values, fill_ in zip(fresh, plan.values(), strict=True):
+        fill_(values, generator)
+    for parameter, values in zip(plan, fresh, strict=True):
+        parameter.copy_(values)

@@ -10,7 +10,7 @@ CONVOLUTIONS = {f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2,
 EMBEDDINGS = {"embedding", "embedding_bag"}
 LAYERS = CONVOLUTIONS | EMBEDDINGS | {"linear", "bilinear"}
 # Layers if just one factor is a parameter.
-PRODUCTS = {"matmul", "rmatmul", "mm", "bmm", "addmm", "baddbmm", "einsum"}
+PRODUCTS = {"matmul", "rmatmul", "mm", "bmm", "addmm", "baddbmm"}
 BIAS_PLACE = {**dict.fromkeys(LAYERS, 2), "bilinear": 3, "addmm": 0, "baddbmm": 0}  # among the arguments
 NORMS = {"batch_norm": 1, "group_norm": 1, "instance_norm": 1, "local_response_norm": 1, "normalize": 1}
 NORMS |= {"layer_norm": -1, "rms_norm": -1}  # the dimension of their units
@@ -18,11 +18,10 @@ _CELLS = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
 COMPOSITES = _CELLS | {f"{cell}_cell" for cell in _CELLS} | {"multi_head_attention_forward"}
 SIGMOIDS, ODD = {"sigmoid", "hardsigmoid", "logsigmoid"}, {"tanh", "softsign", "hardtanh"}
 CUT_OFF = {"relu", "relu6"}  # exactly 0 on a whole interval: a unit may be dead
-ACTIVATIONS = {"leaky_relu", "prelu", "rrelu", "elu", "selu", "celu", "gelu", "silu", "mish", "hardswish"}
+ACTIVATIONS = {"leaky_relu", "prelu", "elu", "selu", "celu", "gelu", "silu", "mish", "hardswish"}
 ACTIVATIONS |= {"softplus", "tanhshrink"} | CUT_OFF | SIGMOIDS | ODD
 SPELLINGS = {"where", "div", "mul", "clamp", "clamp_min", "maximum"}  # other ways to write an activation
 SUMS, JOINS = {"add", "sub", "rsub"}, {"cat", "concat", "concatenate", "stack", "hstack", "vstack"}
-ARITHMETIC = {"mul": "mul", "imul": "mul", "add": "add", "iadd": "add", "sub": "sub", "div": "div"}
 
 _KINDS = {name.lower(): name for name in dir(nn)} | {"batchnorm": "BatchNorm", "instancenorm": "InstanceNorm"}
 _KINDS |= {"multiheadattentionforward": "MultiheadAttention", "rnntanh": "RNN", "rnnrelu": "RNN"}

@@ -31,7 +31,7 @@ class Net(nn.Module):
 
 def ends(function, *inputs):
     """Return the names of the layers that end a residual branch."""
-    recorder = Recorder(Net(function), [])
+    recorder = Recorder(Net(function))
     with torch.no_grad():
         recorder.run(inputs)
     return [node.layer for node in branch_ends(analyse(recorder.calls))]
