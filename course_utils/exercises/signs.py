@@ -62,6 +62,10 @@ def drift(column: str, *, grows: bool) -> Sign:
     return sign
 
 
+fading, growing = (drift("second_moment", grows=grows) for grows in (False, True))
+fading_back, growing_back = (drift("gradient_second_moment", grows=grows) for grows in (False, True))
+
+
 def _share(column: str, limit: float) -> Sign:
     def sign(patient: Patient, table: pd.DataFrame) -> tuple[bool, str]:
         if table[column].isna().all():
@@ -130,3 +134,24 @@ def initial_loss(patient: Patient, table: pd.DataFrame) -> tuple[bool, str]:
     with torch.no_grad():
         loss = nn.functional.cross_entropy(model(patient.inputs), patient.targets).item()
     return loss > math.log(10) + EXCESS_LOSS, f"the loss before training is {loss:.3g}; ln 10 is 2.3."
+
+
+# What a fault's name claims, and how to measure whether it is so, as a cause or as a consequence of another.
+MEANINGS: dict[str, tuple[str, Sign]] = {
+    "vanishing signal": ("weights so small that second_moment falls towards 0", fading),
+    "dead": ("ReLUs that are 0 on the whole batch", dead),
+    "missing gain": ("weight_std * sqrt(fan_in) of 1 in front of ReLUs, which want 1.4", law),
+    "zero layer": ("a layer of zeros that is not the last, of the network or of a branch", zero),
+    "vanishing gradient": ("gradients that fall on their way back while the signal is steady", fading_back),
+    "input scale": ("inputs that are far from mean 0 and second moment 1", input_scale),
+    "identical units": ("units of one layer with the same weights", identical),
+    "large initial loss": ("a last layer alone that makes the loss large", initial_loss),
+    "wrong fan": ("weights with the std gain / sqrt(n), where n is not the fan_in", law),
+    "exploding gradient": ("gradients that grow on their way back while the signal is steady", growing_back),
+    "not finite": ("a parameter or an input that is NaN or infinite", not_finite),
+    "transposed weight": ("a matrix kept (in, out) with the std gain / sqrt(fan_out)", law),
+    "saturated": ("outputs of tanh or sigmoid at their bounds", saturated),
+    "double init": ("a layer whose weight_std is gain² / fan_in", law),
+    "exploding signal": ("weights so large that second_moment grows without limit", growing),
+    "misplaced gain": ("a ReLU's gain of 1.4 in front of no ReLU, and missing in front of one", law),
+}
