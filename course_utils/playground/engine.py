@@ -7,7 +7,7 @@ law and shape of a layer are the same. Nothing here draws or knows of widgets.
 import copy
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -23,7 +23,7 @@ BATCH, PROBE = 64, 256  # inputs in a training batch, and in the batch on which 
 STUCK = 0.01  # a unit whose slope stays below this on all inputs hardly passes a gradient on
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Task:
     """Inputs (points, features) and labels (points,) to train and to test, and a plane to look at.
 
@@ -117,7 +117,7 @@ class Trainer:
 
     `problem` is "" as long as all is well; else it says in words why this network does not train (any more),
     and `network` is None if there never was one. The same settings, task and seed give the same network and
-    the same batches.
+    the same batches; another learning rate in `settings` holds from the next step on.
     """
 
     def __init__(self, settings: Settings, task: Task, seed: int) -> None:
@@ -134,10 +134,6 @@ class Trainer:
         self._before = [torch.full_like(weight, math.nan) for weight in self._weights]
         optimizer = MENUS["optimizer"][settings.optimizer]
         self._optimizer = optimizer(self.network.parameters(), lr=settings.learning_rate)
-
-    def set_learning_rate(self, learning_rate: float) -> None:
-        """Use another learning rate from the next step on."""
-        self.settings = replace(self.settings, learning_rate=learning_rate)
 
     def step(self) -> None:
         """Make one step on a batch of 64 inputs drawn with replacement; nothing if there is a problem."""
