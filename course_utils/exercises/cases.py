@@ -22,9 +22,7 @@ Plant = Callable[[nn.Module, Tensor, Generator], object]
 class Case:
     """A patient's healthy twin, what is done to it, the truth, and the texts; printed, the solution.
 
-    answers: (fault, layer) as planted, and others that are as right. look, why: the first hint, and the
-    reason. exact: the weights' std is all that is wrong. rewires: the repair may change activations,
-    connections and inputs, so that not the parameters but the model that it leaves is measured.
+    answers: (fault, layer) as planted, and others that are as right. look, why: the first hint, the reason.
     """
 
     complaint: str
@@ -36,8 +34,6 @@ class Case:
     why: str
     repair: Repair
     plant: Plant = lambda model, inputs, generator: None
-    exact: bool = False
-    rewires: bool = False
 
     def __str__(self) -> str:
         source = inspect.getsource(self.repair).rpartition("\ndef _(")[2]
@@ -147,7 +143,6 @@ def _(model, inputs):
     ("vanishing gradient", "0"),
     network=healthy.deep(10, lecun_normal_, act=nn.Tanh),
     plant=_replaced(range(1, 20, 2), lambda tanh: nn.Sigmoid()),
-    rewires=True,
     look="Compare second_moment and gradient_second_moment: one of them is quite steady.",
     why="The derivative of a sigmoid is at most 1/4: each layer divides the squared gradient by 16 or more.",
 )
@@ -164,7 +159,6 @@ def _(model, inputs):
     ("input scale", "inputs"),
     network=healthy.cnn,
     plant=lambda model, inputs, _: inputs.mul_(50).add_(128).clamp_(0, 255).round_(),
-    rewires=True,
     look="Start at the very left: what enters the first layer?",
     why="The images are grey levels from 0 to 255. Initializations are made for mean 0 and second moment 1.",
 )
@@ -220,7 +214,6 @@ def _(model, inputs):
     ("exploding gradient", "0.0"),
     network=healthy.batch_norms,
     plant=_replaced(range(30), lambda block: block.branch),
-    rewires=True,
     look="The signal is perfect. Read the gradient from the last row to the first.",
     why="On its way back, each batch norm with ReLU multiplies the squared gradient by pi / (pi - 1) = 1.47.",
 )
@@ -252,7 +245,6 @@ def _(model, inputs):
     ("wrong fan", "matrices.1"),
     network=healthy.product,
     plant=lambda model, _, generator: kaiming_normal_(model.matrices[1], generator=generator),
-    exact=True,
     look="Compare weight_std² with 2 / fan_in and with 2 / fan_out.",
     why="torch takes the second dimension for the fan-in: right for (out, in). This one is kept (in, out), "
     "so it was drawn with 2 / fan_out.",
@@ -321,7 +313,6 @@ def _(model, inputs):
     ("misplaced gain", "2"),
     network=healthy.bottleneck,
     plant=lambda model, *_: (model[2].weight.div_(math.sqrt(2)), model[6].weight.mul_(math.sqrt(2))),
-    exact=True,
     look="Compute weight_std * sqrt(fan_in) in each row, and read the column activation beside it.",
     why="Layer 2 is followed by a ReLU and lacks the gain; layer 6, which no activation follows, has it.",
 )

@@ -20,6 +20,9 @@ GRADED_SEEDS = (101, 102, 103)  # a repair must work on each of these fresh netw
 STEPS, LEARNING_RATE = 50, 2e-3  # Adam on the whole batch
 TRAINED = 0.7  # the loss after training; healthy twins get there in half of the steps
 EXACT, ROUGH = 1.25, 2.0  # the factor on the twin's weight_std: where it is all that is wrong, and elsewhere
+ALL_IN_STD = {"transposed weight", "misplaced gain"}
+# The repair may change activations, connections and inputs, so that the model that it leaves is measured.
+REWIRED = {"vanishing gradient", "exploding gradient", "input scale"}
 
 
 @contextmanager
@@ -104,7 +107,7 @@ def _judge(number: int, seed: int, repair: Repair) -> tuple[str, set[str]]:
         words = f"Your repair changed nothing. {clue(patient, examine(patient))}"
         return words * (case.fault != "healthy"), set()
     sound = new - _changed(healthy_twin(number, seed).model, patient.model)
-    return next(faults_after(patient, repaired, seed), ""), set() if case.rewires else sound
+    return next(faults_after(patient, repaired, seed), ""), set() if case.fault in REWIRED else sound
 
 
 def _changed(before: nn.Module, after: nn.Module) -> set[str]:
@@ -119,15 +122,17 @@ def faults_after(patient: Patient, repaired: Patient, seed: int) -> Iterator[str
     if forbidden := _forbidden(patient, repaired):
         yield forbidden
         return
-    if not case.rewires:  # what else was done to the model than change its parameters is without effect
+    if (
+        case.fault not in REWIRED
+    ):  # what else was done to the model than change its parameters is without effect
         fresh = copy.deepcopy(patient.model)
         fresh.load_state_dict(repaired.model.state_dict())
         repaired = replace(patient, model=fresh)
     table, twin = examine(repaired), _twin_rows(patient.number, seed)
     rows = weighted(table)
     yield from _seen(repaired, table, signs.not_finite, signs.identical)
-    if not (case.rewires or case.fault == "healthy"):
-        yield from _wrong_weights(EXACT if case.exact else ROUGH, rows, twin)
+    if case.fault not in {*REWIRED, "healthy"}:
+        yield from _wrong_weights(EXACT if case.fault in ALL_IN_STD else ROUGH, rows, twin)
     if not _standardized(rows.iloc[0], twin.iloc[0]):
         for words in _seen(repaired, table, signs.input_scale):
             yield f"{words[:-1]}, and the first layer does not make up for it."
@@ -144,7 +149,7 @@ def _forbidden(patient: Patient, repaired: Patient) -> str:
         return "You changed the inputs. Here they are sound: repair the model."
     if not _same_up_to_scale(patient.inputs, repaired.inputs):
         return "Inputs may be shifted and scaled, all examples alike; yours lost what they tell apart."
-    if case.rewires:
+    if case.fault in REWIRED:
         old, new = ([tuple(p.shape) for p in model.parameters() if p.ndim > 1] for model in models)
         gone = [shape for shape in old if new.count(shape) < old.count(shape)]
         return f"The repaired network must keep all weights; one of shape {gone[0]} is gone." if gone else ""
@@ -222,7 +227,7 @@ def _untrained(repaired: Patient) -> Iterator[str]:
     loss, after = trained(repaired)
     weights = {name: p for name, p in repaired.model.named_parameters() if p.ndim > 1}
     idle = [name for name, p in weights.items() if torch.equal(p, after.get_parameter(name))]
-    if solution(repaired.number).rewires and idle:
+    if solution(repaired.number).fault in REWIRED and idle:
         yield f"All weights must take part; training left {idle[0]} as it was."
     if not loss < TRAINED:
         yield f"After {STEPS} steps of training the loss is {loss:.2f}; a healthy twin's is below {TRAINED}."

@@ -148,7 +148,7 @@ class Playground(widgets.VBox):
                 self.status.value = "<b>Run needs an event loop</b>: run this in a notebook, which has one."
                 return
             (Playground.active or self).pause()
-            Playground.active, self._run, self._left = self, object(), MOST_STEPS
+            Playground.active, self._run, self._goal = self, object(), self.pair.steps + MOST_STEPS
             self._task = asyncio.run_coroutine_threadsafe(self._train(self._run), self._loop)
             self.buttons["run"].disabled, self.buttons["pause"].disabled = True, False
 
@@ -191,9 +191,11 @@ class Playground(widgets.VBox):
             while True:
                 start = time.perf_counter()
                 with self._lock:
-                    if self._run is not run or not self._guarded(self._train_a_little):
+                    if self._run is not run or not self._guarded(
+                        lambda: self.pair.train(self.speed.value, TRAINING)
+                    ):
                         return
-                    if self.pair.finished or self._left <= 0:
+                    if self.pair.finished or self.pair.steps >= self._goal:
                         self.pause()
                         return
                 await asyncio.sleep(max(REST, start + FRAME - time.perf_counter()))
@@ -201,11 +203,6 @@ class Playground(widgets.VBox):
             with self._lock:
                 if self._run is run:
                     self._ended()
-
-    def _train_a_little(self) -> None:
-        before = self.pair.steps
-        self.pair.train(self.speed.value, TRAINING)
-        self._left -= self.pair.steps - before  # fewer than asked for, where time was short
 
     def _guarded(self, action: Callable[[], None]) -> bool:
         """Do something and draw; after an exception pause, say it in the panel, and return False."""

@@ -60,9 +60,12 @@ class Snapshot:
 
 def take_snapshot(trainer: Trainer) -> Snapshot:
     """Return what there is to see of a network now."""
+    if trainer.network is None:
+        return Snapshot(None, None)
     probabilities = trainer.probability_map(GRID)
-    seen = probabilities is not None and np.isfinite(probabilities).all()
-    return Snapshot(trainer.measures(), class_map(probabilities) if seen else None)
+    return Snapshot(
+        trainer.measures(), class_map(probabilities) if np.isfinite(probabilities).all() else None
+    )
 
 
 def draw(pair: Pair, snapshots: Sequence[Snapshot]) -> Image.Image:
@@ -159,7 +162,7 @@ class Picture:
             picture.paste(self._points, (left, top), self._points)
         pen.rectangle((left - 1, top - 1, left + side, top + side), outline=STYLES[i]["color"], width=3)
         caption = f"{'AB'[i]}  {trainer.settings.scheme} × {trainer.settings.gain:.3g}"
-        pen.text((left, top - 6), caption, fill="black", font=_font(11), anchor="ls")
+        pen.text((left, top - 6), caption, fill="black", font=_font(11 * DENSITY), anchor="ls")
         if trainer.problem:
             _write(pen, (left + side / 2, top + side / 2), trainer.problem.split(":")[0], 11)
 
@@ -186,11 +189,11 @@ def _canvas(width: float, height: float) -> FigureCanvasAgg:
 
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(findfont("DejaVu Sans:bold"), size * DENSITY)
+    return ImageFont.truetype(findfont("DejaVu Sans:bold"), size)
 
 
 def _write(pen: ImageDraw.ImageDraw, centre: tuple[float, float], text: str, size: int) -> None:
-    pen.text(centre, text, "black", _font(size), "mm", stroke_width=5, stroke_fill="white")
+    pen.text(centre, text, "black", _font(size * DENSITY), "mm", stroke_width=5, stroke_fill="white")
 
 
 def data_points(task: Task) -> Image.Image:

@@ -145,7 +145,7 @@ def test_a_pair_trains_its_networks_on_one_seed(seed):
     pair.train(3)
     for settings, trainer in zip((a, b), pair.trainers, strict=True):
         assert trainer.losses == trained(settings, 3, seed, make_task("circles", seed)).losses
-    assert (pair.seed, pair.steps) == (seed, 3)
+    assert pair.steps == 3
 
 
 # Training
@@ -199,7 +199,7 @@ def test_a_network_that_cannot_start_says_why_and_training_ends_when_nobody_trai
     pair = Pair(Settings(scheme="N(0, 1)", depth=20), Settings(scheme="looks-linear", width=5))
     stopped = pair.trainers[1]
     assert stopped.problem.startswith("cannot start: looks-linear weights need")
-    assert stopped.measures() is stopped.probability_map(4) is None
+    assert stopped.network is None
     pair.train(1000)
     assert pair.finished
     assert (steps := pair.steps) < 30
@@ -227,8 +227,8 @@ def test_any_settings_train_or_say_why():
         settings = Settings(**menus, **sizes, residual=any_of([False, True]), learning_rate=rate)
         trainer = trained(settings, 3, task=make_task(any_of(DATA_SETS), 0))
         assert len(trainer.losses) == 3 or trainer.problem, settings
-        if (measures := trainer.measures()) is not None:
-            assert len(measures.activation_rms) == settings.depth + 1
+        if trainer.network is not None:
+            assert len(trainer.measures().activation_rms) == settings.depth + 1
             assert trainer.probability_map(3).shape == (3, 3, trainer.task.classes)
 
 

@@ -3,17 +3,28 @@
 import asyncio
 import threading
 from dataclasses import fields
-from functools import wraps
+from functools import cache, wraps
 
 import ipywidgets as widgets
 import numpy as np
 import pytest
 
 from course_utils.playground import panel as playground
+from course_utils.playground import picture
 from course_utils.playground.engine import Pair
 from course_utils.playground.experiments import EXPERIMENTS
 from course_utils.playground.network import MENUS, Settings
 from course_utils.playground.panel import FREE, Playground
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick():
+    """Draw coarsely (test_picture.py looks at the pictures), keep all axes, and show frame after frame."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(picture, "DENSITY", 1)
+        patch.setattr(picture, "picture_of", cache(picture.Picture))
+        patch.setattr(playground, "FRAME", playground.TRAINING)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -86,11 +97,11 @@ async def test_run_trains_until_pause_and_goes_on():
     await frames(panel)
     assert panel.running
     panel.buttons["pause"].click()
-    steps, picture = panel.pair.steps, bytes(panel.image.value)
+    steps, shown = panel.pair.steps, bytes(panel.image.value)
     assert steps > 0
     assert (panel.buttons["run"].disabled, panel.buttons["pause"].disabled) == (False, True)
     await idle()
-    assert (panel.pair.steps, bytes(panel.image.value)) == (steps, picture)
+    assert (panel.pair.steps, bytes(panel.image.value)) == (steps, shown)
     panel.run()
     await frames(panel)
     assert panel.pair.steps > steps

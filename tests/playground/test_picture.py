@@ -205,5 +205,6 @@ def test_the_loss_chart_doubles(steps, room):
 def test_a_snapshot_has_no_map_where_outputs_are_not_finite():
     pair = Pair(Settings(scheme="N(0, 1)", depth=20), Settings(scheme="looks-linear", width=5))
     assert take_snapshot(pair.trainers[0]).map is not None
+    assert take_snapshot(pair.trainers[1]) == Snapshot(None, None)
     pair.train(12)
     assert [take_snapshot(trainer).map for trainer in pair.trainers] == [None, None]
