@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -122,18 +123,18 @@ def faults_after(patient: Patient, repaired: Patient, seed: int) -> Iterator[str
     if forbidden := _forbidden(patient, repaired):
         yield forbidden
         return
-    if (
-        case.fault not in REWIRED
-    ):  # what else was done to the model than change its parameters is without effect
+    if case.fault not in REWIRED:  # what else was done to the model than change its parameters has no effect
         fresh = copy.deepcopy(patient.model)
         fresh.load_state_dict(repaired.model.state_dict())
         repaired = replace(patient, model=fresh)
     table, twin = examine(repaired), _twin_rows(patient.number, seed)
     rows = weighted(table)
+    first, wanted = rows.iloc[0], twin.iloc[0]
     yield from _seen(repaired, table, signs.not_finite, signs.identical)
     if case.fault not in {*REWIRED, "healthy"}:
         yield from _wrong_weights(EXACT if case.fault in ALL_IN_STD else ROUGH, rows, twin)
-    if not _standardized(rows.iloc[0], twin.iloc[0]):
+    ratio = first["second_moment"] / wanted["second_moment"]
+    if not (0.25 < ratio < 4 and first["varies"] > wanted["varies"] / 2):  # as with folded-in mean and scale
         for words in _seen(repaired, table, signs.input_scale):
             yield f"{words[:-1]}, and the first layer does not make up for it."
     yield from _seen(repaired, table, signs.dead, signs.saturated)
@@ -150,8 +151,8 @@ def _forbidden(patient: Patient, repaired: Patient) -> str:
     if not _same_up_to_scale(patient.inputs, repaired.inputs):
         return "Inputs may be shifted and scaled, all examples alike; yours lost what they tell apart."
     if case.fault in REWIRED:
-        old, new = ([tuple(p.shape) for p in model.parameters() if p.ndim > 1] for model in models)
-        gone = [shape for shape in old if new.count(shape) < old.count(shape)]
+        old, new = (Counter(tuple(p.shape) for p in model.parameters() if p.ndim > 1) for model in models)
+        gone = [*(old - new)]
         return f"The repaired network must keep all weights; one of shape {gone[0]} is gone." if gone else ""
     old, new = ((repr(m), {name: x.shape for name, x in m.state_dict().items()}) for m in models)
     words = "Only the values of parameters may change here: keep the layers and activations as they are."
@@ -185,12 +186,6 @@ def _wrong_weights(limit: float, rows: pd.DataFrame, twin: pd.DataFrame) -> Iter
         if row["activation"] != "norm" and not low <= std <= high:
             words = f"weight_std is {std:.2g} in layer {row['layer']}; a healthy twin has {target:.2g}"
             yield f"After your repair {words}, {math.sqrt(row['fan_in']) * target:.2g} / sqrt(fan_in)."
-
-
-def _standardized(first: pd.Series, wanted: pd.Series) -> bool:
-    """Return whether the first layer makes up for its inputs, as one with folded-in mean and scale does."""
-    steady = 0.25 < first["second_moment"] / wanted["second_moment"] < 4
-    return steady and first["varies"] > wanted["varies"] / 2
 
 
 def _spread(values: pd.Series) -> float:

@@ -107,17 +107,16 @@ def input_scale(patient: Patient, table: pd.DataFrame) -> tuple[bool, str]:
     return not 1e-3 < moment < 10 or mean**2 > moment / 2, words
 
 
-def _in_common(weight: Tensor) -> float:
-    """Return which part of the weights' second moment lies in their mean over the units, in either layout."""
-    matrix = weight.detach().double().flatten(1).nan_to_num()
-    means = max(matrix.mean(dim).square().mean().item() for dim in (0, 1))
-    return means / max(matrix.square().mean().item(), 1e-300)
-
-
 def identical(patient: Patient, table: pd.DataFrame) -> tuple[bool, str]:
-    """Measure how much the units of a layer have in common."""
+    """Measure which part of the weights' second moment lies in their mean over a layer's units."""
+
+    def in_common(weight: Tensor) -> float:  # in either layout
+        matrix = weight.detach().double().flatten(1).nan_to_num()
+        means = max(matrix.mean(dim).square().mean().item() for dim in (0, 1))
+        return means / max(matrix.square().mean().item(), 1e-300)
+
     weights = {name: p for name, p in patient.model.named_parameters() if p.ndim > 1}
-    share, name = max((_in_common(p), name) for name, p in weights.items())
+    share, name = max((in_common(p), name) for name, p in weights.items())
     what = f"{share:.0%} of the weights' second moment in {name}"
     return share > SHARED, f"{what} is common to all units, the most of any layer."
 

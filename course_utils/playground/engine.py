@@ -31,7 +31,6 @@ class Task:
     from -extent to extent in both directions.
     """
 
-    name: str
     train_inputs: Tensor
     train_labels: Tensor
     test_inputs: Tensor
@@ -73,7 +72,7 @@ def make_task(name: str, seed: int) -> Task:
         origin, axes = torch.zeros(2), torch.eye(2)
         parts = inputs[:400], labels[:400], inputs[400:], labels[400:]
     extent = 1.1 * ((parts[0] - origin) @ axes.T).abs().max().item()
-    return Task(name, *parts, int(parts[1].max()) + 1, origin, axes, extent)
+    return Task(*parts, int(parts[1].max()) + 1, origin, axes, extent)
 
 
 @dataclass(frozen=True)

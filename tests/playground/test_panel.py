@@ -11,7 +11,7 @@ import pytest
 
 from course_utils.playground import panel as playground
 from course_utils.playground import picture
-from course_utils.playground.engine import Pair
+from course_utils.playground.engine import Pair, make_task
 from course_utils.playground.experiments import EXPERIMENTS
 from course_utils.playground.network import MENUS, Settings
 from course_utils.playground.panel import FREE, Playground
@@ -213,7 +213,7 @@ def test_an_experiment_sets_both_sides_and_the_data_and_can_be_stepped():
     for experiment in reversed(EXPERIMENTS):  # the first is chosen to begin with
         panel.experiment.value = experiment
         assert tuple(trainer.settings for trainer in panel.pair.trainers) == (experiment.a, experiment.b)
-        assert panel.pair.task.name == experiment.data
+        assert panel.pair.task is make_task(experiment.data, 0)
         for words in (experiment.question, f"by step {experiment.steps}<", experiment.expectation):
             assert words in panel.text.value
         panel.step()
