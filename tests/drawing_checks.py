@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from course_utils.comparison import Estimate, mean_of
 
 Check = Callable[[Figure, str], None]
-KEYS = {"●": ("o", "full"), "○": ("o", "none"), "■": ("s", "full"), "▲": ("^", "full"), "✖": ("x", "full")}
+KEYS = {"●": ("o", "full"), "○": ("o", "none"), "▲": ("^", "full"), "✖": ("x", "full")}
 KEYS |= {"dashed:": "--", "dotted:": ":"}
 NUMBER = re.compile(r"(?<![\w.])-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e[+-]\d+)?(?!\d)")
 

@@ -63,12 +63,9 @@ PATIENT = """
 
 @_patient(
     "I doubled them all.",
+    ("exploding signal", "0"),
     network=healthy.deep(12),
     plant=_scaled(lambda layer: 3.0),
-    fault="exploding signal",
-    layer="0",
-    meaning="weights so large that second_moment grows",
-    sign=signs.drift("second_moment", grows=True),
     look="Compare second_moment from row to row.",
     why="All weights are three times too large.",
 )

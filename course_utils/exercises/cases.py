@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
-from course_utils.exercises import healthy, signs
+from course_utils.exercises import healthy
 from course_utils.initializers import kaiming_normal_, lecun_normal_
 
 Repair = Callable[[nn.Module, Tensor], object]
@@ -22,27 +22,18 @@ Plant = Callable[[nn.Module, Tensor, Generator], object]
 class Case:
     """A patient's healthy twin, what is done to it, the truth, and the texts; printed, the solution.
 
-    meaning, sign: what the fault's name claims, and how to measure whether it is so, as a cause or as a
-    consequence of another fault. look, why: the first hint, and the reason. `also` are further answers
-    (fault, layer) that are as right. exact: the weights' std is all that is wrong. rewires: the repair may
-    change activations, connections and inputs, so that not the parameters but the model that it leaves is
-    measured.
+    answers: (fault, layer) as planted, and others that are as right. look, why: the first hint, the reason.
     """
 
     complaint: str
-    network: healthy.Network
     fault: str
+    layer: str
+    answers: tuple[tuple[str, str], ...]
+    network: healthy.Twin
     look: str
     why: str
     repair: Repair
     plant: Plant = lambda model, inputs, generator: None
-    layer: str = ""
-    meaning: str = ""
-    sign: signs.Sign | None = None
-    also: tuple[tuple[str, str], ...] = ()
-    exact: bool = False
-    rewires: bool = False
-    task: healthy.Task = healthy.VECTORS
 
     def __str__(self) -> str:
         source = inspect.getsource(self.repair).rpartition("\ndef _(")[2]
@@ -55,9 +46,9 @@ class Case:
 CASES: list[Case] = []
 
 
-def _patient(complaint: str, **entry: object) -> Callable[[Repair], None]:
+def _patient(complaint: str, *answers: tuple[str, str], **entry: object) -> Callable[[Repair], None]:
     """Add a case whose repair is the function below, written as a learner would write it."""
-    return lambda repair: CASES.append(Case(complaint, repair=repair, **entry))
+    return lambda repair: CASES.append(Case(complaint, *answers[0], answers, repair=repair, **entry))
 
 
 def _scaled(factor: Callable[[nn.Module], float], *names: str) -> Plant:
@@ -82,12 +73,9 @@ def _replaced(places: range, new: Callable[[nn.Module], nn.Module]) -> Plant:
 @_patient(
     "I used the initialization of a paper from 2012, with twelve hidden layers instead of their eight. "
     "The loss has read 2.303 for an hour.",
+    ("vanishing signal", "0"),
     network=healthy.deep(12),
     plant=_scaled(lambda layer: 0.01 / layer.weight.std()),
-    fault="vanishing signal",
-    layer="0",
-    meaning="weights so small that second_moment falls towards 0",
-    sign=signs.drift("second_moment", grows=False),
     look="Compare second_moment from row to row, and weight_std with 1 / sqrt(fan_in).",
     why="All weights follow N(0, 0.01²), whatever the fan-in of the layer; a ReLU layer needs 2 / fan_in.",
 )
@@ -99,12 +87,9 @@ def _(model, inputs):
 @_patient(
     "A blog says that sparse activations are good, so we helped them along in one place. "
     "Now all inputs get the same output.",
+    ("dead", "4"),
     network=healthy.deep(5),
     plant=lambda model, *_: model[4].bias.fill_(-6.0),
-    fault="dead",
-    layer="4",
-    meaning="ReLUs that are 0 on the whole batch",
-    sign=signs.dead,
     look="From which row on does nothing arrive? Read the mean of the row before, with a ReLU in mind.",
     why="The biases of layer 4 are -6: hardly a unit ever exceeds 0, and a ReLU below 0 has no gradient.",
 )
@@ -115,12 +100,9 @@ def _(model, inputs):
 @_patient(
     "Xavier Glorot's paper is the most cited one on the subject, so my sixteen layers follow its law. "
     "My colleague's network of three layers learns with the same code.",
+    ("missing gain", "0"),
     network=healthy.deep(16),
     plant=_scaled(lambda layer: math.sqrt(layer.in_features / (layer.in_features + layer.out_features))),
-    fault="missing gain",
-    layer="0",
-    meaning="weight_std * sqrt(fan_in) of 1 in front of ReLUs, which want 1.4",
-    sign=signs.law,
     look="Look at growth, and at weight_std * sqrt(fan_in) in the square layers.",
     why="Xavier's law is made for tanh. A ReLU halves the second moment, and no gain makes up for it.",
 )
@@ -132,8 +114,8 @@ def _(model, inputs):
 @_patient(
     "Somebody left half of my residual network at zero, and the last layer, too. "
     "Every input gets exactly the same output!",
+    ("healthy", ""),
     network=healthy.fixup,
-    fault="healthy",
     look="Find out which layers are 0, and what they are the last layer of.",
     why="Only the last layer of each branch and of the network is 0. They get a gradient within two steps, "
     "the blocks start as identities, and the loss starts at ln 10 exactly.",
@@ -145,13 +127,9 @@ def _(model, inputs):
 @_patient(
     "Our recurrent classifier of sentences knows the frequencies of the classes and nothing else. "
     "The recurrent part is torch's own; the layers after it I wrote myself.",
-    network=healthy.drawn(healthy.TextNetwork),
-    task=healthy.sentences,
+    ("zero layer", "hidden"),
+    network=healthy.text_network,
     plant=lambda model, *_: model.hidden.weight.zero_(),
-    fault="zero layer",
-    layer="hidden",
-    meaning="a layer of zeros that is not the last, of the network or of a branch",
-    sign=signs.zero,
     look="Look at weight_std, and at what arrives in the last layer.",
     why="The weights of `hidden` are 0. Neither the signal nor the gradient gets through, so they stay 0.",
 )
@@ -162,13 +140,9 @@ def _(model, inputs):
 @_patient(
     "I rebuilt a network from an old textbook, with ten layers instead of its two. "
     "The loss came down to 2.3 at once, and has stayed there since.",
+    ("vanishing gradient", "0"),
     network=healthy.deep(10, lecun_normal_, act=nn.Tanh),
     plant=_replaced(range(1, 20, 2), lambda tanh: nn.Sigmoid()),
-    fault="vanishing gradient",
-    layer="0",
-    rewires=True,
-    meaning="gradients that fall on their way back while the signal is steady",
-    sign=signs.drift("gradient_second_moment", grows=False),
     look="Compare second_moment and gradient_second_moment: one of them is quite steady.",
     why="The derivative of a sigmoid is at most 1/4: each layer divides the squared gradient by 16 or more.",
 )
@@ -180,15 +154,11 @@ def _(model, inputs):
 @_patient(
     "Two colleagues use the same convolutional network, and I copied theirs to the letter. "
     "On my images, straight from the camera, its first loss is a hundred times theirs.",
-    network=healthy.drawn(healthy.cnn),
-    task=healthy.IMAGES,
+    ("input scale", "0"),
+    ("input scale", ""),
+    ("input scale", "inputs"),
+    network=healthy.cnn,
     plant=lambda model, inputs, _: inputs.mul_(50).add_(128).clamp_(0, 255).round_(),
-    fault="input scale",
-    layer="0",
-    also=(("input scale", ""), ("input scale", "inputs")),
-    rewires=True,
-    meaning="inputs that are far from mean 0 and second moment 1",
-    sign=signs.input_scale,
     look="Start at the very left: what enters the first layer?",
     why="The images are grey levels from 0 to 255. Initializations are made for mean 0 and second moment 1.",
 )
@@ -199,12 +169,9 @@ def _(model, inputs):
 @_patient(
     "Each layer has 128 units, yet before training the outputs of all examples lie on one curve. "
     "I wanted a reproducible start without any seed, and tried it in one place first.",
+    ("identical units", "4"),
     network=healthy.deep(5, lecun_normal_, act=nn.Tanh),
     plant=lambda model, *_: model[4].weight.fill_(1 / 128),
-    fault="identical units",
-    layer="4",
-    meaning="units of one layer with the same weights",
-    sign=signs.identical,
     look="The table shows little but a weight_std; print a corner of the weights of each layer.",
     why="All weights of layer 4 equal 1/128: its units are copies, so one number per example gets through. "
     "Random weights follow here; were those constant, too, the units would stay copies for ever.",
@@ -216,13 +183,9 @@ def _(model, inputs):
 @_patient(
     "The small transformer learns in the end, but the first steps are wasted on forgetting. "
     "Before training it already is very sure of the wrong class.",
-    network=healthy.drawn(healthy.Encoder, lecun_normal_),
-    task=healthy.sentences,
+    ("large initial loss", "head"),
+    network=healthy.encoder,
     plant=_scaled(lambda layer: math.sqrt(layer.in_features), "head"),
-    fault="large initial loss",
-    layer="head",
-    meaning="a last layer alone that makes the loss large",
-    sign=signs.initial_loss,
     look="Compute the cross entropy before training, and compare it with ln 10.",
     why="The head follows N(0, 1), so its logits have variance 32 instead of 1. Small or 0 is right there.",
 )
@@ -233,13 +196,9 @@ def _(model, inputs):
 @_patient(
     "This initializer has served all my fully connected networks, so I trust it with conv layers. "
     "The first loss has two digits before the point.",
-    network=healthy.drawn(healthy.cnn),
-    task=healthy.IMAGES,
+    ("wrong fan", "0"),
+    network=healthy.cnn,
     plant=_scaled(lambda layer: 3.0, "0", "2", "4"),
-    fault="wrong fan",
-    layer="0",
-    meaning="weights with the std gain / sqrt(n), where n is not the fan_in",
-    sign=signs.law,
     look="Take growth, and compare weight_std² with 2 / fan_in.",
     why="Each output has channels * 9 inputs; the law counted channels, so each layer multiplies by 9.",
 )
@@ -251,14 +210,10 @@ def _(model, inputs):
 @_patient(
     "Batch norm after every layer, thirty layers: initialization cannot matter any more, they say. "
     "Yet the first step throws the first layers away.",
-    network=healthy.drawn(healthy.batch_norms),
+    ("exploding gradient", "0.1"),
+    ("exploding gradient", "0.0"),
+    network=healthy.batch_norms,
     plant=_replaced(range(30), lambda block: block.branch),
-    fault="exploding gradient",
-    layer="0.1",
-    also=(("exploding gradient", "0.0"),),
-    rewires=True,
-    meaning="gradients that grow on their way back while the signal is steady",
-    sign=signs.drift("gradient_second_moment", grows=True),
     look="The signal is perfect. Read the gradient from the last row to the first.",
     why="On its way back, each batch norm with ReLU multiplies the squared gradient by pi / (pi - 1) = 1.47.",
 )
@@ -273,12 +228,9 @@ def _(model, inputs):
 
 @_patient(
     "This checkpoint survived a crash of the disk. The file has the right size, the loss has not.",
-    network=healthy.drawn(lambda: healthy.residual(norm=True)),
+    ("not finite", "3.branch.3"),
+    network=healthy.layer_norms,
     plant=lambda model, *_: model[3].branch[3].weight[17, 3].fill_(math.nan),
-    fault="not finite",
-    layer="3.branch.3",
-    meaning="a parameter or an input that is NaN or infinite",
-    sign=signs.not_finite,
     look="Find the first row that is not a number; what follows is a consequence.",
     why="One of the 4096 weights is NaN, and whatever touches it becomes NaN, too.",
 )
@@ -289,15 +241,10 @@ def _(model, inputs):
 @_patient(
     "My own layers compute h @ W, with weights kept (in, out), all filled by nn.init.kaiming_normal_. "
     "One of them is four times as quiet as its neighbours.",
-    network=healthy.drawn(lambda: healthy.Product(256, 64, 256, 64, healthy.CLASSES)),
-    task=healthy.clusters(256),
+    ("transposed weight", "matrices.1"),
+    ("wrong fan", "matrices.1"),
+    network=healthy.product,
     plant=lambda model, _, generator: kaiming_normal_(model.matrices[1], generator=generator),
-    fault="transposed weight",
-    layer="matrices.1",
-    also=(("wrong fan", "matrices.1"),),
-    exact=True,
-    meaning="a matrix kept (in, out) with the std gain / sqrt(fan_out)",
-    sign=signs.law,
     look="Compare weight_std² with 2 / fan_in and with 2 / fan_out.",
     why="torch takes the second dimension for the fan-in: right for (out, in). This one is kept (in, out), "
     "so it was drawn with 2 / fan_out.",
@@ -309,8 +256,8 @@ def _(model, inputs):
 @_patient(
     "I read that torch's default is wrong for ReLU by a factor of six, and I use it. "
     "Signal and gradient shrink in every layer, so I shall have to start again, shall I not?",
+    ("healthy", ""),
     network=healthy.torch_defaults,
-    fault="healthy",
     look="Multiply the growths: how much is lost from end to end, and is the depth going to grow?",
     why="The default shrinks the signal, by 6 per layer at most, but with two hidden layers little is lost.",
 )
@@ -321,12 +268,9 @@ def _(model, inputs):
 @_patient(
     "With five layers of tanh, plain gradient descent lands somewhere else in each step. "
     "The histograms of the outputs have two peaks, which I find beautiful.",
+    ("saturated", "0"),
     network=healthy.deep(5, lecun_normal_, act=nn.Tanh),
     plant=_scaled(lambda layer: math.sqrt(layer.in_features)),
-    fault="saturated",
-    layer="0",
-    meaning="outputs of tanh or sigmoid at their bounds",
-    sign=signs.saturated,
     look="What enters the activations? Read second_moment, and recall where tanh is steep.",
     why="The weights follow N(0, 1), so what enters tanh has a standard deviation of 8, where it is flat.",
 )
@@ -338,12 +282,9 @@ def _(model, inputs):
 @_patient(
     "Half of the layers come from my colleague, the others are mine, all with the same helper function. "
     "Since we merged our halves, the outputs hardly differ from one input to the next.",
+    ("double init", "6"),
     network=healthy.deep(6),
     plant=_scaled(lambda layer: math.sqrt(2 / layer.in_features), "6"),
-    fault="double init",
-    layer="6",
-    meaning="a layer whose weight_std is gain² / fan_in",
-    sign=signs.law,
     look="One value of growth is not like the others; how does that layer's weight_std relate to theirs?",
     why="The weights were multiplied by sqrt(2 / fan_in) twice, so their std is 2 / fan_in.",
 )
@@ -354,12 +295,9 @@ def _(model, inputs):
 @_patient(
     "To be on the safe side I standardized everything: the inputs, and the weights. "
     "The first loss is a number that I cannot pronounce.",
+    ("exploding signal", "0"),
     network=healthy.deep(6, act=nn.GELU),
     plant=_scaled(lambda layer: math.sqrt(layer.in_features / 2)),
-    fault="exploding signal",
-    layer="0",
-    meaning="weights so large that second_moment grows without limit",
-    sign=signs.drift("second_moment", grows=True),
     look="Compare second_moment from row to row, and weight_std with 1 / sqrt(fan_in).",
     why="All weights follow N(0, 1): each layer multiplies the second moment by about fan_in / 2.",
 )
@@ -371,14 +309,10 @@ def _(model, inputs):
 @_patient(
     "All my layers follow either He's law or LeCun's, and in the right proportion, I counted. "
     "From end to end the signal is as large as it should be, but my reviewer is not content.",
+    ("misplaced gain", "6"),
+    ("misplaced gain", "2"),
     network=healthy.bottleneck,
     plant=lambda model, *_: (model[2].weight.div_(math.sqrt(2)), model[6].weight.mul_(math.sqrt(2))),
-    fault="misplaced gain",
-    layer="6",
-    also=(("misplaced gain", "2"),),
-    exact=True,
-    meaning="a ReLU's gain of 1.4 in front of no ReLU, and missing in front of one",
-    sign=signs.law,
     look="Compute weight_std * sqrt(fan_in) in each row, and read the column activation beside it.",
     why="Layer 2 is followed by a ReLU and lacks the gain; layer 6, which no activation follows, has it.",
 )

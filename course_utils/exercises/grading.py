@@ -9,23 +9,12 @@ from dataclasses import dataclass
 from functools import cache
 
 import pandas as pd
-import torch
 
-from course_utils.doctor import FAULTS
-from course_utils.exercises.cases import CASES, Case, Repair
-from course_utils.exercises.repairs import (
-    case_of,
-    changed,
-    clinic_patient,
-    faults_after,
-    healthy_twin,
-    repaired_by,
-)
-from course_utils.exercises.signs import Patient, examine
+from course_utils.exercises.cases import Case, Repair
+from course_utils.exercises.repairs import about_repair, clinic_patient, clue, solution
+from course_utils.exercises.signs import MEANINGS, Patient, examine
 
-GRADED_SEEDS = (101, 102, 103)  # a repair must work on each of these fresh networks
-NAMES = (*FAULTS, "healthy")
-_TYPICAL = {case.fault: case for case in CASES}  # what each name means, and how to look for it
+NAMES = (*MEANINGS, "healthy")
 
 
 @cache
@@ -34,33 +23,29 @@ def _first_look(number: int) -> tuple[Patient, pd.DataFrame]:
     return patient, examine(patient)
 
 
-def _clue(case: Case, patient: Patient, table: pd.DataFrame) -> str:
-    return case.why if case.fault == "healthy" else case.sign(patient, table)[1]
-
-
 def _about_diagnosis(number: int, fault: str, layer: str | None) -> str:
     """Return what is wrong with the diagnosis, "" if nothing."""
-    case = case_of(number)
-    right = {(case.fault, case.layer), *case.also}
-    if fault not in {name for name, _ in right}:
+    case = solution(number)
+    if fault not in dict(case.answers):
         return _about_fault(case, fault, *_first_look(number))
-    if fault == "healthy" or (fault, layer) in right:
+    if fault == "healthy" or (fault, layer) in case.answers:
         return ""
     return f'"{fault}" is right{_about_layer(case, layer, _first_look(number)[1])}'
 
 
 def _about_fault(case: Case, fault: str, patient: Patient, table: pd.DataFrame) -> str:
-    clue = _clue(case, patient, table)
+    seen = clue(patient, table)
     if fault == "healthy":
-        return f"You called it healthy. {case.look} Measured: {clue}"
-    present, words = _TYPICAL[fault].sign(patient, table)
-    sentence = f'You named "{fault}", which means {_TYPICAL[fault].meaning}. Measured: {words}'
+        return f"You called it healthy. {case.look} Measured: {seen}"
+    meaning, sign = MEANINGS[fault]
+    present, words = sign(patient, table)
+    sentence = f'You named "{fault}", which means {meaning}. Measured: {words}'
     if case.fault == "healthy":
         return f"{sentence} Is that a fault here? {case.look}"
-    if clue == words:
+    if seen == words:
         return f"{sentence} The column is right, its reading is not. {case.look}"
     verb = "That is there, but as a consequence" if present else "That is not what it takes"
-    return f"{sentence} {verb}. {case.look} Measured: {clue}"
+    return f"{sentence} {verb}. {case.look} Measured: {seen}"
 
 
 def _about_layer(case: Case, layer: str | None, table: pd.DataFrame) -> str:
@@ -76,43 +61,16 @@ def _about_layer(case: Case, layer: str | None, table: pd.DataFrame) -> str:
     return f", but it begins in {where} than {layer}, which has {measured}. {case.look}"
 
 
-def _judge(number: int, seed: int, repair: Repair) -> tuple[str, set[str]]:
-    """Return what is wrong after a repair, "" if nothing, and what was sound and is changed."""
-    case, patient = case_of(number), clinic_patient(number, seed)
-    repaired = repaired_by(repair, patient)
-    new, same = changed(patient.model, repaired.model), torch.equal(patient.inputs, repaired.inputs)
-    if same and not new and repr(patient.model) == repr(repaired.model):
-        words = f"Your repair changed nothing. {_clue(case, patient, examine(patient))}"
-        return words * (case.fault != "healthy"), set()
-    sound = new - changed(healthy_twin(number, seed).model, patient.model)
-    return next(faults_after(patient, repaired, seed), ""), set() if case.rewires else sound
-
-
-def _about_repair(number: int, repair: Repair | None) -> tuple[str, str]:
-    """Return what is wrong with the repair, and a warning; "" for none."""
-    if repair is None:
-        return "No repair yet." * (case_of(number).fault != "healthy"), ""
-    needless: set[str] = set()
-    for seed in GRADED_SEEDS:
-        wrong, more = _judge(number, seed, repair)
-        if wrong:
-            return wrong, ""
-        needless |= more
-    names = ", ".join(sorted(needless)[:3]) + ", ..." * (len(needless) > 3)
-    return "", f"Warning: the repair also rewrote what was sound: {names}." * bool(needless)
-
-
 @dataclass(frozen=True, repr=False)
 class Grade:
-    """Whether diagnosis, layer and repair are right, and what to say about them; print it."""
+    """Whether diagnosis, layer and repair are right, None without an answer, and what to say; print it."""
 
     number: int
-    answered: bool
-    passed: bool
+    passed: bool | None = None
     remarks: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        verdict = "no answer yet" if not self.answered else "passed" if self.passed else "not yet"
+        verdict = {None: "no answer yet", True: "passed", False: "not yet"}[self.passed]
         remarks = [textwrap.fill(f"- {remark}", 100, subsequent_indent="  ") for remark in self.remarks]
         return "\n".join([f"Patient {self.number}: {verdict}.", *remarks])
 
@@ -134,20 +92,19 @@ def grade(
     gain begins at either end.
     Raises: ValueError for an unknown number, fault or layer; TypeError for a repair that cannot be called.
     """
-    case = case_of(number)
+    case = solution(number)
     if fault is None:
-        return Grade(number, False, False)
-    if fault not in NAMES:
-        raise ValueError(f"fault must be one of {', '.join(map(repr, NAMES))}; got {fault!r}")
+        return Grade(number)
+    layers = [*_first_look(number)[1]["layer"]]
+    layers += sorted({"", *(name for _, name in case.answers)} - {*layers})
+    for name, given, known in (("fault", fault, NAMES), ("layer", layer or "", layers)):
+        if given not in known:
+            raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}; got {given!r}")
     if repair is not None and not callable(repair):
         raise TypeError(f"repair must be a function of (model, inputs), or None; got {type(repair).__name__}")
-    names = [*_first_look(number)[1]["layer"]]
-    names += sorted({"", *(name for _, name in case.also)} - {*names})
-    if layer is not None and layer not in names:
-        raise ValueError(f"layer must be one of {', '.join(map(repr, names))}; got {layer!r}")
-    wrong, warning = _about_repair(number, repair)
+    wrong, warning = about_repair(number, repair)
     faults = [remark for remark in (_about_diagnosis(number, fault, layer), wrong) if remark]
-    return Grade(number, True, not faults, (*faults, *filter(None, [warning])))
+    return Grade(number, not faults, (*faults, *filter(None, [warning])))
 
 
 def hint(number: int, level: int = 1) -> str:
@@ -157,13 +114,4 @@ def hint(number: int, level: int = 1) -> str:
     """
     if level not in (1, 2):
         raise ValueError(f"level must be 1 or 2; got {level!r}")
-    case = case_of(number)
-    return case.look if level == 1 else f"Measured: {_clue(case, *_first_look(number))}"
-
-
-def solution(number: int) -> Case:
-    """Return the case of patient `number`; print it: the truth, why it is so, and a repair.
-
-    Raises: ValueError for another number.
-    """
-    return case_of(number)
+    return solution(number).look if level == 1 else f"Measured: {clue(*_first_look(number))}"

@@ -62,6 +62,10 @@ def drift(column: str, *, grows: bool) -> Sign:
     return sign
 
 
+fading, growing = (drift("second_moment", grows=grows) for grows in (False, True))
+fading_back, growing_back = (drift("gradient_second_moment", grows=grows) for grows in (False, True))
+
+
 def _share(column: str, limit: float) -> Sign:
     def sign(patient: Patient, table: pd.DataFrame) -> tuple[bool, str]:
         if table[column].isna().all():
@@ -103,17 +107,16 @@ def input_scale(patient: Patient, table: pd.DataFrame) -> tuple[bool, str]:
     return not 1e-3 < moment < 10 or mean**2 > moment / 2, words
 
 
-def _in_common(weight: Tensor) -> float:
-    """Return which part of the weights' second moment lies in their mean over the units, in either layout."""
-    matrix = weight.detach().double().flatten(1).nan_to_num()
-    means = max(matrix.mean(dim).square().mean().item() for dim in (0, 1))
-    return means / max(matrix.square().mean().item(), 1e-300)
-
-
 def identical(patient: Patient, table: pd.DataFrame) -> tuple[bool, str]:
-    """Measure how much the units of a layer have in common."""
+    """Measure which part of the weights' second moment lies in their mean over a layer's units."""
+
+    def in_common(weight: Tensor) -> float:  # in either layout
+        matrix = weight.detach().double().flatten(1).nan_to_num()
+        means = max(matrix.mean(dim).square().mean().item() for dim in (0, 1))
+        return means / max(matrix.square().mean().item(), 1e-300)
+
     weights = {name: p for name, p in patient.model.named_parameters() if p.ndim > 1}
-    share, name = max((_in_common(p), name) for name, p in weights.items())
+    share, name = max((in_common(p), name) for name, p in weights.items())
     what = f"{share:.0%} of the weights' second moment in {name}"
     return share > SHARED, f"{what} is common to all units, the most of any layer."
 
@@ -130,3 +133,24 @@ def initial_loss(patient: Patient, table: pd.DataFrame) -> tuple[bool, str]:
     with torch.no_grad():
         loss = nn.functional.cross_entropy(model(patient.inputs), patient.targets).item()
     return loss > math.log(10) + EXCESS_LOSS, f"the loss before training is {loss:.3g}; ln 10 is 2.3."
+
+
+# What a fault's name claims, and how to measure whether it is so, as a cause or as a consequence of another.
+MEANINGS: dict[str, tuple[str, Sign]] = {
+    "vanishing signal": ("weights so small that second_moment falls towards 0", fading),
+    "dead": ("ReLUs that are 0 on the whole batch", dead),
+    "missing gain": ("weight_std * sqrt(fan_in) of 1 in front of ReLUs, which want 1.4", law),
+    "zero layer": ("a layer of zeros that is not the last, of the network or of a branch", zero),
+    "vanishing gradient": ("gradients that fall on their way back while the signal is steady", fading_back),
+    "input scale": ("inputs that are far from mean 0 and second moment 1", input_scale),
+    "identical units": ("units of one layer with the same weights", identical),
+    "large initial loss": ("a last layer alone that makes the loss large", initial_loss),
+    "wrong fan": ("weights with the std gain / sqrt(n), where n is not the fan_in", law),
+    "exploding gradient": ("gradients that grow on their way back while the signal is steady", growing_back),
+    "not finite": ("a parameter or an input that is NaN or infinite", not_finite),
+    "transposed weight": ("a matrix kept (in, out) with the std gain / sqrt(fan_out)", law),
+    "saturated": ("outputs of tanh or sigmoid at their bounds", saturated),
+    "double init": ("a layer whose weight_std is gain² / fan_in", law),
+    "exploding signal": ("weights so large that second_moment grows without limit", growing),
+    "misplaced gain": ("a ReLU's gain of 1.4 in front of no ReLU, and missing in front of one", law),
+}

@@ -7,7 +7,7 @@ law and shape of a layer are the same. Nothing here draws or knows of widgets.
 import copy
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -23,7 +23,7 @@ BATCH, PROBE = 64, 256  # inputs in a training batch, and in the batch on which 
 STUCK = 0.01  # a unit whose slope stays below this on all inputs hardly passes a gradient on
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Task:
     """Inputs (points, features) and labels (points,) to train and to test, and a plane to look at.
 
@@ -31,7 +31,6 @@ class Task:
     from -extent to extent in both directions.
     """
 
-    name: str
     train_inputs: Tensor
     train_labels: Tensor
     test_inputs: Tensor
@@ -62,23 +61,18 @@ def make_task(name: str, seed: int) -> Task:
     if name not in DATA_SETS:
         raise ValueError(f"data must be one of {', '.join(map(repr, DATA_SETS))}; got {name!r}")
     if name == "digits":
+        from sklearn.decomposition import PCA  # as slow to import as in data.digits, which does so, too
+
         images = data.digits()
         parts = images.train_inputs, images.train_labels, images.test_inputs, images.test_labels
-        origin, axes = _principal_plane(images.train_inputs)
+        plane = PCA(2, svd_solver="full").fit(images.train_inputs.numpy())
+        origin, axes = torch.from_numpy(plane.mean_), torch.from_numpy(plane.components_)
     else:
         inputs, labels = DATA_SETS[name](800, generator=torch.Generator().manual_seed(seed))
         origin, axes = torch.zeros(2), torch.eye(2)
         parts = inputs[:400], labels[:400], inputs[400:], labels[400:]
     extent = 1.1 * ((parts[0] - origin) @ axes.T).abs().max().item()
-    return Task(name, *parts, int(parts[1].max()) + 1, origin, axes, extent)
-
-
-def _principal_plane(inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean and the first two principal components (2, features), their largest entry positive."""
-    mean = inputs.mean(dim=0)
-    axes = torch.linalg.svd(inputs - mean, full_matrices=False).Vh[:2]
-    largest = axes.gather(1, axes.abs().argmax(dim=1, keepdim=True))
-    return mean, axes * largest.sign()
+    return Task(*parts, int(parts[1].max()) + 1, origin, axes, extent)
 
 
 @dataclass(frozen=True)
@@ -117,7 +111,7 @@ class Trainer:
 
     `problem` is "" as long as all is well; else it says in words why this network does not train (any more),
     and `network` is None if there never was one. The same settings, task and seed give the same network and
-    the same batches.
+    the same batches; another learning rate in `settings` holds from the next step on.
     """
 
     def __init__(self, settings: Settings, task: Task, seed: int) -> None:
@@ -134,10 +128,6 @@ class Trainer:
         self._before = [torch.full_like(weight, math.nan) for weight in self._weights]
         optimizer = MENUS["optimizer"][settings.optimizer]
         self._optimizer = optimizer(self.network.parameters(), lr=settings.learning_rate)
-
-    def set_learning_rate(self, learning_rate: float) -> None:
-        """Use another learning rate from the next step on."""
-        self.settings = replace(self.settings, learning_rate=learning_rate)
 
     def step(self) -> None:
         """Make one step on a batch of 64 inputs drawn with replacement; nothing if there is a problem."""
@@ -156,10 +146,8 @@ class Trainer:
         loss.backward()
         self._optimizer.step()
 
-    def measures(self) -> Measures | None:
-        """Return what there is to see now, None without a network; nothing changes, not even batch norms."""
-        if self.network is None:
-            return None
+    def measures(self) -> Measures:
+        """Return what there is to see now; nothing changes, not even batch norms."""
         *hidden, output = copy.deepcopy(self.network)  # whose running statistics a pass may change
         h, signals, stuck = self.task.train_inputs[:PROBE], [], []
         for layer in hidden:
@@ -184,10 +172,8 @@ class Trainer:
         self.network.train()
         return logits.softmax(dim=1)
 
-    def probability_map(self, size: int) -> NDArray | None:
-        """Return class probabilities (size, size, classes) over the task's plane, None without a network."""
-        if self.network is None:
-            return None
+    def probability_map(self, size: int) -> NDArray:
+        """Return class probabilities (size, size, classes) over the task's plane."""
         return self._probabilities(self.task.grid(size)).unflatten(0, (size, size)).numpy()
 
 
@@ -195,7 +181,7 @@ class Pair:
     """Two networks, A and B, with the same data, seed and batches: what differs is in their settings."""
 
     def __init__(self, a: Settings, b: Settings, data_name: str = "moons", seed: int = 0) -> None:
-        self.task, self.seed, self.steps = make_task(data_name, seed), seed, 0
+        self.task, self.steps = make_task(data_name, seed), 0
         self.trainers = Trainer(a, self.task, seed), Trainer(b, self.task, seed)
 
     @property
@@ -205,10 +191,10 @@ class Pair:
 
     def train(self, steps: int, seconds: float = math.inf) -> None:
         """Make up to `steps` steps, at least one, and stop early after `seconds` or when both have."""
-        start, goal = time.perf_counter(), self.steps + steps
-        while not self.finished and self.steps < goal:
+        start = time.perf_counter()
+        for i in range(steps):
+            if self.finished or (i and time.perf_counter() > start + seconds):
+                return
             for trainer in self.trainers:
                 trainer.step()
             self.steps += 1
-            if time.perf_counter() > start + seconds:
-                return

@@ -132,11 +132,9 @@ class Settings:
         for field, menu in MENUS.items():
             if (name := getattr(self, field)) not in menu:
                 raise ValueError(f"{field} must be one of {', '.join(map(repr, menu))}; got {name!r}")
-        if self.depth < 1 or self.width < 1:
-            raise ValueError(f"expected depth and width of at least 1; got {self.depth} and {self.width}")
-        if not (0 <= self.gain < math.inf and 0 < self.learning_rate < math.inf):
-            found = f"{self.gain} and {self.learning_rate}"
-            raise ValueError(f"expected a finite gain >= 0 and a positive learning rate; got {found}")
+        if not (min(self.depth, self.width) >= 1 and 0 <= self.gain < math.inf > self.learning_rate > 0):
+            wanted = "depth and width of at least 1, a finite gain >= 0 and a positive learning rate"
+            raise ValueError(f"expected {wanted}; got {self}")
 
 
 class Hidden(nn.Module):

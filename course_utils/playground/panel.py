@@ -20,7 +20,7 @@ from traitlets import Bunch
 from course_utils.playground.engine import DATA_SETS, Pair, Trainer
 from course_utils.playground.experiments import EXPERIMENTS, Experiment
 from course_utils.playground.network import MENUS, Settings
-from course_utils.playground.picture import Picture, Snapshot, take_snapshot
+from course_utils.playground.picture import Snapshot, draw, take_snapshot
 from course_utils.plotting import to_jpeg
 from course_utils.style import style_sheet
 
@@ -47,11 +47,17 @@ _TEXTS = {
     "optimizer": ("optimizer", "the update rule"),
     "learning_rate": ("learning rate", "per step; a change holds from the next step on, without a new start"),
 }
+_BUTTONS = {  # icon and tooltip of each method that has one
+    "run": ("play", "Train both networks until Pause"),
+    "pause": ("pause", "Stop here; Run goes on"),
+    "step": ("step-forward", "Pause and make one step"),
+    "reset": ("undo", "Pause and go back to step 0, with these settings"),
+}
 
 
-def _control(side: str, field: str, value: object) -> widgets.Widget:
+def _control(side: str, field: str) -> widgets.Widget:
     label, tooltip = _TEXTS[field]
-    common = {"value": value, "description": label, "tooltip": f"{side}: {tooltip}"}
+    common = {"description": label, "tooltip": f"{side}: {tooltip}"}
     if field == "gain":
         control = widgets.FloatLogSlider(**common, min=-2, max=1, step=0.05, readout_format=".3g")
     elif field == "learning_rate":
@@ -61,18 +67,8 @@ def _control(side: str, field: str, value: object) -> widgets.Widget:
     return control.add_class(f"playground-{field.replace('_', '-')}")
 
 
-def _dropdown(label: str, options: Sequence, value: object, tooltip: str) -> widgets.Dropdown:
-    return widgets.Dropdown(options=options, value=value, description=label, tooltip=tooltip)
-
-
-def _button(label: str, icon: str, tooltip: str, action: Callable[[], None]) -> widgets.Button:
-    button = widgets.Button(description=label, icon=icon, tooltip=tooltip)
-    button.on_click(lambda _: action())
-    return button
-
-
-def _html(name: str, text: str = "") -> widgets.HTML:
-    return widgets.HTML(text).add_class(f"playground-{name}")
+def _dropdown(label: str, options: Sequence, tooltip: str) -> widgets.Dropdown:
+    return widgets.Dropdown(options=options, description=label, tooltip=tooltip)
 
 
 def _row(name: str, *parts: widgets.Widget) -> widgets.Box:
@@ -95,48 +91,44 @@ class Playground(widgets.VBox):
         self._loop = _event_loop()
         self._run: object | None = None  # stands for the present run; a frame of any other run does nothing
         self._task: Future | None = None
-        self._picture: Picture | None = None
         self.snapshots: list[Snapshot | None] = [None, None]
         self._quiet, self._turn = False, 0
-        self._make_controls(EXPERIMENTS[0])
+        self._make_controls()
         super().__init__([style_sheet(), *self._rows()])
         self.add_class("course-playground")
         self.experiment.observe(lambda change: self._choose(change.new), names="value")
         for control in (self.data, self.seed, *self.controls[0].values(), *self.controls[1].values()):
             control.observe(self._changed, names="value")
-        self._explain(EXPERIMENTS[0])
         with self._lock:
             (Playground.active or self).pause()
-            self.reset()
+            self._choose(self.experiment.value)
 
     def __repr__(self) -> str:
         return "Playground: two networks, A and B, from the same seed"
 
-    def _make_controls(self, first: Experiment) -> None:
-        both = zip("AB", (first.a, first.b), strict=True)
-        self.controls = [{f: _control(side, f, getattr(values, f)) for f in _TEXTS} for side, values in both]
-        names = [*(experiment.name for experiment in EXPERIMENTS), FREE]
-        self.experiment = _dropdown("experiment", names, first.name, "Sets both networks and the data")
-        self.experiment.add_class("playground-experiment")
-        self.data = _dropdown("data", [*DATA_SETS], first.data, "What both networks learn")
+    def _make_controls(self) -> None:
+        self.controls = [{field: _control(side, field) for field in _TEXTS} for side in "AB"]
+        experiments = [*((experiment.name, experiment) for experiment in EXPERIMENTS), (FREE, FREE)]
+        self.experiment = _dropdown("experiment", experiments, "Sets both networks and the data")
+        self.data = _dropdown("data", [*DATA_SETS], "What both networks learn")
         tooltip = "Draws weights, data and batches; the same for A and B"
         self.seed = widgets.BoundedIntText(0, min=0, max=999, description="seed", tooltip=tooltip)
-        self.speed = _dropdown("steps per frame", SPEEDS, 5, "Fewer, if the computer cannot keep up")
-        self.speed.add_class("playground-speed")
-        self.run_button = _button("Run", "play", "Train both networks until Pause", self.run)
-        self.pause_button = _button("Pause", "pause", "Stop here; Run goes on", self.pause)
-        self.step_button = _button("Step", "step-forward", "Pause and make one step", self.step)
-        tooltip = "Pause and go back to step 0, with these settings"
-        self.reset_button = _button("Reset", "undo", tooltip, self.reset)
-        self.text, self.status = _html("text"), _html("status")
+        self.speed = _dropdown("steps per frame", SPEEDS, "Fewer, if the computer cannot keep up")
+        self.speed.value = 5
+        self.buttons = {}
+        for name, (icon, tooltip) in _BUTTONS.items():
+            self.buttons[name] = widgets.Button(description=name.title(), icon=icon, tooltip=tooltip)
+            self.buttons[name].on_click(lambda _, name=name: getattr(self, name)())
+        self.text, self.status = widgets.HTML(), widgets.HTML()
         self.image = widgets.Image(format="jpeg")
+        for name in ("experiment", "speed", "text", "status"):
+            getattr(self, name).add_class(f"playground-{name}")
 
     def _rows(self) -> list[widgets.Widget]:
         shared = _row("shared", self.experiment, self.data, self.seed, self.speed)
-        both = zip("AB", self.controls, strict=True)
-        sides = [_row("side", _html("name", f"<b>{side}</b>"), *row.values()) for side, row in both]
-        buttons = [self.run_button, self.pause_button, self.step_button, self.reset_button]
-        return [shared, self.text, *sides, _row("buttons", *buttons, self.status), self.image]
+        names = [widgets.HTML(f"<b>{side}</b>").add_class("playground-name") for side in "AB"]
+        sides = [_row("side", name, *row.values()) for name, row in zip(names, self.controls, strict=True)]
+        return [shared, self.text, *sides, _row("buttons", *self.buttons.values(), self.status), self.image]
 
     # ---- What the buttons do
 
@@ -156,9 +148,9 @@ class Playground(widgets.VBox):
                 self.status.value = "<b>Run needs an event loop</b>: run this in a notebook, which has one."
                 return
             (Playground.active or self).pause()
-            Playground.active, self._run, self._left = self, object(), MOST_STEPS
+            Playground.active, self._run, self._goal = self, object(), self.pair.steps + MOST_STEPS
             self._task = asyncio.run_coroutine_threadsafe(self._train(self._run), self._loop)
-            self.run_button.disabled, self.pause_button.disabled = True, False
+            self.buttons["run"].disabled, self.buttons["pause"].disabled = True, False
 
     def pause(self) -> None:
         """Stop training; `run` goes on from here."""
@@ -190,7 +182,7 @@ class Playground(widgets.VBox):
         self._run = self._task = None
         if Playground.active is self:
             Playground.active = None
-        self.run_button.disabled, self.pause_button.disabled = False, True
+        self.buttons["run"].disabled, self.buttons["pause"].disabled = False, True
 
     # ---- Training
 
@@ -199,9 +191,11 @@ class Playground(widgets.VBox):
             while True:
                 start = time.perf_counter()
                 with self._lock:
-                    if self._run is not run or not self._guarded(self._train_a_little):
+                    if self._run is not run or not self._guarded(
+                        lambda: self.pair.train(self.speed.value, TRAINING)
+                    ):
                         return
-                    if self.pair.finished or self._left <= 0:
+                    if self.pair.finished or self.pair.steps >= self._goal:
                         self.pause()
                         return
                 await asyncio.sleep(max(REST, start + FRAME - time.perf_counter()))
@@ -209,11 +203,6 @@ class Playground(widgets.VBox):
             with self._lock:
                 if self._run is run:
                     self._ended()
-
-    def _train_a_little(self) -> None:
-        before = self.pair.steps
-        self.pair.train(self.speed.value, TRAINING)
-        self._left -= self.pair.steps - before  # fewer than asked for, where time was short
 
     def _guarded(self, action: Callable[[], None]) -> bool:
         """Do something and draw; after an exception pause, say it in the panel, and return False."""
@@ -236,29 +225,31 @@ class Playground(widgets.VBox):
         self.pair = Pair(self.settings(0), self.settings(1), self.data.value, self.seed.value)
 
     def _changed(self, change: Bunch) -> None:
-        rates = [controls["learning_rate"] for controls in self.controls]
         with self._lock:
             if self._quiet:
                 return
-            if change.owner in rates:
-                self.pair.trainers[rates.index(change.owner)].set_learning_rate(change.new)
-            else:
+            sides = [i for i in range(2) if change.owner is self.controls[i]["learning_rate"]]
+            for i in sides:
+                self.pair.trainers[i].settings = self.settings(i)
+            if not sides:
                 self._guarded(self._start)
             self.experiment.value = FREE
 
-    def _choose(self, name: str) -> None:
+    def _choose(self, experiment: Experiment | str) -> None:
         """Set both sides as the experiment says, and start it from step 0; a free choice sets nothing."""
         with self._lock:
-            experiment = next((e for e in EXPERIMENTS if e.name == name), None)
-            self._explain(experiment)
-            if experiment is not None:
-                self._quiet = True  # lest each control start the networks anew
-                self.data.value = experiment.data
-                for controls, settings in zip(self.controls, (experiment.a, experiment.b), strict=True):
-                    for field, control in controls.items():
-                        control.value = getattr(settings, field)
-                self._quiet = False
-                self._guarded(self._start)
+            if experiment == FREE:
+                self.text.value = "Free choice: change one side or both, and predict before you run."
+                return
+            details = f"<summary>What to expect by step {experiment.steps}</summary>{experiment.expectation}"
+            self.text.value = f"<b>Predict:</b> {experiment.question}<details>{details}</details>"
+            self._quiet = True  # lest each control start the networks anew
+            self.data.value = experiment.data
+            for controls, settings in zip(self.controls, (experiment.a, experiment.b), strict=True):
+                for field, control in controls.items():
+                    control.value = getattr(settings, field)
+            self._quiet = False
+            self._guarded(self._start)
 
     # ---- What is shown
 
@@ -268,18 +259,9 @@ class Playground(widgets.VBox):
         for i in [self._turn] if self.running and self.pair.steps else [0, 1]:
             self.snapshots[i] = take_snapshot(trainers[i])
         self._turn = 1 - self._turn
-        if self._picture is None or not self._picture.fits(self.pair):
-            self._picture = Picture(self.pair)
-        self.image.value = to_jpeg(self._picture.draw(self.pair, self.snapshots))
+        self.image.value = to_jpeg(draw(self.pair, self.snapshots))
         both = zip("AB", trainers, self.snapshots, strict=True)
         self.status.value = "".join(f"<div>{_sentence(*shown)}</div>" for shown in both)
-
-    def _explain(self, experiment: Experiment | None) -> None:
-        if experiment is None:
-            self.text.value = "Free choice: change one side or both, and predict before you run."
-        else:
-            details = f"<summary>What to expect by step {experiment.steps}</summary>{experiment.expectation}"
-            self.text.value = f"<b>Predict:</b> {experiment.question}<details>{details}</details>"
 
 
 def _event_loop() -> asyncio.AbstractEventLoop | None:

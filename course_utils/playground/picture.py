@@ -7,7 +7,7 @@ these and adds a dozen lines and two small maps, which takes a few hundredths of
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont
 from matplotlib.lines import Line2D
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from course_utils.playground.engine import Measures, Pair, Task, Trainer
@@ -31,12 +31,13 @@ STYLES = (
 )
 # Title, and the exponents of ten at the lower and upper edge: what lies beyond is drawn on the edge.
 _CHARTS = {
+    "loss": ("training loss (nats)", -3, 1),
     "activation_rms": ("RMS of outputs (h)", -6, 6),
     "gradient_rms": ("RMS of gradients (∂loss/∂h)", -10, 2),
     "update_ratio": ("update ratio (|ΔW|/|W|)", -6, 0),
     "stuck": ("dead or stuck units (%)", 0, 100),
 }
-_LOSS_DECADES = (-3, 1)
+_BY_LAYER = [*_CHARTS][1:]
 _LEGENDS = (  # for two classes, and for more
     "Maps: training points ● class 0, ▲ class 1; colour: the more probable class; line: even odds.",
     "Maps: the plane of the first two principal components; bold: the class predicted there.",
@@ -59,9 +60,18 @@ class Snapshot:
 
 def take_snapshot(trainer: Trainer) -> Snapshot:
     """Return what there is to see of a network now."""
+    if trainer.network is None:
+        return Snapshot(None, None)
     probabilities = trainer.probability_map(GRID)
-    seen = probabilities is not None and np.isfinite(probabilities).all()
-    return Snapshot(trainer.measures(), class_map(probabilities) if seen else None)
+    return Snapshot(
+        trainer.measures(), class_map(probabilities) if np.isfinite(probabilities).all() else None
+    )
+
+
+def draw(pair: Pair, snapshots: Sequence[Snapshot]) -> Image.Image:
+    """Return the picture, of WIDTH × HEIGHT at twice the density, for the pair and what is seen of it."""
+    depth = max(trainer.settings.depth for trainer in pair.trainers)
+    return picture_of(pair.task, depth, room_for(pair.steps)).draw(pair.trainers, snapshots)
 
 
 class Picture:
@@ -70,45 +80,37 @@ class Picture:
     `lines` holds those of A and B in each chart: "loss", and the names of `Measures`.
     """
 
-    def __init__(self, pair: Pair) -> None:
-        self._key = _key(pair)
-        *_, self._depth, self._room = self._key
+    def __init__(self, task: Task, depth: int, room: int) -> None:
+        self._depth, self._room = depth, room
         self._canvas = _canvas(WIDTH, HEIGHT)
         self.lines: dict[str, list[Line2D]] = {}
-        legend = _LEGENDS[pair.task.classes > 2]
+        legend = _LEGENDS[task.classes > 2]
         self._canvas.figure.text(MAP_LEFTS[0] / WIDTH, 1 - 260 / HEIGHT, legend, fontsize=8.5)
-        self._make_loss_axes(pair.task.classes)
-        for column, name in enumerate(_CHARTS):
+        self._make_loss_axes(task.classes)
+        for column, name in enumerate(_BY_LAYER):
             self._make_chart(column, name)
         self._canvas.draw()
         self._background = self._canvas.copy_from_bbox(self._canvas.figure.bbox)
-        self._points = data_points(pair.task)
+        self._points = data_points(task)
 
-    def fits(self, pair: Pair) -> bool:
-        """Whether these axes are the right ones for the pair as it is now."""
-        return self._key == _key(pair)
-
-    def draw(self, pair: Pair, snapshots: Sequence[Snapshot]) -> Image.Image:
-        """Return the picture, of WIDTH × HEIGHT at twice the density, for the pair and what is seen of it."""
+    def draw(self, trainers: Sequence[Trainer], snapshots: Sequence[Snapshot]) -> Image.Image:
+        """Return the picture of trainers A and B and what is seen of them."""
         self._canvas.restore_region(self._background)
-        both = list(zip(pair.trainers, snapshots, strict=True))
-        for i, (trainer, snapshot) in enumerate(both):
+        both = list(enumerate(zip(trainers, snapshots, strict=True)))
+        for i, (trainer, snapshot) in both:
             if trainer.losses:
-                steps, means = averaged(trainer.losses, self._room // 125)
-                self._draw_line("loss", i, steps, _exponents(means, *_LOSS_DECADES))
-            for name, (_, low, high) in _CHARTS.items() if snapshot.measures else ():
+                self._draw_line("loss", i, *averaged(trainer.losses, self._room // 125))
+            for name in _BY_LAYER if snapshot.measures else ():
                 values = getattr(snapshot.measures, name)
-                heights = 100 * values if name == "stuck" else _exponents(values, low, high)
-                self._draw_line(name, i, np.arange(1, len(values) + 1), heights)
+                self._draw_line(name, i, np.arange(1, len(values) + 1), values)
         picture = Image.fromarray(np.asarray(self._canvas.buffer_rgba())).convert("RGB")
-        for i, (trainer, snapshot) in enumerate(both):
+        for i, (trainer, snapshot) in both:
             self._paste_map(picture, i, trainer, snapshot.map)
         return picture
 
     def _make_loss_axes(self, classes: int) -> None:
-        ax = self._axes("loss", (548, MAP_TOP, 396, 190), "training loss (nats)", "step")
-        ax.set(xlim=(0, self._room), ylim=_LOSS_DECADES)
-        _label_decades(ax, *_LOSS_DECADES, every=1)
+        ax = self._axes("loss", (548, MAP_TOP, 396, 190), "step", margin=0.0)
+        ax.set_xlim(0, self._room)
         guess = math.log10(math.log(classes))
         ax.axhline(guess, color="k", linestyle="--", linewidth=1)
         ax.text(self._room, guess, f"guessing: ln {classes}", ha="right", va="bottom", fontsize=8)
@@ -118,35 +120,37 @@ class Picture:
             line.set_markevery([-1])
 
     def _make_chart(self, column: int, name: str) -> None:
-        title, low, high = _CHARTS[name]
-        layers, last = (self._depth, self._depth) if name == "stuck" else (self._depth + 1, "out")
-        ax = self._axes(name, (46 + 238 * column, 284, 184, 152), title, "layer")
-        margin = 0.04 * (high - low)
-        ax.set(xlim=(0.5, layers + 0.5), ylim=(low - margin, high + margin))
-        every = -(-self._depth // 8)
-        ticks = [layer for layer in range(1, self._depth + 1, every) if layer + every <= layers]
-        ax.set_xticks([*ticks, layers], [*ticks, last])
-        if name != "stuck":
-            _label_decades(ax, low, high, every=3 if high - low > 6 else 2)
+        ax = self._axes(name, (46 + 238 * column, 284, 184, 152), "layer", margin=0.04)
+        layers, every = self._depth + (name != "stuck"), -(-self._depth // 8)
+        ticks = [*range(1, layers + 1 - every, every), layers]
+        ax.set_xlim(0.5, layers + 0.5)
+        ax.set_xticks(ticks, [*ticks[:-1], layers if name == "stuck" else "out"])
         if name == "update_ratio":
             ax.axhline(-3, color="k", linestyle=":", linewidth=1)
 
-    def _axes(self, name: str, place: tuple[int, ...], title: str, xlabel: str) -> Axes:
+    def _axes(self, name: str, place: tuple[int, ...], xlabel: str, margin: float) -> Axes:
         """Return axes for two lines; `place` is (left, top, width, height) in shown pixels."""
-        left, top, width, height = place
+        (left, top, width, height), (title, low, high) = place, _CHARTS[name]
         box = (left / WIDTH, 1 - (top + height) / HEIGHT, width / WIDTH, height / HEIGHT)
         ax = self._canvas.figure.add_axes(box)
         self.lines[name] = [ax.plot([], [], linewidth=1.5, animated=True, **style)[0] for style in STYLES]
         ax.set_title(title, fontsize=9.5, loc="left", y=1.0, pad=4)
         ax.set_xlabel(xlabel, fontsize=8.5, labelpad=2)
+        ax.set_ylim(low - margin * (high - low), high + margin * (high - low))
+        if name != "stuck":  # powers of ten as plain text on a linear axis of exponents: mathtext is slow
+            ticks = range(low, high + 1, math.ceil((high - low) / 4))
+            texts = [f"1e{tick}" if tick else "1" for tick in ticks]
+            ax.set_yticks(ticks, [f"≤{texts[0]}", *texts[1:-1], f"≥{texts[-1]}"])
         ax.tick_params(labelsize=8, pad=2, length=2)
         ax.grid(True, alpha=0.3)
         ax.spines[["top", "right"]].set_visible(False)
         return ax
 
-    def _draw_line(self, name: str, i: int, x: NDArray, y: NDArray) -> None:
+    def _draw_line(self, name: str, i: int, x: NDArray, values: NDArray) -> None:
         line = self.lines[name][i]
-        line.set_data(x, y)
+        with np.errstate(divide="ignore"):  # a 0 is drawn on the lower edge
+            heights = 100 * values if name == "stuck" else np.clip(np.log10(values), *_CHARTS[name][1:])
+        line.set_data(x, heights)
         line.axes.draw_artist(line)
 
     def _paste_map(self, picture: Image.Image, i: int, trainer: Trainer, tile: Image.Image | None) -> None:
@@ -158,15 +162,13 @@ class Picture:
             picture.paste(self._points, (left, top), self._points)
         pen.rectangle((left - 1, top - 1, left + side, top + side), outline=STYLES[i]["color"], width=3)
         caption = f"{'AB'[i]}  {trainer.settings.scheme} × {trainer.settings.gain:.3g}"
-        pen.text((left, top - 6), caption, fill="black", font=_font(11), anchor="ls")
+        pen.text((left, top - 6), caption, fill="black", font=_font(11 * DENSITY), anchor="ls")
         if trainer.problem:
             _write(pen, (left + side / 2, top + side / 2), trainer.problem.split(":")[0], 11)
 
 
-def _key(pair: Pair) -> tuple[str, int, int, int]:
-    """Return all that the axes depend on: data, seed, the deeper network's depth, and room for steps."""
-    depth = max(trainer.settings.depth for trainer in pair.trainers)
-    return pair.task.name, pair.seed, depth, room_for(pair.steps)
+# Axes take much longer to make than to draw on; two, for a playground that goes back and forth.
+picture_of = lru_cache(maxsize=2)(Picture)
 
 
 def room_for(steps: int) -> int:
@@ -181,30 +183,17 @@ def averaged(losses: Sequence[float], window: int) -> tuple[NDArray, NDArray]:
     return starts + (counts - 1) / 2, np.add.reduceat(losses, starts) / counts
 
 
-def _exponents(values: ArrayLike, low: int, high: int) -> NDArray:
-    with np.errstate(divide="ignore"):  # a 0 is drawn on the lower edge
-        return np.clip(np.log10(values), low, high)
-
-
-def _label_decades(ax: Axes, low: int, high: int, every: int) -> None:
-    """Put powers of ten on a linear axis of exponents, as plain text: mathtext is slow."""
-    ticks = range(low, high + 1, every)
-    names = [f"1e{tick}" if tick else "1" for tick in ticks]
-    names[0], names[-1] = f"≤{names[0]}", f"≥{names[-1]}"
-    ax.set_yticks(list(ticks), names)
-
-
 def _canvas(width: float, height: float) -> FigureCanvasAgg:
     return FigureCanvasAgg(Figure(figsize=(width / 100, height / 100), dpi=100 * DENSITY, layout="none"))
 
 
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(findfont("DejaVu Sans:bold"), size * DENSITY)
+    return ImageFont.truetype(findfont("DejaVu Sans:bold"), size)
 
 
 def _write(pen: ImageDraw.ImageDraw, centre: tuple[float, float], text: str, size: int) -> None:
-    pen.text(centre, text, "black", _font(size), "mm", stroke_width=5, stroke_fill="white")
+    pen.text(centre, text, "black", _font(size * DENSITY), "mm", stroke_width=5, stroke_fill="white")
 
 
 def data_points(task: Task) -> Image.Image:
@@ -250,12 +239,11 @@ def _enlarge(values: NDArray, side: int) -> NDArray:
 
 
 def _edges(winner: NDArray) -> NDArray:
-    """Return where the winner is another one than that of a pixel nearby."""
+    """Return where the winner is another than nearby; np.roll goes round, but the map's frame covers that."""
     edge = np.zeros(winner.shape, bool)
     for axis in (0, 1):
         for shift in (-1, 1, 2):
             edge |= winner != np.roll(winner, shift, axis)
-    edge[:2] = edge[-2:] = edge[:, :2] = edge[:, -2:] = False  # where np.roll has gone round
     return edge
 
 

@@ -145,7 +145,7 @@ def test_a_pair_trains_its_networks_on_one_seed(seed):
     pair.train(3)
     for settings, trainer in zip((a, b), pair.trainers, strict=True):
         assert trainer.losses == trained(settings, 3, seed, make_task("circles", seed)).losses
-    assert (pair.seed, pair.steps) == (seed, 3)
+    assert pair.steps == 3
 
 
 # Training
@@ -176,13 +176,12 @@ def test_a_step_is_sgd_on_the_mean_cross_entropy_with_the_momentum_of_its_label(
 @pytest.mark.parametrize("optimizer", MENUS["optimizer"])
 def test_a_new_learning_rate_holds_from_the_next_step(optimizer):
     slow, fast = (trained(Settings(learning_rate=0.01, optimizer=optimizer), 3) for _ in range(2))
-    fast.set_learning_rate(0.1)
+    fast.settings = replace(fast.settings, learning_rate=0.1)
     before = weights(slow)
     slow.step()
     fast.step()
     for old, a, b in zip(before, weights(slow), weights(fast), strict=True):
         torch.testing.assert_close(b - old, 10 * (a - old), rtol=1e-3, atol=1e-6)
-    assert fast.settings == replace(slow.settings, learning_rate=0.1)
 
 
 def test_divergence_is_said_in_words_and_the_other_goes_on():
@@ -200,8 +199,7 @@ def test_a_network_that_cannot_start_says_why_and_training_ends_when_nobody_trai
     pair = Pair(Settings(scheme="N(0, 1)", depth=20), Settings(scheme="looks-linear", width=5))
     stopped = pair.trainers[1]
     assert stopped.problem.startswith("cannot start: looks-linear weights need")
-    assert stopped.measures() is stopped.probability_map(4) is None
-    stopped.set_learning_rate(1.0)
+    assert stopped.network is None
     pair.train(1000)
     assert pair.finished
     assert (steps := pair.steps) < 30
@@ -229,8 +227,8 @@ def test_any_settings_train_or_say_why():
         settings = Settings(**menus, **sizes, residual=any_of([False, True]), learning_rate=rate)
         trainer = trained(settings, 3, task=make_task(any_of(DATA_SETS), 0))
         assert len(trainer.losses) == 3 or trainer.problem, settings
-        if (measures := trainer.measures()) is not None:
-            assert len(measures.activation_rms) == settings.depth + 1
+        if trainer.network is not None:
+            assert len(trainer.measures().activation_rms) == settings.depth + 1
             assert trainer.probability_map(3).shape == (3, 3, trainer.task.classes)
 
 

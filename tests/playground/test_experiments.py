@@ -1,16 +1,19 @@
 """The prepared experiments come out as their texts say, with the margins that the texts name."""
 
 import math
+from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
 import torch
 
-from course_utils.playground.engine import Trainer
+from course_utils.playground.engine import Trainer, make_task
 from course_utils.playground.experiments import EXPERIMENTS
 from course_utils.playground.network import linear_maps
 
-# Each promise takes the trained networks A and B, their measures now, and those at step 0.
+# Each promise takes the trained networks, the measures of A and of B now, and those at step 0, but with the
+# update ratios of the first step.
 
 
 def loss(trainer):
@@ -21,15 +24,22 @@ def guesses(trainer, margin=0.01):
     return abs(loss(trainer) - math.log(trainer.task.classes)) < margin
 
 
-def first_ratios(trainer, seed):
-    """Return the update ratios of the network's first step."""
-    fresh = Trainer(trainer.settings, trainer.task, seed)
-    fresh.step()
-    return fresh.measures().update_ratio
+@cache
+def trained(settings, task, seed, steps):
+    """Return the network after so many steps; some stand in several experiments."""
+    trainer = Trainer(settings, task, seed)
+    for _ in range(steps):
+        trainer.step()
+    return trainer
+
+
+def at_first(settings, task, seed):
+    first = trained(settings, task, seed, 1).measures()
+    return replace(trained(settings, task, seed, 0).measures(), update_ratio=first.update_ratio)
 
 
 def all_weights_zero(pair, a, b, a0, b0):
-    one, _ = pair.trainers
+    one, _ = pair
     still = not any(layer.weight.any() for layer in linear_maps(one.network))
     return (
         still and guesses(one) and a.stuck.min() == 1 and not a.gradient_rms[:-1].any() and b.accuracy >= 0.9
@@ -37,7 +47,7 @@ def all_weights_zero(pair, a, b, a0, b0):
 
 
 def all_weights_equal(pair, a, b, a0, b0):
-    rows = [layer.weight for layer in linear_maps(pair.trainers[0].network)[:-1]]
+    rows = [layer.weight for layer in linear_maps(pair[0].network)[:-1]]
     equal = all(torch.allclose(w, w[:1].expand_as(w), rtol=1e-3, atol=1e-4) for w in rows)
     return equal and a.accuracy < 0.8 and b.accuracy > 0.9
 
@@ -45,16 +55,16 @@ def all_weights_equal(pair, a, b, a0, b0):
 def too_small(pair, a, b, a0, b0):
     factors = a0.activation_rms[1:4] / a0.activation_rms[:3]
     shrinks = (factors > 0.02).all() and (factors < 0.08).all()
-    tiny = (first_ratios(pair.trainers[0], pair.seed)[:-1] < 5e-6).all()
-    return shrinks and tiny and guesses(pair.trainers[0]) and a.stuck[3] > 0.9 and b.accuracy > 0.9
+    tiny = (a0.update_ratio[:-1] < 5e-6).all()
+    return shrinks and tiny and guesses(pair[0]) and a.stuck[3] > 0.9 and b.accuracy > 0.9
 
 
 def too_small_with_adam(pair, a, b, a0, b0):
-    return guesses(pair.trainers[0]) and b.accuracy > 0.75
+    return guesses(pair[0]) and b.accuracy > 0.75
 
 
 def too_large(pair, a, b, a0, b0):
-    one, _ = pair.trainers
+    one, _ = pair
     early = len(one.losses) < 10 and "diverged" in one.problem
     return early and a0.activation_rms[7] > 3000 and a0.gradient_rms[0] > 1000 and b.accuracy > 0.9
 
@@ -64,21 +74,21 @@ def too_large_with_batch_norm(pair, a, b, a0, b0):
 
 
 def default_of_eight_layers(pair, a, b, a0, b0):
-    return guesses(pair.trainers[0], 0.05) and a.accuracy < 0.2 and b.accuracy > 0.7
+    return guesses(pair[0], 0.05) and a.accuracy < 0.2 and b.accuracy > 0.7
 
 
 def default_with_branches(pair, a, b, a0, b0):
     flows = a0.gradient_rms[0] < 1e-6 and 0.1 < b0.gradient_rms[0] < 10
-    return flows and guesses(pair.trainers[0]) and b.accuracy > 0.9
+    return flows and guesses(pair[0]) and b.accuracy > 0.9
 
 
 def sigmoid_or_tanh(pair, a, b, a0, b0):
-    one, other = pair.trainers
+    one, other = pair
     return a0.gradient_rms[0] < 0.1 * b0.gradient_rms[0] and guesses(one) and loss(other) < 0.2
 
 
 def rate_too_large(pair, a, b, a0, b0):
-    large = (abs(np.log2(first_ratios(pair.trainers[1], pair.seed)[1:])) < 1).all()
+    large = (abs(np.log2(b0.update_ratio[1:])) < 1).all()
     return large and b.stuck.mean() > 0.4 and a.stuck.mean() < 0.25 and a.accuracy > 0.9
 
 
@@ -101,8 +111,16 @@ PROMISES = (
 def test_experiments_come_out_as_they_say(number, seed):
     experiment = EXPERIMENTS[number - 1]
     assert experiment.name.startswith(f"{number} ")
-    pair = experiment.pair(seed)
-    assert pair.seed == seed
-    start = [trainer.measures() for trainer in pair.trainers]
-    pair.train(experiment.steps)
-    assert PROMISES[number - 1](pair, *(trainer.measures() for trainer in pair.trainers), *start)
+    task, both = make_task(experiment.data, seed), (experiment.a, experiment.b)
+    pair = [trained(settings, task, seed, experiment.steps) for settings in both]
+    now = [trainer.measures() for trainer in pair]
+    assert PROMISES[number - 1](pair, *now, *(at_first(settings, task, seed) for settings in both))
+
+
+def test_an_experiment_begins_with_its_settings_data_and_seed():
+    experiment = EXPERIMENTS[1]
+    for trainer, settings in zip(experiment.pair(3).trainers, (experiment.a, experiment.b), strict=True):
+        assert trainer.settings == settings
+        assert trainer.task is make_task(experiment.data, 3)
+        trainer.step()
+        assert trainer.losses == trained(settings, trainer.task, 3, 1).losses

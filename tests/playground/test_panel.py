@@ -3,17 +3,28 @@
 import asyncio
 import threading
 from dataclasses import fields
-from functools import wraps
+from functools import cache, wraps
 
 import ipywidgets as widgets
 import numpy as np
 import pytest
 
 from course_utils.playground import panel as playground
-from course_utils.playground.engine import Pair
+from course_utils.playground import picture
+from course_utils.playground.engine import Pair, make_task
 from course_utils.playground.experiments import EXPERIMENTS
 from course_utils.playground.network import MENUS, Settings
 from course_utils.playground.panel import FREE, Playground
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick():
+    """Draw coarsely (test_picture.py looks at the pictures), keep all axes, and show frame after frame."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(picture, "DENSITY", 1)
+        patch.setattr(picture, "picture_of", cache(picture.Picture))
+        patch.setattr(playground, "FRAME", playground.TRAINING)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +73,7 @@ def test_the_stored_output_is_stable_and_nothing_trains():
 def test_every_control_has_a_label_and_a_tooltip():
     panel = Playground()
     shared = [panel.experiment, panel.data, panel.seed, panel.speed]
-    buttons = [panel.run_button, panel.pause_button, panel.step_button, panel.reset_button]
+    buttons = [*panel.buttons.values()]
     for control in [*panel.controls[0].values(), *panel.controls[1].values(), *shared, *buttons]:
         assert control.description
         assert control.tooltip
@@ -81,16 +92,16 @@ def test_menus_hold_every_name_and_nobody_can_type_where_typing_does_nothing():
 @in_a_loop
 async def test_run_trains_until_pause_and_goes_on():
     panel = Playground()
-    panel.run_button.click()
-    assert (panel.run_button.disabled, panel.pause_button.disabled) == (True, False)
+    panel.buttons["run"].click()
+    assert (panel.buttons["run"].disabled, panel.buttons["pause"].disabled) == (True, False)
     await frames(panel)
     assert panel.running
-    panel.pause_button.click()
-    steps, picture = panel.pair.steps, bytes(panel.image.value)
+    panel.buttons["pause"].click()
+    steps, shown = panel.pair.steps, bytes(panel.image.value)
     assert steps > 0
-    assert (panel.run_button.disabled, panel.pause_button.disabled) == (False, True)
+    assert (panel.buttons["run"].disabled, panel.buttons["pause"].disabled) == (False, True)
     await idle()
-    assert (panel.pair.steps, bytes(panel.image.value)) == (steps, picture)
+    assert (panel.pair.steps, bytes(panel.image.value)) == (steps, shown)
     panel.run()
     await frames(panel)
     assert panel.pair.steps > steps
@@ -132,15 +143,15 @@ async def test_what_the_panel_trains_is_what_the_engine_trains():
 @in_a_loop
 async def test_step_pauses_and_makes_one_step():
     panel = Playground()
-    panel.step_button.click()
+    panel.buttons["step"].click()
     assert panel.pair.steps == 1
     assert "(last step)" in panel.status.value
-    panel.step_button.click()
+    panel.buttons["step"].click()
     assert "(last 2 steps)" in panel.status.value
     panel.run()
     await frames(panel)
     steps = panel.pair.steps
-    panel.step_button.click()
+    panel.buttons["step"].click()
     assert panel.pair.steps == steps + 1
     assert not panel.running
     await idle()
@@ -161,7 +172,7 @@ async def test_reset_goes_back_to_step_0_with_the_present_settings():
     first = bytes(panel.image.value), panel.status.value
     panel.run()
     await frames(panel, 4)
-    panel.reset_button.click()
+    panel.buttons["reset"].click()
     assert not panel.running
     assert panel.pair.trainers[1].settings.depth == 2
     assert (bytes(panel.image.value), panel.status.value) == first
@@ -200,9 +211,9 @@ def test_a_new_learning_rate_does_not_start_anew():
 def test_an_experiment_sets_both_sides_and_the_data_and_can_be_stepped():
     panel = Playground()
     for experiment in reversed(EXPERIMENTS):  # the first is chosen to begin with
-        panel.experiment.value = experiment.name
+        panel.experiment.value = experiment
         assert tuple(trainer.settings for trainer in panel.pair.trainers) == (experiment.a, experiment.b)
-        assert panel.pair.task.name == experiment.data
+        assert panel.pair.task is make_task(experiment.data, 0)
         for words in (experiment.question, f"by step {experiment.steps}<", experiment.expectation):
             assert words in panel.text.value
         panel.step()
@@ -213,7 +224,7 @@ def test_an_experiment_sets_both_sides_and_the_data_and_can_be_stepped():
 def test_an_experiment_builds_the_networks_once(monkeypatch):
     panel, built = Playground(), []
     monkeypatch.setattr(playground, "Pair", lambda *arguments: built.append(1) or Pair(*arguments))
-    panel.experiment.value = EXPERIMENTS[6].name
+    panel.experiment.value = EXPERIMENTS[6]
     assert built == [1]
 
 
@@ -233,13 +244,13 @@ async def test_a_scheme_that_does_not_apply_is_said_and_the_other_trains():
 @in_a_loop
 async def test_divergence_is_said_and_training_ends_when_both_have():
     panel = Playground()
-    panel.experiment.value = EXPERIMENTS[4].name
+    panel.experiment.value = EXPERIMENTS[4]
     panel.controls[1]["scheme"].value = "N(0, 1)"
     panel.run()
     await idle()
     assert panel.status.value.count("diverged at step") == 2
     assert not panel.running
-    assert not panel.run_button.disabled
+    assert not panel.buttons["run"].disabled
 
 
 @in_a_loop
@@ -274,7 +285,7 @@ async def test_it_pauses_by_itself_after_many_steps(monkeypatch):
 async def test_after_a_pause_a_and_b_are_seen_at_the_same_step(monkeypatch):
     monkeypatch.setattr(playground, "MOST_STEPS", 10)
     panel = Playground()
-    panel.experiment.value = EXPERIMENTS[2].name
+    panel.experiment.value = EXPERIMENTS[2]
     for field, control in panel.controls[0].items():
         control.value = panel.controls[1][field].value
     for end in (panel.pause, lambda: None):  # by a hand, by itself
@@ -338,7 +349,7 @@ def test_an_event_loop_that_ends_leaves_a_panel_that_can_run_in_another():
 
 def test_run_without_an_event_loop_is_said():
     panel = Playground()
-    panel.run_button.click()
+    panel.buttons["run"].click()
     assert "Run needs an event loop" in panel.status.value
     assert not panel.running
 
@@ -349,11 +360,11 @@ async def test_clicks_may_come_from_another_thread():
 
     def clicks():
         for _ in range(5):
-            panel.run_button.click()
+            panel.buttons["run"].click()
             panel.controls[0]["gain"].value = 1.5
-            panel.pause_button.click()
+            panel.buttons["pause"].click()
             panel.controls[0]["gain"].value = 1.0
-            panel.run_button.click()
+            panel.buttons["run"].click()
 
     thread = threading.Thread(target=clicks)
     thread.start()
@@ -380,7 +391,7 @@ def random_value(control, rng):
 async def test_any_order_of_clicks_leaves_at_most_one_task():
     rng = np.random.default_rng(0)
     panel = Playground()
-    buttons = [panel.run_button, panel.pause_button, panel.step_button, panel.reset_button]
+    buttons = [*panel.buttons.values()]
     shared = [panel.experiment, panel.data, panel.seed, panel.speed]
     controls = [*shared, *panel.controls[0].values(), *panel.controls[1].values()]
     for _ in range(40):

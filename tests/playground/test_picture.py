@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from course_utils.playground import picture as drawing
 from course_utils.playground.engine import Measures, Pair, Settings, make_task
 from course_utils.playground.picture import (
     CLASS_COLOURS,
@@ -15,11 +16,12 @@ from course_utils.playground.picture import (
     MAP_SIDE,
     MAP_TOP,
     STYLES,
-    Picture,
     Snapshot,
     averaged,
     class_map,
     data_points,
+    draw,
+    picture_of,
     room_for,
     take_snapshot,
 )
@@ -40,7 +42,7 @@ RIGHT[:, GRID // 2 :, 1] = RIGHT[:, : GRID // 2, 0] = 1
 
 @pytest.fixture(scope="module")
 def picture():
-    return Picture(PAIR)
+    return picture_of(PAIR.task, 2, 250)
 
 
 def snapshots(first=MEASURES, probabilities=RIGHT):
@@ -57,7 +59,7 @@ def rgb(colour):
 
 
 def test_charts_show_the_measures_and_clip_at_the_edges(picture):
-    picture.draw(PAIR, snapshots())
+    draw(PAIR, snapshots())
     lines = {name: lines[0].get_xydata() for name, lines in picture.lines.items()}
     assert lines["activation_rms"].tolist() == [[1, 0], [2, 1], [3, 6]]
     assert lines["gradient_rms"][:2].tolist() == [[1, pytest.approx(-3)], [2, -10]]
@@ -103,8 +105,8 @@ def test_the_loss_is_averaged_over_windows():
     pair = Pair(Settings(depth=1), Settings(depth=1))
     pair.steps = 500
     pair.trainers[0].losses = [1.0, 3.0, 0.1, 0.1] * 50 + [1e9]
-    picture = Picture(pair)
-    picture.draw(pair, snapshots())
+    draw(pair, snapshots())
+    picture = picture_of(pair.task, 1, 500)
     x, y = picture.lines["loss"][0].get_data()
     assert x[:2].tolist() == [1.5, 5.5]  # windows of 500 / 125 = 4 steps: 0 to 3, 4 to 7
     assert y[0] == pytest.approx(math.log10(1.05))
@@ -113,7 +115,7 @@ def test_the_loss_is_averaged_over_windows():
 
 
 def test_maps_have_class_1_where_it_is_probable_and_a_line_between(picture):
-    row = map_pixels(picture.draw(PAIR, snapshots()))[5]  # above the points
+    row = map_pixels(draw(PAIR, snapshots()))[5]  # above the points
     for pixel, colour in [(row[20], GREEN), (row[-20], PINK)]:
         assert abs(pixel - (255 - 0.45 * (255 - rgb(colour)))).max() < 3
     dark = np.flatnonzero((row == 60).all(axis=1))
@@ -132,7 +134,7 @@ def test_points_lie_where_the_map_says_and_have_the_colours_of_their_classes(pic
         own = PAIR.task.train_labels[:200].numpy() == label
         shown = pixels[rows[own], columns[own], :3]
         assert (abs(shown - rgb(colour)).max(axis=1) < 3).mean() > 0.5  # some lie under a neighbour
-    drawn = map_pixels(picture.draw(PAIR, snapshots()))
+    drawn = map_pixels(draw(PAIR, snapshots()))
     bare = np.asarray(class_map(RIGHT)).astype(int)
     changed = (drawn != bare).any(axis=2)[3:-3, 3:-3]  # but for the frame
     assert (changed <= (alpha > 0)[3:-3, 3:-3]).all()
@@ -140,11 +142,11 @@ def test_points_lie_where_the_map_says_and_have_the_colours_of_their_classes(pic
 
 
 def test_a_frame_keeps_nothing_of_the_frame_before(picture):
-    first = picture.draw(PAIR, snapshots())
+    first = draw(PAIR, snapshots())
     other = replace(MEASURES, activation_rms=np.array([1e-3, 1e-2, 1e-1]))
-    second = picture.draw(PAIR, snapshots(other, RIGHT[:, ::-1].copy()))
+    second = draw(PAIR, snapshots(other, RIGHT[:, ::-1].copy()))
     assert not np.array_equal(map_pixels(first), map_pixels(second))
-    assert np.array_equal(np.asarray(first), np.asarray(picture.draw(PAIR, snapshots())))
+    assert np.array_equal(np.asarray(first), np.asarray(draw(PAIR, snapshots())))
 
 
 def test_ten_classes_are_named_on_the_map():
@@ -165,24 +167,34 @@ def test_digits_lie_on_their_map_as_digits():
 def test_a_problem_is_written_on_the_map(picture):
     diverged = Pair(Settings(depth=2), Settings(depth=2))
     middle = slice(SIZE // 2 - 20, SIZE // 2 + 20)
-    assert not (map_pixels(picture.draw(diverged, snapshots()), 1)[middle, 10:-10] < 50).any()
+    assert not (map_pixels(draw(diverged, snapshots()), 1)[middle, 10:-10] < 50).any()
     diverged.trainers[1].problem = "diverged at step 5: the loss is no longer a finite number"
-    assert (map_pixels(picture.draw(diverged, snapshots()), 1)[middle] < 50).any()
+    assert (map_pixels(draw(diverged, snapshots()), 1)[middle] < 50).any()
 
 
 @pytest.mark.parametrize(
-    ("change", "fits"),
+    ("change", "steps", "depth", "room"),
     [
-        ({}, True),
-        ({"seed": 1}, False),
-        ({"data_name": "circles"}, False),
-        ({"b": Settings(depth=3)}, False),
-        ({"b": Settings(depth=1, scheme="LSUV")}, True),
+        ({"seed": 1}, 0, 2, 250),
+        ({"data_name": "circles"}, 250, 2, 250),
+        ({"a": Settings(depth=3)}, 0, 3, 250),
+        ({"b": Settings(depth=3)}, 0, 3, 250),
+        ({"b": Settings(depth=1, scheme="LSUV")}, 251, 2, 500),
     ],
 )
-def test_axes_fit_the_same_task_depth_and_horizon(change, fits, picture):
-    arguments = {"a": Settings(depth=2), "b": Settings(depth=2), "data_name": "moons", "seed": 0}
-    assert picture.fits(Pair(**{**arguments, **change})) == fits
+def test_axes_are_made_for_a_task_the_deeper_network_and_so_many_steps(
+    change, steps, depth, room, picture, monkeypatch
+):
+    arguments = {"a": Settings(depth=2), "b": Settings(depth=2), "data_name": "moons", "seed": 0} | change
+    pair, asked = Pair(**arguments), []
+    pair.steps = steps
+    monkeypatch.setattr(drawing, "picture_of", lambda *key: asked.append(key) or picture)
+    draw(pair, snapshots())
+    assert asked == [(make_task(arguments["data_name"], arguments["seed"]), depth, room)]
+
+
+def test_axes_are_made_once(picture):
+    assert picture_of(make_task("moons", 0), 2, 250) is picture
 
 
 @pytest.mark.parametrize(("steps", "room"), [(0, 250), (250, 250), (251, 500), (9000, 16000)])
@@ -193,5 +205,6 @@ def test_the_loss_chart_doubles(steps, room):
 def test_a_snapshot_has_no_map_where_outputs_are_not_finite():
     pair = Pair(Settings(scheme="N(0, 1)", depth=20), Settings(scheme="looks-linear", width=5))
     assert take_snapshot(pair.trainers[0]).map is not None
+    assert take_snapshot(pair.trainers[1]) == Snapshot(None, None)
     pair.train(12)
     assert [take_snapshot(trainer).map for trainer in pair.trainers] == [None, None]
