@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -29,21 +29,23 @@ def lsuv_(
     Returns: the factor on each layer's orthogonal weight, by name, in the order of the calls.
     Trap: it sets the size of the signal at one moment: neither its angles nor the gradients.
     Raises: ValueError naming the layer if its output is constant or not finite, or if `max_iterations`
-    divisions do not bring the std to 1; ValueError if no layer is called.
+    divisions do not bring the std to 1; ValueError for a weight that is parametrized or tied to what is no
+    such layer (tied layers are scaled at the first call), or if no layer is called.
     Source: Mishkin and Matas 2016, "All you need is a good init", algorithm 1.
     """
-    trial = copy.deepcopy(model)
+    trial, settled = copy.deepcopy(model), set()
     factors: dict[str, float] = {}
 
     def scale(name: str, layer: nn.Module, args: tuple, keywords: dict, output: Tensor) -> Tensor:
-        if name not in factors:  # else it was called before
+        if layer.weight not in settled:  # else it was called before, or one that it is tied to
+            settled.add(layer.weight)
             orthogonal_(layer.weight, generator=generator)
             forward, shown = partial(layer.forward, *args, **keywords), name or type(layer).__name__
             output, factors[name] = _unit_std(forward, layer.weight, shown, tolerance, max_iterations)
         return output
 
-    for name, layer in trial.named_modules():
-        if isinstance(layer, _LINEAR_MAPS) and layer.weight.requires_grad:
+    for name, layer in _linear_maps(trial):
+        if layer.weight.requires_grad:
             layer.register_forward_hook(partial(scale, name), with_kwargs=True)
     trial(*inputs)
     if not factors:
@@ -51,6 +53,20 @@ def lsuv_(
     for name in factors:
         model.get_submodule(name).weight.copy_(trial.get_submodule(name).weight)
     return factors
+
+
+def _linear_maps(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the linear and convolutional layers by name, having made sure that each has a weight of its own."""
+    others = [module for module in model.modules() if not isinstance(module, _LINEAR_MAPS)]
+    elsewhere = {id(parameter) for module in others for parameter in module._parameters.values()}
+    for name, layer in model.named_modules():
+        if isinstance(layer, _LINEAR_MAPS):
+            # To be asked first: looking at a weight that is computed may change what it is computed from.
+            if "weight" not in layer._parameters or id(layer.weight) in elsewhere:
+                raise ValueError(
+                    f"{name}.weight is computed from another tensor, or tied to another kind of layer"
+                )
+            yield name, layer
 
 
 def _unit_std(

@@ -254,3 +254,30 @@ def test_autocast_sees_the_scaled_weights():
     with torch.autocast("cpu", torch.bfloat16):
         lsuv_(model, x, generator=seeded(0), tolerance=0.01)
     assert all(abs(std - 1) < 0.02 for std in outputs(model, x))  # bfloat16 has 8 bits
+
+
+def test_tied_layers_are_scaled_at_the_first_call_and_no_tie_to_other_modules():
+    model, x = filled(nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16))), 3 * batch(64, 16)
+    model[2].weight = model[0].weight
+    assert list(lsuv_(model, x, generator=seeded(0))) == ["0"]
+    assert abs(model[0](x).std(correction=0).item() - 1) < 1e-3
+    model = nn.Sequential(nn.Embedding(50, 16), nn.Linear(16, 50))
+    model[1].weight = model[0].weight
+    with pytest.raises(ValueError, match=r"1\.weight is .* tied to another kind of layer"):
+        lsuv_(model, torch.arange(50))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_an_old_weight_norm_is_refused():
+    model = nn.Sequential(nn.Linear(16, 16), nn.utils.weight_norm(nn.Linear(16, 3)))
+    with pytest.raises(ValueError, match=r"1\.weight is computed from another tensor"):
+        lsuv_(model, batch(64, 16))
+
+
+def test_a_refused_parametrization_is_not_even_looked_at():
+    model = nn.Sequential(nn.Linear(16, 16), nn.utils.parametrizations.spectral_norm(nn.Linear(16, 3)))
+    before = copy.deepcopy(dict(model.named_buffers()))
+    with pytest.raises(ValueError, match=r"1\.weight is computed from another tensor"):
+        lsuv_(model, batch(64, 16))
+    assert before
+    assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())

@@ -180,3 +180,9 @@ def test_parameters_train_in_place_and_labels_stay():
     train(model, steps=1)
     assert not torch.equal(before, model.weights[0])
     assert torch.equal(labels, LABELS)
+
+
+@pytest.mark.parametrize("label", [-100, -1, 3])
+def test_a_label_that_is_no_class_is_refused(label):
+    with pytest.raises(IndexError, match=f"Target {label} is out of bounds"):
+        training.evaluate(ensemble(), INPUTS, torch.full_like(LABELS, label))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from course_utils import comparison, data
 from course_utils.activations import relu
+from course_utils.checks import check_name
 from course_utils.demos import canvas
 from course_utils.initializers import kaiming_normal_, lecun_normal_
 from course_utils.networks import Ensemble
@@ -113,9 +114,7 @@ WIDTH = one_of("width (n)", (16, 64, 256, 512, 1024))
 
 def pick(kind: str, known: Mapping[str, T], name: str) -> T:
     """Return known[name]. Raises: ValueError with the known names for another one."""
-    if name not in known:
-        raise ValueError(f"{kind} must be one of {', '.join(map(repr, known))}; got {name!r}")
-    return known[name]
+    return known[check_name(kind, name, known)]
 
 
 def luck(seed: int = 0) -> torch.Generator:

@@ -10,6 +10,7 @@ from functools import cache
 
 import pandas as pd
 
+from course_utils.checks import check_name
 from course_utils.exercises.cases import Case, Repair
 from course_utils.exercises.repairs import about_repair, clinic_patient, clue, solution
 from course_utils.exercises.signs import MEANINGS, Patient, examine
@@ -98,8 +99,7 @@ def grade(
     layers = [*_first_look(number)[1]["layer"]]
     layers += sorted({"", *(name for _, name in case.answers)} - {*layers})
     for name, given, known in (("fault", fault, NAMES), ("layer", layer or "", layers)):
-        if given not in known:
-            raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}; got {given!r}")
+        check_name(name, given, known)
     if repair is not None and not callable(repair):
         raise TypeError(f"repair must be a function of (model, inputs), or None; got {type(repair).__name__}")
     wrong, warning = about_repair(number, repair)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from course_utils import data
+from course_utils.checks import check_name
 from course_utils.playground.network import MENUS, Settings, build_network, linear_maps
 
 DATA_SETS = {"moons": data.moons, "circles": data.circles, "spirals": data.spirals, "digits": data.digits}
@@ -58,9 +59,7 @@ def make_task(name: str, seed: int) -> Task:
     The plane of the digits is that of their first two principal components, through their mean.
     Raises: ValueError for a name that is not in `DATA_SETS`.
     """
-    if name not in DATA_SETS:
-        raise ValueError(f"data must be one of {', '.join(map(repr, DATA_SETS))}; got {name!r}")
-    if name == "digits":
+    if check_name("data", name, DATA_SETS) == "digits":
         from sklearn.decomposition import PCA  # as slow to import as in data.digits, which does so, too
 
         images = data.digits()

@@ -14,6 +14,7 @@ from torch import Generator, Tensor, nn
 
 from course_utils import activations
 from course_utils import initializers as init
+from course_utils.checks import check_name
 from course_utils.lsuv import lsuv_
 
 SLOPE, CONSTANT, SMALL_STD, SPARSITY, MOMENTUM = 0.1, 0.1, 0.01, 0.8, 0.9  # each stands in a label below
@@ -130,8 +131,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         for field, menu in MENUS.items():
-            if (name := getattr(self, field)) not in menu:
-                raise ValueError(f"{field} must be one of {', '.join(map(repr, menu))}; got {name!r}")
+            check_name(field, getattr(self, field), menu)
         if not (min(self.depth, self.width) >= 1 and 0 <= self.gain < math.inf > self.learning_rate > 0):
             wanted = "depth and width of at least 1, a finite gain >= 0 and a positive learning rate"
             raise ValueError(f"expected {wanted}; got {self}")
