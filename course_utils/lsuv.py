@@ -56,16 +56,14 @@ def lsuv_(
 
 
 def _linear_maps(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the linear and convolutional layers by name, having made sure that each has a weight of its own."""
+    """Yield the linear and convolutional layers by name, each with a weight of its own."""
     others = [module for module in model.modules() if not isinstance(module, _LINEAR_MAPS)]
     elsewhere = {id(parameter) for module in others for parameter in module._parameters.values()}
     for name, layer in model.named_modules():
         if isinstance(layer, _LINEAR_MAPS):
             # To be asked first: looking at a weight that is computed may change what it is computed from.
             if "weight" not in layer._parameters or id(layer.weight) in elsewhere:
-                raise ValueError(
-                    f"{name}.weight is computed from another tensor, or tied to another kind of layer"
-                )
+                raise ValueError(f"{name}.weight is parametrized, or tied to another kind of layer")
             yield name, layer
 
 

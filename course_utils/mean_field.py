@@ -18,7 +18,7 @@ for a function that does not keep a tensor's shape or is not finite on the whole
 
 import math
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -136,35 +136,37 @@ _GRID = np.exp(_LOG_GRID)
 _HERE = _GRID.size // 2  # where q = 1
 
 
-def _root(function: Callable[[float], float], low: float, high: float, tolerance: float = 1e-15) -> float:
-    from scipy.optimize import brentq  # its import takes half a second
+def _roots(
+    function: Callable[..., NDArray],
+    low: ArrayLike,
+    high: ArrayLike,
+    *args: NDArray,
+    tolerance: float = 1e-15,
+) -> NDArray:
+    """Return where function(x, *args) is 0, element by element."""
+    from scipy.optimize import elementwise  # its import takes half a second
 
-    return float(brentq(function, low, high, xtol=tolerance))
+    return elementwise.find_root(function, (low, high), args=args, tolerances={"xatol": tolerance}).x
 
 
-def _growth(activation: Activation, gain: float, bias_std: float) -> NDArray:
-    """Return q'/q - 1 at each q of the grid; what is 0 up to rounding is 0."""
-    if not (0 < gain < 1e8 and 0 <= bias_std < 1e8):
+def _growth(activation: Activation, gain: ArrayLike, bias_std: ArrayLike) -> NDArray:
+    """Return q'/q - 1 at each q of the grid, shape (..., grid); what is 0 up to rounding is 0."""
+    gain, bias_std = np.asarray(gain, dtype=float), np.asarray(bias_std, dtype=float)
+    if not ((gain > 0) & (gain < 1e8) & (bias_std >= 0) & (bias_std < 1e8)).all():
         raise ValueError(f"expected 0 < gain < 1e8, 0 <= bias_std < 1e8; got {gain=!s}, {bias_std=!s}")
-    growth = length_map(activation, _GRID, gain, bias_std) / _GRID - 1
+    growth = length_map(activation, _GRID, gain[..., None], bias_std[..., None]) / _GRID - 1
     return np.where(np.abs(growth) < _ROUNDING, 0.0, growth)
 
 
-def _fixed_q(activation: Activation, gain: float, bias_std: float, low: float, high: float) -> float:
-    """Return the fixed point between exp(low) and exp(high)."""
-    length = partial(length_map, activation, gain=gain, bias_std=bias_std)
-    return math.exp(_root(lambda log_q: math.log(length(math.exp(log_q))) - log_q, low, high))
+def _fixed_q(
+    activation: Activation, gain: ArrayLike, bias_std: ArrayLike, low: NDArray, high: NDArray
+) -> NDArray:
+    """Return the fixed point between exp(low) and exp(high), element by element."""
 
+    def growth(log_q: NDArray, *settings: NDArray) -> NDArray:
+        return np.log(length_map(activation, np.exp(log_q), *settings)) - log_q
 
-def _limit(activation: Activation, gain: float, bias_std: float) -> float:
-    growth = _growth(activation, gain, bias_std)
-    way = int(np.sign(growth[_HERE]))
-    if way == 0:
-        return 1.0
-    before, after = sign_changes(growth[_HERE::way], _ROUNDING)
-    if not before.size:
-        return math.inf if way > 0 else 0.0
-    return _fixed_q(activation, gain, bias_std, *(_LOG_GRID[_HERE + way * x[0]] for x in (before, after)))
+    return np.exp(_roots(growth, low, high, np.asarray(gain), np.asarray(bias_std)))
 
 
 def fixed_point(activation: Activation, gain: ArrayLike, bias_std: ArrayLike = 0.0) -> NDArray | float:
@@ -175,8 +177,20 @@ def fixed_point(activation: Activation, gain: ArrayLike, bias_std: ArrayLike = 0
     grows with |z|. Where every q is fixed, as for ReLU at gain sqrt(2), it is 1.
     Raises: ValueError unless 0 < gain < 1e8 and 0 <= bias_std < 1e8.
     """
-    settings = np.broadcast(gain, bias_std)
-    return np.reshape([_limit(activation, *map(float, setting)) for setting in settings], settings.shape)[()]
+    gain, bias_std = np.broadcast_arrays(np.asarray(gain, dtype=float), np.asarray(bias_std, dtype=float))
+    growth = _growth(activation, gain, bias_std)
+    rises = growth[..., _HERE] > 0
+    # Positive as long as q moves on, whichever way it moves.
+    drive = np.where(rises[..., None], growth[..., _HERE:], -growth[..., _HERE::-1])
+    turned = (drive < 0).argmax(axis=-1)  # 0: nowhere
+    steps = np.arange(drive.shape[-1])
+    before = np.where((drive > 0) & (steps < turned[..., None]), steps, 0).max(axis=-1)
+    q = np.where(rises, np.inf, np.where(growth[..., _HERE] < 0, 0.0, 1.0))
+    stops = (turned > 0) & (q != 1)
+    way = np.where(rises, 1, -1)[stops]
+    ends = (_LOG_GRID[_HERE + way * index[stops]] for index in (before, turned))
+    q[stops] = _fixed_q(activation, gain[stops], bias_std[stops], *ends)
+    return q[()]
 
 
 def fixed_points(activation: Activation, gain: float, bias_std: float = 0.0) -> list[FixedPoint]:
@@ -188,11 +202,11 @@ def fixed_points(activation: Activation, gain: float, bias_std: float = 0.0) -> 
     growth = _growth(activation, gain, bias_std)
     if not growth.any():
         raise ValueError(f"every q is a fixed point of {activation.name} at gain {gain}")
-    brackets = zip(*(_LOG_GRID[ends] for ends in sign_changes(growth, _ROUNDING)), strict=True)
-    q = [_fixed_q(activation, gain, bias_std, *ends) for ends in brackets]
+    low, high = sign_changes(growth, _ROUNDING)
+    q = _fixed_q(activation, gain, bias_std, _LOG_GRID[low], _LOG_GRID[high])
     if length_map(activation, 0.0, gain, bias_std) == 0:
-        q = [0.0, *q]
-    return [FixedPoint(x, float(length_slope(activation, x, gain))) for x in q]
+        q = np.concatenate([[0.0], q])
+    return [FixedPoint(float(x), float(length_slope(activation, x, gain))) for x in q]
 
 
 def chi_1(activation: Activation, q: ArrayLike, gain: ArrayLike = 1.0) -> NDArray | float:
@@ -243,7 +257,7 @@ def correlation_fixed_point(activation: Activation, gain: float, bias_std: float
         gap /= 4
         if gap * excess < 1e-12:  # what the correlation falls by is rounding
             return 1.0
-    return _root(drift, 0.0, 1 - gap)
+    return float(_roots(drift, 0.0, 1 - gap))
 
 
 class DepthScales(NamedTuple):
@@ -370,5 +384,5 @@ def gain_in_front(function: Function) -> float:
     for margin in (0.0, 0.25) if before.size else ():
         low, high = float(_LOG_GAINS[before[0]]) - margin, float(_LOG_GAINS[after[0]]) + margin
         if log_moment(low) * log_moment(high) <= 0:
-            return math.exp(_root(log_moment, low, high, 1e-9))
+            return math.exp(_roots(np.vectorize(log_moment), low, high, tolerance=1e-9))
     raise ValueError(f"{name} has no gain in front: E phi(g Z)**2 crosses 1 at no g from e**-20 to e**20")

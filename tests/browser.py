@@ -287,6 +287,6 @@ def still_picture(image: Locator, wanted: Callable[[str], bool] = bool) -> str:
         before, now = now, image.evaluate(PICTURE)
         if now and now == before and wanted(now):
             return now
-        image.page.wait_for_timeout(150)
+        image.page.wait_for_timeout(80)
     assert now, f"no picture is shown within {PATIENCE} seconds"
     return now

@@ -21,8 +21,8 @@ def unit_logits() -> torch.Tensor:
     return propagation.unit_logits(network, inputs).unflatten(1, (10, PER_CLASS))
 
 
-def _first_losses(gain: float, shares: NDArray) -> NDArray:
-    """Return losses at the MEASURED biases, each class weighted by its share, (biases, networks)."""
+def first_losses(gain: float, shares: NDArray) -> NDArray:
+    """Return first losses at biases of MEASURED multiples of ln p, (multiples, networks); p are `shares`."""
     classes, biases = len(shares), torch.from_numpy(np.outer(MEASURED, np.log(shares)))
     logits = gain * unit_logits()[:, :classes, :, :classes]
     return (propagation.class_losses(logits, biases) @ torch.from_numpy(shares)).numpy()
@@ -41,7 +41,7 @@ def first_loss_figure(gain: float = 10**0.15, share: float = 0.7, classes: int =
     """
     p = np.array([share] + [(1 - share) / (classes - 1)] * (classes - 1))
     theory = network_laws.expected_first_loss(p, np.outer(MULTIPLES, np.log(p)), gain)
-    losses, entropy, blind = _first_losses(gain, p), -p @ np.log(p), np.log(classes)
+    losses, entropy, blind = first_losses(gain, p), -p @ np.log(p), np.log(classes)
     balanced = np.ptp(p) < 1e-9  # then one bias is as good as another, and only rounding tells them apart
     best = 20 if balanced else np.argmin(theory)
     figure, (ax,) = canvas.new_figure()

@@ -28,7 +28,7 @@ def _scaled_networks(hidden: int) -> tuple[list[torch.Tensor], torch.Tensor, tup
     return weights, losses.detach(), torch.autograd.grad(losses.sum(), weights)
 
 
-def _measured_shares(hidden: int, rate: float, optimizer: str) -> NDArray:
+def measured_shares(hidden: int, rate: float, optimizer: str) -> NDArray:
     """Return the share of each network's loss that one step removes, (factors, copies), at least -MOST."""
     weights, before, gradients = _scaled_networks(hidden)
     step = demo.pick("optimizer", OPTIMIZERS, optimizer)
@@ -39,7 +39,7 @@ def _measured_shares(hidden: int, rate: float, optimizer: str) -> NDArray:
 
 
 @lru_cache(maxsize=4)
-def _predicted_shares(hidden: int, optimizer: str) -> NDArray:
+def predicted_shares(hidden: int, optimizer: str) -> NDArray:
     """Return the same per unit of learning rate, to first order in it and for tiny logits."""
     networks = demo.he_networks(COPIES, [WIDTH] * hidden)
     gradients = propagation.guess_gradients(networks, *demo.balanced_digits(PER_CLASS))
@@ -54,7 +54,7 @@ def _predicted_shares(hidden: int, optimizer: str) -> NDArray:
 )
 def first_step_figure(hidden: int = 4, rate: float = 0.1, optimizer: str = "SGD") -> demo.Drawing:
     """Draw the share of the loss that one step removes, for ReLU networks with He's weights times c."""
-    shares, predicted = _measured_shares(hidden, rate, optimizer), rate * _predicted_shares(hidden, optimizer)
+    shares, predicted = measured_shares(hidden, rate, optimizer), rate * predicted_shares(hidden, optimizer)
     first = _scaled_networks(hidden)[1].numpy().reshape(shares.shape)
     figure, (ax,) = canvas.new_figure()
     _draw_shares(ax, shares, np.median(first, axis=1))
