@@ -7,7 +7,7 @@ and `pair_expectation`. Where nothing is known of the function, panels are halve
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -45,9 +45,7 @@ def _rule(breaks: NDArray, count: int) -> tuple[NDArray, NDArray]:
     return _normal_rule(np.unique(edges) if edges.ndim == 1 else np.sort(edges, axis=-1), count)
 
 
-@lru_cache
-def _rule_at_zero(count: int) -> tuple[NDArray, NDArray]:
-    return _rule(np.zeros(1), count)
+_rule_at_zero = lru_cache(partial(_rule, np.zeros(1)))
 
 
 def evaluate(function: Function, z: NDArray) -> NDArray:

@@ -71,7 +71,9 @@ def take_snapshot(trainer: Trainer) -> Snapshot:
 def draw(pair: Pair, snapshots: Sequence[Snapshot]) -> Image.Image:
     """Return the picture, of WIDTH × HEIGHT at twice the density, for the pair and what is seen of it."""
     depth = max(trainer.settings.depth for trainer in pair.trainers)
-    return picture_of(pair.task, depth, room_for(pair.steps)).draw(pair.trainers, snapshots)
+    # The loss chart has room for 2^k times as many steps, so that axes are drawn anew only when they double.
+    room = SHORTEST * 2 ** max(0, math.ceil(math.log2(max(pair.steps, 1) / SHORTEST)))
+    return picture_of(pair.task, depth, room).draw(pair.trainers, snapshots)
 
 
 class Picture:
@@ -169,11 +171,6 @@ class Picture:
 
 # Axes take much longer to make than to draw on; two, for a playground that goes back and forth.
 picture_of = lru_cache(maxsize=2)(Picture)
-
-
-def room_for(steps: int) -> int:
-    """Return for how many steps the loss chart has room once `steps` are made: it doubles."""
-    return SHORTEST * 2 ** max(0, math.ceil(math.log2(max(steps, 1) / SHORTEST)))
 
 
 def averaged(losses: Sequence[float], window: int) -> tuple[NDArray, NDArray]:
