@@ -11,7 +11,7 @@ import torch
 # Layers as small as those of the tests lose up to a factor of 20 to a second thread when both cores are busy.
 torch.set_num_threads(1)
 
-# What takes longest starts first, so that two workers end together.
+# What takes longest starts first, so that all workers end together.
 LONGEST = ["notebooks/11_ten_thousand_layers.ipynb", "browser 0", "browser 1"]
 
 
