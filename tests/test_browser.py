@@ -26,6 +26,7 @@ if browser.find_chromium() is None:
     )
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PLAYGROUND = next(path for path in NOTEBOOKS if path.stem.endswith("playground"))
 
 
 @pytest.fixture(scope="module")
@@ -265,7 +266,7 @@ def wait_for_steps(visit: Visit, low: int, high: int = 10_000) -> None:
 
 def test_the_playground_obeys_in_jupyterlab(visit: Visit):
     """Run, change a setting while it runs, pause, step, reset: the panel follows each of them."""
-    run_in_lab(visit, NOTEBOOKS[-1].name, "use_course_style", "Playground()")
+    run_in_lab(visit, PLAYGROUND.name, "use_course_style", "Playground()")
     panel = show(visit, "Playground()", ".course-playground")
     image, depth = panel.locator("img.widget-image"), panel.locator(".playground-depth select").first
     run, pause, step, reset = (

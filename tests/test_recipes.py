@@ -13,6 +13,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from course_utils.exercises import PATIENTS
+
 ROOT = Path(__file__).parent.parent
 
 ACTIVATION = """
@@ -90,7 +92,7 @@ RECIPES = {
         "laplace_",
     ),
     "demo": ("course_utils/demos/power.py", DEMO, ("plot(factor", "plot(1.01 * factor"), "power"),
-    "patient": ("course_utils/exercises/cases.py", PATIENT, ("div_(3)", "div_(2)"), "[19]"),
+    "patient": ("course_utils/exercises/cases.py", PATIENT, ("div_(3)", "div_(2)"), f"[{len(PATIENTS) + 1}]"),
     "notebook": (
         "README.md",
         f"\n[17]({NOTEBOOK})\n",

@@ -3,8 +3,8 @@
 A fault rests on an effect: a signal, a gradient or a loss of the wrong size, or units that cannot learn. The
 law that the weights follow explains it; only one that contradicts those of other layers is a fault by itself.
 
-To add a fault, write a judge here: `@judge(stage, name)` adds its name to FAULTS. Stages are heard in the
-order of this file, each only if those before it found no fault.
+To add a fault, write a judge here, among those of its stage: `@judge(stage, name)` adds its name to FAULTS.
+Stages are heard in the order of this file, each only if those before it found no fault.
 """
 
 import math

@@ -83,7 +83,7 @@ def grade(
 ) -> Grade:
     """Check a diagnosis and a repair of patient `number`, on networks drawn from other seeds.
 
-    fault: one of `diagnosis.FAULTS`, or "healthy"; None: no answer yet.
+    fault: one of `doctor.FAULTS`, or "healthy"; None: no answer yet.
     layer: the first faulty layer as the table of `examine` names it; "" if healthy.
     repair: called as `repair(model, inputs)` with gradients off. It changes either in place, or returns a new
     model (what else it returns is ignored). A healthy patient needs none. Draws without a generator are the

@@ -8,6 +8,8 @@ import torch
 from course_utils.doctor import FAULTS
 from course_utils.exercises import PATIENTS, grade, hint, solution
 
+LAST = PATIENTS[-1]
+
 # ---- Wrong diagnoses ---------------------------------------------------------------------------------------
 
 
@@ -79,8 +81,8 @@ def test_unanswered_patients_are_neither_right_nor_wrong():
 @pytest.mark.parametrize(
     ("error", "message", "arguments"),
     [
-        (ValueError, "1 to 18; got 0", {"number": 0}),
-        (ValueError, "1 to 18; got 19", {"number": 19, "fault": "dead"}),
+        (ValueError, f"1 to {LAST}; got 0", {"number": 0}),
+        (ValueError, f"1 to {LAST}; got {LAST + 1}", {"number": LAST + 1, "fault": "dead"}),
         (ValueError, "'saturated', .*'healthy'; got 'exploding'", {"number": 1, "fault": "exploding"}),
         (
             ValueError,
