@@ -26,7 +26,7 @@ if browser.find_chromium() is None:
     )
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-PLAYGROUND = next(path for path in NOTEBOOKS if path.stem.endswith("playground"))
+WIDGETS = DEMO, PLAYGROUND = "demo()", "Playground()"
 
 
 @pytest.fixture(scope="module")
@@ -126,15 +126,21 @@ def use_demo(demo: Locator, by_mouse: bool = False) -> list[str]:
     return found
 
 
-def use_on_slide(visit: Visit, name: str) -> list[str]:
-    """Run set-up and demo on their slides, use the demo there, and return what is wrong."""
-    playground = name.endswith("playground")
+def widget_of(path: Path) -> str | None:
+    """Return the call that shows a notebook's demo or the playground, None if it has neither."""
+    code = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    return next((call for call in WIDGETS if any(call in source for source in code)), None)
+
+
+def use_on_slide(visit: Visit, name: str, widget: str) -> list[str]:
+    """Run set-up and widget on their slides, use a demo there, and return what is wrong."""
     run_on_slide(visit, "use_course_style")
-    run_on_slide(visit, "Playground()" if playground else "demo()")
+    run_on_slide(visit, widget)
     slide = visit.page.locator("section section.present")
     slide.locator(".widget-image").wait_for(timeout=60_000)
     place = slide.get_attribute("id")
-    found = [] if playground else use_demo(slide.locator(".course-demo"), by_mouse=name.startswith("01"))
+    demo = slide.locator(".course-demo")
+    found = use_demo(demo, by_mouse=name.startswith("01")) if widget == DEMO else []
     visit.screenshot(f"{name}_live")
     if slide.get_attribute("id") != place:
         found.append("a key pressed in the demo turns the page")
@@ -146,8 +152,8 @@ def test_slides_fit_the_page_and_their_demo_works(path: Path, visit: Visit):
     open_slides(visit, path.name)
     visit.screenshot(path.stem)
     found = on_each_slide(visit, FAULTS)
-    if path != NOTEBOOKS[0]:
-        found += use_on_slide(visit, path.stem)
+    if widget := widget_of(path):
+        found += use_on_slide(visit, path.stem, widget)
     assert found + complaints(visit, path.stem) == []
 
 
@@ -176,7 +182,7 @@ def test_planted_faults_are_found(visit: Visit, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(browser, "PATIENCE", 3)
     open_slides(visit, "planted.ipynb")
     found = "\n".join(
-        [*on_each_slide(visit, FAULTS), *use_on_slide(visit, "planted"), *complaints(visit, "planted")]
+        [*on_each_slide(visit, FAULTS), *use_on_slide(visit, "planted", DEMO), *complaints(visit, "planted")]
     )
     wanted = ["formula", "too high", "too wide", "https://example.org/x.png", "404", "Failed to load"]
     wanted += ["not follow gain", "Reset does not"]
@@ -243,8 +249,8 @@ def test_the_first_notebook_runs_in_jupyterlab_and_an_error_would_be_found(visit
 
 
 def test_a_demo_works_in_jupyterlab(visit: Visit):
-    run_in_lab(visit, "04_relu_and_kaiming.ipynb", "use_course_style", "demo()")
-    assert use_demo(show(visit, "demo()", ".course-demo")) == []
+    run_in_lab(visit, "04_relu_and_kaiming.ipynb", "use_course_style", DEMO)
+    assert use_demo(show(visit, DEMO, ".course-demo")) == []
     visit.screenshot("04_demo")
     assert visit.complaints() == []
 
@@ -266,8 +272,8 @@ def wait_for_steps(visit: Visit, low: int, high: int = 10_000) -> None:
 
 def test_the_playground_obeys_in_jupyterlab(visit: Visit):
     """Run, change a setting while it runs, pause, step, reset: the panel follows each of them."""
-    run_in_lab(visit, PLAYGROUND.name, "use_course_style", "Playground()")
-    panel = show(visit, "Playground()", ".course-playground")
+    run_in_lab(visit, "21_playground.ipynb", "use_course_style", PLAYGROUND)
+    panel = show(visit, PLAYGROUND, ".course-playground")
     image, depth = panel.locator("img.widget-image"), panel.locator(".playground-depth select").first
     run, pause, step, reset = (
         panel.get_by_role("button", name=name) for name in ("Run", "Pause", "Step", "Reset")
@@ -275,7 +281,7 @@ def test_the_playground_obeys_in_jupyterlab(visit: Visit):
     chosen, start = depth.input_value(), still_picture(image)
     run.click()
     wait_for_steps(visit, 50)
-    visit.screenshot("16_runs")
+    visit.screenshot("21_runs")
     depth.select_option("8")  # both start anew, and go on
     wait_for_steps(visit, 0, 40)
     wait_for_steps(visit, 50)

@@ -5,16 +5,16 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
-from urllib.parse import unquote
 
 import nbformat
+import notebook_links
 import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from notebook_links import NOTEBOOKS_FOLDER, headings, links, numbers_are_links, stands_in_the_map
 from store_outputs import README_NOTEBOOK, README_PICTURE, first_picture
 
 ROOT = Path(__file__).parent.parent
-NOTEBOOKS_FOLDER = ROOT / "notebooks"
 NOTEBOOKS = sorted(NOTEBOOKS_FOLDER.glob("*.ipynb"))
 
 # Cells whose output nbval may not compare: {notebook: {cell id: why}}.
@@ -30,7 +30,6 @@ MACHINE_PATH = re.compile(r"(?<![\w.])/(home|root|tmp|work|Users)/|[A-Z]:\\Users
 ADDRESS = re.compile(r"0x[0-9a-f]{6,}|<Axes|<matplotlib|<function")
 NBVAL_SKIP = re.compile(r"nbval[-_](skip|raises[-_]exception)|raises-exception", re.IGNORECASE)
 NBVAL_IGNORE = re.compile(r"(nbval|pytest_validate)[-_]ignore[-_]output", re.IGNORECASE)
-LINK = re.compile(r"\]\(([^()\s]*\.ipynb)(?:#([^()\s]*))?\)")
 CHECK = re.compile(r"^\s*assert\b|\b(compare|refute)\(", re.MULTILINE)
 
 Rule = Callable[[str, NotebookNode], Iterator[str]]
@@ -57,16 +56,6 @@ def texts(notebook: NotebookNode) -> list[tuple[str, str]]:
             data = {kind: text for kind, text in output.get("data", {}).items() if kind.startswith("text/")}
             found += [(cell.id, text) for text in [output.get("text", ""), *data.values()]]
     return found
-
-
-def headings(notebook: NotebookNode) -> list[str]:
-    prose = "\n".join(cell.source for cell in cells(notebook, "markdown"))
-    return re.findall(r"^#+ .*$", prose, re.MULTILINE)
-
-
-def anchors(notebook: NotebookNode) -> set[str]:
-    """Return what JupyterLab makes of the headings: the text, with a dash for each space."""
-    return {re.sub(r"^#+ ", "", heading).replace("*", "").replace(" ", "-") for heading in headings(notebook)}
 
 
 def file_name(name: str, notebook: NotebookNode) -> Iterator[str]:
@@ -201,16 +190,6 @@ def small_file(name: str, notebook: NotebookNode) -> Iterator[str]:
         yield f"{size} bytes, not under {MAX_BYTES}"
 
 
-def links(name: str, notebook: NotebookNode) -> Iterator[str]:
-    for cell in cells(notebook, "markdown"):
-        for target, anchor in LINK.findall(cell.source):
-            path = NOTEBOOKS_FOLDER / target
-            if not path.exists():
-                yield f"{cell.id}: there is no {target}"
-            elif anchor and unquote(anchor) not in anchors(nbformat.read(path, as_version=4)):
-                yield f"{cell.id}: {target} has no heading {anchor}"
-
-
 RULES: list[Rule] = [
     file_name,
     opening,
@@ -228,6 +207,8 @@ RULES: list[Rule] = [
     no_hidden_warnings,
     figures_are_asserted,
     links,
+    numbers_are_links,
+    stands_in_the_map,
     small_file,
 ]
 
@@ -257,6 +238,9 @@ def test_the_readme_shows_the_stored_picture():
 # A notebook that keeps every rule, and faults to plant in it.
 
 FIGURE = new_output("display_data", {"image/png": "", "text/plain": "a line"})
+GOOD_REFERENCE = (
+    "See notebooks [00](00_start_here.ipynb#How-to-read-a-figure) and [04](04_relu_and_kaiming.ipynb)"
+)
 
 
 def good_notebook() -> NotebookNode:
@@ -277,7 +261,7 @@ def good_notebook() -> NotebookNode:
             text("## Where it breaks\n\nNowhere."),
             code(2, "plot()", FIGURE),
             text("## Exercises\n\n### Exercise 1\n\n### Exercise 2\n\n### Exercise 3"),
-            text("## Recap\n\nOne and one make two: [00](00_start_here.ipynb#How-to-read-a-figure)."),
+            text(f"## Recap\n\n**In one sentence:** One and one make two.\n\n{GOOD_REFERENCE}."),
             notes("**Plan for 5 minutes.** One lecture, 5 minutes:\n\n* (2)\n* (3)"),
             text("**Next:** three."),
         ],
@@ -289,6 +273,12 @@ def good_notebook() -> NotebookNode:
 
 
 GOOD_NAME = "99_a_good_notebook.ipynb"
+GOOD_ROW = f"\n| [99 Two]({GOOD_NAME}) | Why 2? | 5 | One and one make two. |\n"
+
+
+@pytest.fixture(autouse=True)
+def row_of_the_good_notebook(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(notebook_links, "COURSE_MAP", notebook_links.COURSE_MAP + GOOD_ROW)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
@@ -370,8 +360,16 @@ PLANTED_FAULTS = [
     (everything_is_compared, planted(1, "print(2)", "# NBVAL_IGNORE_OUTPUT")),
     (no_hidden_warnings, planted(1, "print(2)", "warnings.filterwarnings('ignore')")),
     (figures_are_asserted, planted(1, "assert", "print")),
-    (links, planted(5, "One", "[One](98_gone.ipynb)")),
-    (links, planted(5, "One", "[One](00_start_here.ipynb#No-such-heading)")),
+    (links, planted(5, "See", "[See](98_gone.ipynb)")),
+    (links, planted(5, "See", "[See](00_start_here.ipynb#No-such-heading)")),
+    (numbers_are_links, planted(5, "See", "See notebook 00 and")),
+    (numbers_are_links, planted(5, "[04](", "[05](")),
+    (numbers_are_links, planted(5, "kaiming.ipynb)", "kaiming.ipynb) and 05")),
+    (stands_in_the_map, planted(0, "Why 2?", "Why two?")),
+    (stands_in_the_map, planted(0, "Minutes: 5", "Minutes: 6")),
+    (stands_in_the_map, planted(5, "make two", "make a two")),
+    (stands_in_the_map, planted(5, "**In one sentence:**", "In short:")),
+    (stands_in_the_map, planted(5, "One and", "One and " * 25)),
     (small_file, stream("2" * MAX_BYTES)),
 ]
 

@@ -75,7 +75,8 @@ def _(model, inputs):
     for layer in model[::2]:
         layer.weight.div_(3)
 """
-NOTEBOOK = "notebooks/17_a_new_question.ipynb"
+NOTEBOOK = "notebooks/23_a_new_question.ipynb"
+MODEL = "09_orthogonal_weights.ipynb"  # the new notebook is its copy
 
 # The file that is touched, what is added to its end, what to write for what as a fault, which tests find it.
 RECIPES = {
@@ -95,9 +96,9 @@ RECIPES = {
     "patient": ("course_utils/exercises/cases.py", PATIENT, ("div_(3)", "div_(2)"), f"[{len(PATIENTS) + 1}]"),
     "notebook": (
         "README.md",
-        f"\n[17]({NOTEBOOK})\n",
-        (f"({NOTEBOOK})", "(notebooks/16)"),
-        "17_a_new_question",
+        f"\n[23]({NOTEBOOK})\n",
+        (f"({NOTEBOOK})", "(notebooks/22)"),
+        "23_a_new_question",
     ),
 }
 TESTS = (
@@ -108,6 +109,15 @@ TESTS = (
     "test_notebooks.py",
 )
 CACHES = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
+
+
+def add_to_the_map(path: Path) -> None:
+    """Give the new notebook a row below that of its model."""
+    start = nbformat.read(path, as_version=4)
+    cell = next(cell for cell in start.cells if f"({MODEL})" in cell.source)
+    row = next(line for line in cell.source.splitlines() if f"({MODEL})" in line)
+    cell.source = cell.source.replace(row, f"{row}\n{row.replace(MODEL, Path(NOTEBOOK).name)}")
+    nbformat.write(start, path)
 
 
 @pytest.fixture(scope="module")
@@ -124,8 +134,8 @@ def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with (copy / path).open("a", encoding="utf-8") as file:
             file.write(text)
     (copy / "tests/demos/test_power.py").write_text(DEMO_TEST, encoding="utf-8")
-    notebook = nbformat.read(ROOT / "notebooks/09_orthogonal_weights.ipynb", as_version=4)
-    nbformat.write(notebook, copy / NOTEBOOK)
+    shutil.copy(ROOT / "notebooks" / MODEL, copy / NOTEBOOK)
+    add_to_the_map(copy / "notebooks/00_start_here.ipynb")
     return copy
 
 

@@ -1,4 +1,4 @@
-"""Notebook 15: which rule for the gain keeps your activation's signal and gradient alive."""
+"""Notebook 19: which rule for the gain keeps your activation's signal and gradient alive."""
 
 import math
 from functools import cache

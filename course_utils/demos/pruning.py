@@ -1,4 +1,4 @@
-"""Notebook 14: how few links a unit needs, and what must happen to those that remain."""
+"""Notebook 17: how few links a unit needs, and what must happen to those that remain."""
 
 import math
 from functools import cache

@@ -22,7 +22,7 @@ def found(patient) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("number", PATIENTS)
 def test_diagnose_names_the_planted_fault_and_finds_none_in_the_healthy_twin(number: int):
     truth = solution(number)
-    for seed in (1, 2):  # notebook 15 tries five
+    for seed in (1, 2):  # notebook 20 tries five
         wanted = [] if truth.fault == "healthy" else [(truth.fault, truth.layer)]
         assert found(clinic_patient(number, seed)) == wanted
         assert found(healthy_twin(number, seed)) == []
