@@ -1,9 +1,12 @@
 """Predicted against measured: estimates with standard errors, the table, the assertion, the verdict."""
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from reprlib import repr as shortened
+from types import EllipsisType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +14,9 @@ from numpy.typing import ArrayLike
 
 # How many standard errors part agreement from refutation: chance alone goes beyond once in 16,000 rows.
 Z_LIMIT = 4.0
+
+# The rows with a guess that this notebook has compared, by quantity: a cell run twice counts once.
+_guessed: dict[str, "Row"] = {}
 
 # What Markdown would take for markup, so that a cell shows its text and nothing else.
 _ESCAPES = str.maketrans({c: f"\\{c}" for c in "\\|*_`$"} | {"&": "&amp;", "<": "&lt;", "\n": " "})
@@ -102,11 +108,12 @@ def median_of(samples: ArrayLike) -> Estimate:
 
 
 class Row(NamedTuple):
-    """One line of a comparison table."""
+    """One line of a comparison table; guess: the learner's, ... for none yet, None if none was asked for."""
 
     quantity: str
     predicted: float
     measured: Estimate
+    guess: float | EllipsisType | None = None
 
     @property
     def z(self) -> float:
@@ -121,10 +128,24 @@ class Row(NamedTuple):
             return difference / error
         return math.copysign(math.inf, difference) if difference else 0.0
 
+    @property
+    def near(self) -> bool:
+        """Whether there is a guess between half and twice what was predicted; of 0 only 0 is near."""
+        if not isinstance(self.guess, float):
+            return False
+        return 0.5 <= self.guess / self.predicted <= 2 if self.predicted else self.guess == 0
+
 
 def format_estimate(row: Row) -> tuple[str, str, str]:
     """Return predicted, measured and standard error as text, rounded to two digits of the standard error."""
     return _rounded((row.predicted, row.measured.value), row.measured.standard_error)
+
+
+def _format_guess(guess: float | EllipsisType | None) -> str:
+    """Return a guess to three significant digits, in full up to six places."""
+    if isinstance(guess, float):
+        return f"{float(f'{guess:.3g}'):g}"
+    return "" if guess is None else "–"
 
 
 def markdown_table(cells: Iterable[Sequence[str]], align: str) -> str:
@@ -144,9 +165,13 @@ class Comparison:
     rows: Sequence[Row]
 
     def cells(self) -> list[tuple[str, ...]]:
-        """Return the table's cells as text, header first."""
+        """Return the table's cells as text, header first; a column "you" where a guess was asked for."""
         header = ("quantity", "predicted", "measured", "standard error", "z")
-        return [header, *((row.quantity, *format_estimate(row), f"{row.z:+.1f}") for row in self.rows)]
+        cells = [header, *((row.quantity, *format_estimate(row), f"{row.z:+.1f}") for row in self.rows)]
+        if all(row.guess is None for row in self.rows):
+            return cells
+        you = ("you", *(_format_guess(row.guess) for row in self.rows))
+        return [(line[0], guess, *line[1:]) for line, guess in zip(cells, you, strict=True)]
 
     def __str__(self) -> str:
         cells = self.cells()
@@ -156,23 +181,35 @@ class Comparison:
     __repr__ = __str__
 
     def _repr_markdown_(self) -> str:
-        return markdown_table(self.cells(), "lrrrr")
+        cells = self.cells()
+        return markdown_table(cells, "l" + "r" * (len(cells[0]) - 1))
+
+
+def _guess(quantity: str, guess: Any) -> float | EllipsisType:
+    """Return a checked guess: the dots that stand for none yet, or a finite number."""
+    if guess is ...:
+        return guess
+    with contextlib.suppress(OverflowError):  # an integer beyond the largest float
+        if isinstance(guess, Real) and math.isfinite(guess):
+            return float(guess)
+    raise ValueError(f"{quantity}: a guess is one finite number, or ... for none yet; got {shortened(guess)}")
 
 
 def _row(row: Any) -> Row:
     """Return a checked row; what a learner may have written instead is named."""
-    if not isinstance(row, tuple) or len(row) != 3 or not isinstance(row[0], str):
+    if not isinstance(row, tuple) or len(row) not in (3, 4) or not isinstance(row[0], str):
         raise TypeError(
-            "each row is one tuple (quantity, predicted, measured), such as "
+            "each row is one tuple (quantity, predicted, measured), perhaps with a guess as fourth, such as "
             f'compare(("RMS", 22.6, mean_of(samples))); got {shortened(row)}'
         )
-    quantity, predicted, measured = row
+    quantity, predicted, measured, *guesses = row
     if not isinstance(measured, Estimate):
         hint = "wrap it in mean_of(samples), or an exact number in Estimate(number, 0.0)"
         if isinstance(predicted, Estimate):
             hint = "the predicted number comes first, the measured Estimate last"
         raise TypeError(f"{quantity}: measured must have a standard error; got {shortened(measured)}: {hint}")
-    return Row(quantity, float(predicted), Estimate(*map(float, measured)))
+    guess = _guess(quantity, guesses[0]) if guesses else None
+    return Row(quantity, float(predicted), Estimate(*map(float, measured)), guess)
 
 
 def _asserted(rows: Sequence[Any], holds: Callable[[Row], bool], otherwise: str) -> Comparison:
@@ -185,13 +222,21 @@ def _asserted(rows: Sequence[Any], holds: Callable[[Row], bool], otherwise: str)
     return table
 
 
-def compare(*rows: tuple[str, float, Estimate]) -> Comparison:
+def compare(
+    *rows: tuple[str, float, Estimate] | tuple[str, float, Estimate, float | EllipsisType],
+) -> Comparison:
     """Return the table of (quantity, predicted, measured) rows, having asserted |z| <= `Z_LIMIT` in each.
 
+    A row may have a fourth entry, the learner's guess or ... for none yet; it is shown as "you", and
+    `tally` counts it.
+
     Raises: AssertionError with the whole table when a prediction is refuted or a number is not sound, under
-    `python -O` too; ValueError without rows; TypeError for what is no such row.
+    `python -O` too; ValueError without rows, or for a guess that is no finite number; TypeError for what is
+    no such row.
     """
-    return _asserted(rows, lambda row: abs(row.z) <= Z_LIMIT, f"|z| > {Z_LIMIT:g} for")
+    table = _asserted(rows, lambda row: abs(row.z) <= Z_LIMIT, f"|z| > {Z_LIMIT:g} for")
+    _guessed.update({row.quantity: row for row in table.rows if row.guess is not None})
+    return table
 
 
 def refute(*rows: tuple[str, float, Estimate]) -> Comparison:
@@ -201,6 +246,15 @@ def refute(*rows: tuple[str, float, Estimate]) -> Comparison:
     `compare`.
     """
     return _asserted(rows, lambda row: abs(row.z) > Z_LIMIT, f"|z| <= {Z_LIMIT:g}, not refuted")
+
+
+def tally() -> None:
+    """Print how many of the guesses in this notebook's `compare` tables were near what was predicted."""
+    made = [row for row in _guessed.values() if row.guess is not ...]
+    if made:
+        print(f"Guesses within a factor of two: {sum(row.near for row in made)} of {len(made)}.")
+    else:
+        print("No guesses yet: write a number over the dots (...) and run the notebook again.")
 
 
 def verdict(claim: str, holds: ArrayLike) -> None:

@@ -221,8 +221,13 @@ def open_slides(visit: Visit, notebook: str) -> None:
     visit.page.wait_for_selector("mjx-container", state="attached")
     visit.page.wait_for_load_state("networkidle")
     visit.page.add_style_tag(content=FRAGMENTS)
+    visit.page.evaluate(OPEN_OUTPUTS)
+    visit.page.wait_for_selector(DOTS, state="detached")
 
 
+# Answers are stored collapsed, but their slides have to fit when they are open.
+DOTS = ".jp-OutputPlaceholder .jp-Placeholder-content"
+OPEN_OUTPUTS = f"document.querySelectorAll('{DOTS}').forEach(dots => dots.click())"
 FRAGMENTS = ".reveal .slides .fragment { opacity: 1 !important; visibility: inherit !important; }"
 # Turn to the slide in the h-th stack at the v-th place, and let the lab extension lay it out.
 GO = """async ([h, v]) => {

@@ -16,9 +16,10 @@ import pytest
 
 pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 
-from browser import GO, ROOT, Visit, on_each_slide, open_slides, still_picture
+from browser import DOTS, GO, ROOT, Visit, on_each_slide, open_slides, still_picture
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from playwright.sync_api import Locator
+from test_predictions import NUMBER, is_collapsed
 
 if browser.find_chromium() is None:
     pytest.skip(
@@ -253,6 +254,16 @@ def test_a_demo_works_in_jupyterlab(visit: Visit):
     assert use_demo(show(visit, DEMO, ".course-demo")) == []
     visit.screenshot("04_demo")
     assert visit.complaints() == []
+
+
+def test_collapsed_answers_show_a_heading_and_no_number(visit: Visit):
+    notebook = nbformat.read(ROOT / "notebooks" / "03_tanh_and_xavier.ipynb", as_version=4)
+    visit.open("lab/tree/notebooks/03_tanh_and_xavier.ipynb")
+    count = sum(map(is_collapsed, notebook.cells))
+    visit.page.wait_for_function(f"document.querySelectorAll('{DOTS}').length === {count}", timeout=60_000)
+    shown = visit.page.locator(DOTS).all_inner_texts()
+    assert all(shown)
+    assert not any(map(NUMBER.search, shown))
 
 
 def steps(visit: Visit) -> list[int]:

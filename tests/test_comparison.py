@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from course_utils import comparison
 from course_utils.comparison import (
     Z_LIMIT,
     Comparison,
@@ -25,6 +26,7 @@ from course_utils.comparison import (
     refute,
     root_mean_of,
     std_of,
+    tally,
     verdict,
 )
 
@@ -269,6 +271,7 @@ ONE = Estimate(1.0, 0.1)
         (("RMS", 22, 22.6), r"each row is one tuple \(quantity, predicted, measured\), .* got 'RMS'"),
         ((["RMS", 22, ONE],), "each row is one tuple .* got \\['RMS', 22, "),
         ((("RMS", 22),), "each row is one tuple .* got \\('RMS', 22\\)"),
+        ((("RMS", 22, ONE, 20, 21),), "perhaps with a guess as fourth.* got \\('RMS', 22, "),
         (((22, "RMS", ONE),), "each row is one tuple .* got \\(22, 'RMS', "),
         ((("RMS", 22, 22.6),), r"RMS: measured .* got 22\.6: wrap it in mean_of\(samples\)"),
         ((("RMS", 22, None),), "RMS: measured .* got None"),
@@ -370,3 +373,99 @@ def test_a_verdict_counts_and_asserts(capsys):
 def test_a_verdict_on_what_is_no_truth_value(holds):
     with pytest.raises(ValueError, match="expected at least one truth value; got"):
         verdict("He", holds)
+
+
+@pytest.fixture
+def none_guessed(monkeypatch):
+    monkeypatch.setattr(comparison, "_guessed", {})
+
+
+def tallied(capsys):
+    capsys.readouterr()
+    tally()
+    return capsys.readouterr().out
+
+
+def test_a_guess_gets_a_column_of_its_own(none_guessed):
+    table = compare(("asked", 1.0, ONE, 1234567), ("untouched", 1.0, ONE, ...), ("not asked", 1.0, ONE))
+    assert [row[1] for row in table.cells()] == ["you", "1.23e+06", "–", ""]
+    assert [row[2] for row in table.cells()] == ["predicted", "1.00", "1.00", "1.00"]
+    assert table._repr_markdown_() == markdown_table(table.cells(), "lrrrrr")
+    assert " ".join(str(table).splitlines()[0].split()) == "quantity you predicted measured standard error z"
+
+
+@pytest.mark.parametrize(
+    ("guess", "shown"),
+    [
+        (22.6274, "22.6"),
+        (512, "512"),
+        (-0.0012345, "-0.00123"),
+        (12345, "12300"),
+        (0, "0"),
+        (1e135, "1e+135"),
+    ],
+)
+def test_a_guess_is_shown_to_three_digits(guess, shown, none_guessed):
+    assert compare(("x", 1.0, ONE, guess)).cells()[1][1] == shown
+
+
+@pytest.mark.parametrize("guess", [1, 2.5, np.float32(2.5), np.int64(3), math.sqrt(2)])
+def test_any_real_number_may_be_guessed(guess, none_guessed):
+    (row,) = compare(("x", 1.0, ONE, guess)).rows
+    assert (row.guess, type(row.guess)) == (float(guess), float)
+
+
+@pytest.mark.parametrize("guess", [None, "22.6", math.nan, math.inf, 10**400, 1j, [1.0], ONE, torch.ones(3)])
+def test_what_is_no_number_is_no_guess(guess, none_guessed, capsys):
+    with pytest.raises(
+        ValueError, match=r"^RMS: a guess is one finite number, or \.\.\. for none yet; got ."
+    ):
+        compare(("RMS", 1.0, ONE, guess))
+    assert tallied(capsys).startswith("No guesses yet")
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(
+    ("predicted", "guess", "near"),
+    [
+        (3.0, 1.5, True),
+        (3.0, 1.499, False),
+        (3.0, 6.0, True),
+        (3.0, 6.001, False),
+        (3.0, -3.0, False),
+        (3.0, 0.0, False),
+        (0.0, 0.0, True),
+        (0.0, 1e-300, False),
+        (1e-300, 1e300, False),
+        (3.0, ..., False),
+    ],
+)
+def test_near_is_within_a_factor_of_two_on_either_side(sign, predicted, guess, near):
+    guess = guess if guess is ... else sign * guess
+    assert Row("x", sign * predicted, Estimate(sign * predicted, 0.1), guess).near is near
+
+
+def test_the_tally_counts_the_guesses_that_were_made(none_guessed, capsys):
+    compare(("near", 3.0, Estimate(3.0, 0.1), 2), ("far", 3.0, Estimate(3.0, 0.1), 30))
+    compare(("untouched", 3.0, Estimate(3.0, 0.1), ...), ("not asked", 3.0, Estimate(3.0, 0.1)))
+    assert tallied(capsys) == "Guesses within a factor of two: 1 of 2.\n"
+
+
+@pytest.mark.parametrize("rows", [[], [("untouched", 1.0, ONE, ...)], [("not asked", 1.0, ONE)]])
+def test_the_tally_of_no_guess_says_what_to_do(rows, none_guessed, capsys):
+    for row in rows:
+        compare(row)
+    expected = "No guesses yet: write a number over the dots (...) and run the notebook again.\n"
+    assert tallied(capsys) == expected
+
+
+def test_a_cell_run_again_counts_once_with_its_last_guess(none_guessed, capsys):
+    for guess, line in [(1.0, "1 of 1."), (1.0, "1 of 1."), (9.0, "0 of 1."), (..., "No guesses yet")]:
+        compare(("x", 1.0, ONE, guess))
+        assert line in tallied(capsys)
+
+
+def test_a_table_that_failed_is_not_tallied(none_guessed, capsys):
+    with pytest.raises(AssertionError, match=r"quantity +you +predicted"):
+        compare(("x", 9.0, ONE, 9.0))
+    assert tallied(capsys).startswith("No guesses yet")
