@@ -123,6 +123,9 @@ def test_gains_in_front_of_what_has_no_closed_form(function, gain):
 def test_a_gain_in_front_where_the_kink_shifts_the_scan():
     found = mean_field.gain_in_front(lambda z: torch.relu(z - 0.7))
     assert shifted_square(found) == pytest.approx(1, abs=1e-8)
+    for jump in (0.4, 2.3, 3.8):  # the scan sees these cross an interval too early or too late
+        found = mean_field.gain_in_front(lambda z, jump=jump: 1.5 * (z > jump).to(z.dtype))
+        assert found == pytest.approx(jump / norm.isf(1 / 2.25), rel=1e-7)
     for log_gain in np.linspace(-1, 1, 9):  # jumps at each place between two points of the scan, and on one
         jump = norm.isf(1 / 2.25) * math.exp(log_gain)
         found = mean_field.gain_in_front(lambda z, jump=jump: 1.5 * (z > jump).to(z.dtype))

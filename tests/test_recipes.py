@@ -54,6 +54,7 @@ from drawing_checks import check_line, check_numbers, check_words
 
 SETTINGS = {"factor": 2.0, "depth": 3}
 CONTROLS = {"factor": (1.0, 2.0, 11), "depth": (1, 10, 10)}
+LABELS = ["factor", "depth (L)"]
 
 
 def check(figure, sentence):

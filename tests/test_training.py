@@ -3,6 +3,7 @@
 import math
 
 import nbformat
+import pandas as pd
 import pytest
 import torch
 from nbclient import NotebookClient
@@ -180,6 +181,10 @@ def test_parameters_train_in_place_and_labels_stay():
     train(model, steps=1)
     assert not torch.equal(before, model.weights[0])
     assert torch.equal(labels, LABELS)
+
+
+def test_a_batch_has_64_images_unless_told():
+    pd.testing.assert_frame_equal(train(ensemble()), train(ensemble(), batch_size=64))
 
 
 @pytest.mark.parametrize("label", [-100, -1, 3])

@@ -34,7 +34,7 @@ def draw(name, **settings):
 
 @cache
 def checks(name):
-    """Return the test module of a demo: each has its `check`, the `SETTINGS` it is for, and `CONTROLS`."""
+    """Return the test module of a demo: its `check`, `SETTINGS`, `CONTROLS` and their `LABELS`."""
     spec = importlib.util.spec_from_file_location(f"test_{name}", Path(__file__).with_name(f"test_{name}.py"))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -96,7 +96,7 @@ def test_controls_are_labelled_and_start_within_their_range(name):
     demo.reset()
     labels = [control.description for control in demo.controls.values()]
     assert all(0 < len(label) <= 22 for label in labels), "longer labels do not fit into their column"
-    assert len(set(labels)) == len(labels)
+    assert labels == checks(name).LABELS
     for control in demo.controls.values():
         exact = isinstance(control.value, str)
         assert any(control.value == (v if exact else pytest.approx(v)) for v in settings(control))

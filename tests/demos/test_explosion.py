@@ -13,6 +13,7 @@ from course_utils.demos.explosion import explosion_figure
 
 SETTINGS = {"weight_std": 0.02, "width": 64}
 CONTROLS = {"weight_std": (10**-2.5, 10**0.5, 121), "width": (16, 64, 256, 512, 1024)}
+LABELS = ["weight std (σ)", "width (n)"]
 
 
 def check(figure, sentence):

@@ -14,6 +14,7 @@ from course_utils.demos.fan import fan_figure
 
 SETTINGS = {"width": 32, "depth": 29, "seed": 3}
 CONTROLS = {"width": (16, 64, 256, 512, 1024), "depth": (5, 300, 60), "seed": (0, 20, 21)}
+LABELS = ["width (n)", "depth (L)", "seed"]
 
 
 def check(figure, sentence):

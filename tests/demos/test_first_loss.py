@@ -14,6 +14,7 @@ from course_utils.demos.first_loss import first_loss_figure, unit_logits
 
 SETTINGS = {"gain": 1.5, "share": 0.7, "classes": 4}
 CONTROLS = {"gain": (0.01, 10**0.5, 51), "share": (0.01, 0.99, 99), "classes": (2, 10, 9)}
+LABELS = ["output gain (√n × std)", "share of one class (p)", "classes (K)"]
 
 
 @cache

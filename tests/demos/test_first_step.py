@@ -24,6 +24,7 @@ from course_utils.demos.first_step import first_step_figure
 
 SETTINGS = {"hidden": 3, "rate": 0.03}
 CONTROLS = {"hidden": (1, 20, 20), "rate": (1e-4, 10, 21), "optimizer": ("SGD", "Adam")}
+LABELS = ["hidden layers (H)", "learning rate (η)", "optimizer"]
 
 
 def digits_batch():

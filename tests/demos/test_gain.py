@@ -28,6 +28,7 @@ CONTROLS = {
     "depth": (5, 50, 46),
     "width": (32, 64, 128, 256),
 }
+LABELS = ["activation (φ)", "rule for the gain (g)", "depth (L)", "width (n)"]
 Z = np.linspace(-12, 12, 20_001)
 DENSITY = np.exp(-(Z**2) / 2) * (Z[1] - Z[0]) / math.sqrt(2 * math.pi)
 

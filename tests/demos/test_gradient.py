@@ -18,6 +18,7 @@ from course_utils.demos.gradient import (
 SETTINGS = {"architecture": "residual", "branch": 0.5, "depth": 7}
 KINDS = ("plain", "normalized", "looks-linear", "residual")
 CONTROLS = {"architecture": KINDS, "branch": (0.02, 2, 100), "depth": (1, 50, 50)}
+LABELS = ["architecture", "residual branch × (β)", "depth (L)"]
 
 
 def arc_cosine(c):

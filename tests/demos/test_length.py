@@ -20,6 +20,7 @@ CONTROLS = {
     "width": (16, 64, 256, 1024, 4096, 16384),
     "depth": (10, 10_000, 31),
 }
+LABELS = ["weights (W)", "gain (√fan_in × std)", "units or channels (n)", "depth (L)"]
 
 
 @cache

@@ -13,6 +13,7 @@ from course_utils.demos.norm import NORMS, measured_gradients, norm_figure
 
 SETTINGS = {"norm": "batch norm", "batch": 12, "depth": 15}
 CONTROLS = {"norm": tuple(NORMS), "batch": (6, 32, 27), "depth": (5, 50, 46)}
+LABELS = ["norm", "images per batch (B)", "depth (L)"]
 
 
 def batch_growth(batch):

@@ -20,6 +20,7 @@ CONTROLS = {
     "bias_std": (0, 1, 21),
     "depth": (10, 100, 10),
 }
+LABELS = ["activation (φ)", "gain (σ_w = √n × std)", "bias std (σ_b)", "depth (L)"]
 
 
 @cache
@@ -121,3 +122,7 @@ def test_the_title_names_the_phase(activation, gain, bias_std, phase):
 def test_order_and_chaos_both_train_up_to_a_factor_of_900(gain):
     chi = gain**2 / 2
     assert trainable_depth(relu, gain, 0.0) == pytest.approx((chi, math.log(900) / abs(math.log(chi))))
+
+
+def test_a_reach_beyond_the_layers_drawn_is_said_too():
+    assert "up to about 28 layers" in pair_figure("tanh", 1.9, 0.3, 10)[1]

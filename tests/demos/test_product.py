@@ -14,6 +14,7 @@ from course_utils.demos.product import product_figure, products, usable
 
 SETTINGS = {"weights": "Gaussian", "width": 16, "depth": 6}
 CONTROLS = {"weights": ("orthogonal", "Gaussian"), "width": (8, 16, 32, 64), "depth": (1, 50, 50)}
+LABELS = ["weights (W)", "width (n)", "depth (L)"]
 
 
 @cache

@@ -16,6 +16,7 @@ from course_utils.demos.pruning import pruned_signals, pruning_figure
 SETTINGS = {"removed": "the smallest", "kept": 0.2}
 REMOVED = ("the smallest", "at random")
 CONTROLS = {"removed": REMOVED, "others": ("as they are", "rescaled"), "kept": (10**-1.7, 1, 35)}
+LABELS = ["weights removed", "weights that remain", "share kept (p)"]
 Z = np.linspace(-12, 12, 200_001)
 DENSITY = norm.pdf(Z) * (Z[1] - Z[0])
 signals = cache(pruned_signals)

@@ -15,6 +15,7 @@ from course_utils.demos.pyramid import pyramid_figure, widths_of
 SETTINGS = {"shape": "alternating", "mode": "fan_avg", "ratio": 3.0, "depth": 4}
 MODES, SHAPES = ("fan_in", "fan_avg", "fan_out"), ("narrowing", "widening", "alternating")
 CONTROLS = {"shape": SHAPES, "mode": MODES, "ratio": (1, 16, 9), "depth": (2, 30, 15)}
+LABELS = ["shape of the network", "He's variance: 2 over", "widest / narrowest (r)", "depth (L)"]
 FAN = {"fan_in": lambda a, b: a, "fan_out": lambda a, b: b, "fan_avg": lambda a, b: (a + b) / 2}
 
 

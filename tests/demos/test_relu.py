@@ -12,6 +12,7 @@ from course_utils.activations import leaky_relu
 
 SETTINGS = {"gain": 1.2, "negative_slope": 0.3, "width": 64}
 CONTROLS = {"gain": (0.5, 2.5, 201), "negative_slope": (0, 1, 21), "width": (16, 64, 256, 512, 1024)}
+LABELS = ["gain (√n × weight std)", "negative slope (a)", "width (n)"]
 
 
 def leaky(slope, depth, width, count, seed=0):

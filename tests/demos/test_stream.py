@@ -19,6 +19,7 @@ CONTROLS = {
     "norm": ("no norm", "pre-norm", "post-norm"),
     "width": (16, 64, 256, 512, 1024),
 }
+LABELS = ["branch scale (s)", "blocks (L)", "norm", "width (n)"]
 
 
 @cache

@@ -13,6 +13,7 @@ from course_utils.demos.tanh import tanh_figure
 
 SETTINGS = {"gain": 1.4, "depth": 20}
 CONTROLS = {"gain": (0.5, 3.0, 51), "depth": (10, 150, 15)}
+LABELS = ["gain (√n × weight std)", "depth (L)"]
 
 
 def tanh_layer(q, gain):

@@ -226,7 +226,7 @@ WRONG_REPAIRS = [
     (1, with_new_activations, "keep the layers and activations as they are"),
     (2, filled(-5.0, "4.bias"), "largest value of dead is"),
     (2, filled(6.0, "4.bias"), "the loss before training is"),
-    (3, scaled(math.sqrt(2), "0"), "second_moment differs by a factor"),
+    (3, scaled(math.sqrt(2), "0"), r"second_moment differs by a factor of \S+ between 0 and \d"),
     (3, scaled(2.0), "second_moment differs by a factor"),
     (5, filled(0.1, "hidden.weight"), "100% of the weights' second moment in hidden.weight is common"),
     (5, filled(0.1, "hidden.bias"), "weight_std is 0 in layer hidden"),

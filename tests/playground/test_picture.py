@@ -22,7 +22,6 @@ from course_utils.playground.picture import (
     data_points,
     draw,
     picture_of,
-    room_for,
     take_snapshot,
 )
 from course_utils.plotting import GREEN, PINK
@@ -70,13 +69,15 @@ def test_charts_show_the_measures_and_clip_at_the_edges(picture):
 
 def test_the_charts_say_what_they_show_and_the_edges_that_they_are_edges(picture):
     axes = {name: lines[0].axes for name, lines in picture.lines.items()}
-    titles = {name: ax.get_title(loc="left").split(" (")[0] for name, ax in axes.items()}
+    texts = " ".join(text.get_text() for text in axes["loss"].figure.texts)
+    assert "training points ● class 0, ▲ class 1; colour: the more probable class; line: even odds." in texts
+    titles = {name: ax.get_title(loc="left") for name, ax in axes.items()}
     assert titles == {
-        "loss": "training loss",
-        "activation_rms": "RMS of outputs",
-        "gradient_rms": "RMS of gradients",
-        "update_ratio": "update ratio",
-        "stuck": "dead or stuck units",
+        "loss": "training loss (nats)",
+        "activation_rms": "RMS of outputs (h)",
+        "gradient_rms": "RMS of gradients (∂loss/∂h)",
+        "update_ratio": "update ratio (|ΔW|/|W|)",
+        "stuck": "dead or stuck units (%)",
     }
     labels = [label.get_text() for label in axes["activation_rms"].get_yticklabels()]
     assert labels == ["≤1e-6", "1e-3", "1", "1e3", "≥1e6"]
@@ -198,8 +199,12 @@ def test_axes_are_made_once(picture):
 
 
 @pytest.mark.parametrize(("steps", "room"), [(0, 250), (250, 250), (251, 500), (9000, 16000)])
-def test_the_loss_chart_doubles(steps, room):
-    assert room_for(steps) == room
+def test_the_loss_chart_doubles(steps, room, monkeypatch):
+    pair, rooms = Pair(Settings(depth=2), Settings(depth=2)), []
+    pair.steps = steps
+    monkeypatch.setattr(drawing, "picture_of", lambda *key: rooms.append(key[-1]) or picture_of(*key))
+    draw(pair, snapshots())
+    assert rooms == [room]
 
 
 def test_a_snapshot_has_no_map_where_outputs_are_not_finite():
