@@ -11,7 +11,7 @@ import notebook_links
 import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from notebook_links import NOTEBOOKS_FOLDER, headings, links, numbers_are_links, stands_in_the_map
+from notebook_links import COURSE_MAP, NOTEBOOKS_FOLDER, headings, links, numbers_are_links, stands_in_the_map
 from store_outputs import README_NOTEBOOK, README_PICTURE, first_picture
 
 ROOT = Path(__file__).parent.parent
@@ -228,6 +228,8 @@ def test_notebook(path: Path, rule: Rule):
 def test_the_readme_links_every_notebook(path: Path):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"(notebooks/{path.name})" in readme
+    for row in re.findall(rf"\]\({path.name}\) \| [^|]+ \| \d+ \|", COURSE_MAP):  # its question and minutes
+        assert row.replace("](", "](notebooks/") in readme
 
 
 def test_the_readme_shows_the_stored_picture():

@@ -104,6 +104,11 @@ RULES: list[Rule] = [
 ]
 
 
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS_FOLDER.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_no_derivation_shares_a_cell_with_its_question(path: Path):
+    assert [c for c in questions_tell_nothing(nbformat.read(path, as_version=4)) if "'Derive'" in c] == []
+
+
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 @pytest.mark.parametrize("name", WITH_GUESSES)
 def test_notebook(name: str, rule: Rule):
