@@ -51,21 +51,24 @@ def _rounded(values: Sequence[float], error: float) -> tuple[str, ...]:
 
 
 def _samples(samples: ArrayLike) -> np.ndarray:
-    if isinstance(samples, Estimate):
+    listed = samples if isinstance(samples, list | tuple) else ()
+    if isinstance(samples, Estimate) or any(isinstance(x, Estimate) for x in listed):
         raise TypeError(f"expected samples, one number for each network; got an Estimate: {samples}")
-    x = np.asarray(samples, dtype=float).ravel()
+    x = np.asarray(samples).ravel()
+    if x.size and x.dtype.kind not in "biuf":
+        raise TypeError(f"samples must be real numbers; got {x.dtype} in {shortened(samples)}")
     if x.size < 2:
         raise ValueError(f"a standard error needs at least 2 independent samples; got {x.size}")
     if not np.isfinite(x).all():
         raise ValueError(f"samples must be finite; {(~np.isfinite(x)).sum()} of {x.size} are not")
-    return x
+    return x.astype(float)
 
 
 def mean_of(samples: ArrayLike) -> Estimate:
     """Estimate a mean from independent samples: standard error s / sqrt(N), where s**2 divides by N - 1.
 
-    Like its siblings it takes an array of any shape, and raises TypeError for an Estimate, ValueError for
-    fewer than two samples or one that is not finite.
+    Like its siblings it takes an array of any shape, and raises TypeError for Estimates and what is no real
+    number, ValueError for fewer than two samples or one that is not finite.
     """
     x = _samples(samples)
     return Estimate(float(x.mean()), float(x.std(ddof=1) / math.sqrt(x.size)))
@@ -195,6 +198,14 @@ def _guess(quantity: str, guess: Any) -> float | EllipsisType:
     raise ValueError(f"{quantity}: a guess is one finite number, or ... for none yet; got {shortened(guess)}")
 
 
+def _real(number: Any, what: str) -> float:
+    """Return a number of Python, NumPy or torch as a float."""
+    plain = number.item() if hasattr(number, "item") and np.ndim(number) == 0 else number
+    if not isinstance(plain, Real):
+        raise TypeError(f"{what} must be one real number; got {shortened(number)}")
+    return float(plain)
+
+
 def _row(row: Any) -> Row:
     """Return a checked row; what a learner may have written instead is named."""
     if not isinstance(row, tuple) or len(row) not in (3, 4) or not isinstance(row[0], str):
@@ -209,7 +220,8 @@ def _row(row: Any) -> Row:
             hint = "the predicted number comes first, the measured Estimate last"
         raise TypeError(f"{quantity}: measured must have a standard error; got {shortened(measured)}: {hint}")
     guess = _guess(quantity, guesses[0]) if guesses else None
-    return Row(quantity, float(predicted), Estimate(*map(float, measured)), guess)
+    measured = Estimate(*(_real(number, f"{quantity}: what was measured") for number in measured))
+    return Row(quantity, _real(predicted, f"{quantity}: the prediction"), measured, guess)
 
 
 def _asserted(rows: Sequence[Any], holds: Callable[[Row], bool], otherwise: str) -> Comparison:

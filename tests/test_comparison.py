@@ -279,6 +279,10 @@ ONE = Estimate(1.0, 0.1)
         ((("RMS", 22, np.ones(3)),), "wrap it in mean_of"),
         ((("RMS", 22, torch.ones(3)),), "wrap it in mean_of"),
         ((("RMS", ONE, 22),), "the predicted number comes first, the measured Estimate last"),
+        ((("RMS", [1.0, 2.0], ONE),), r"RMS: the prediction must be one real number; got \[1\.0, 2\.0\]"),
+        ((("RMS", "22", ONE),), "RMS: the prediction must be one real number; got '22'"),
+        ((("RMS", 22j, ONE),), "RMS: the prediction must be one real number; got 22j"),
+        ((("RMS", 22, Estimate("22", 1)),), "RMS: what was measured must be one real number; got '22'"),
     ],
 )
 def test_a_first_mistake_is_answered_in_a_sentence(check, rows, message):
@@ -294,8 +298,12 @@ def test_any_one_number_may_be_predicted(number):
 
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda f: f.__name__)
 def test_an_estimate_is_no_sample(estimator):
-    with pytest.raises(TypeError, match=r"expected samples, .* got an Estimate"):
-        estimator(ONE)
+    for samples in (ONE, [ONE, ONE], (ONE, ONE)):  # two Estimates would pass for an array of four numbers
+        with pytest.raises(TypeError, match=r"expected samples, .* got an Estimate"):
+            estimator(samples)
+    for samples in (["1", "2"], [1j, 2]):
+        with pytest.raises(TypeError, match=r"samples must be real numbers; got \S+ in "):
+            estimator(samples)
 
 
 @pytest.mark.parametrize("check", [compare, refute])
