@@ -7,6 +7,7 @@ and theory (float64 quadrature) use the very same function.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -56,7 +57,12 @@ hard_tanh = Activation("hard_tanh", F.hardtanh, lambda z: (z.abs() < 1).to(z.dty
 
 
 def leaky_relu(negative_slope: float) -> Activation:
-    """Return the leaky ReLU: z for z > 0, `negative_slope` * z otherwise. Source: Maas et al. (2013)."""
+    """Return the leaky ReLU: z for z > 0, `negative_slope` * z otherwise. Source: Maas et al. (2013).
+
+    Raises: ValueError for a slope that is no finite number.
+    """
+    if not isinstance(negative_slope, Real) or not math.isfinite(negative_slope):
+        raise ValueError(f"expected a finite number as negative slope; got {negative_slope!r}")
     return Activation(
         "leaky_relu",
         lambda z: torch.where(z > 0, z, negative_slope * z),

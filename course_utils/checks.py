@@ -31,6 +31,12 @@ def check_arguments(**passed: ArrayLike) -> None:
             raise ValueError(f"{name} must be {kind}, {least} <= {name} < inf; got {name}={value}")
 
 
+def check_correlation(c: ArrayLike) -> None:
+    """Raise a ValueError unless |c| <= 1; what rounding adds, in float32 too, is forgiven."""
+    if not (np.abs(c) <= 1 + 1e-6).all():
+        raise ValueError(f"a correlation lies between -1 and 1; got {c}")
+
+
 def check_element_wise(function: Callable[[Tensor], Tensor], name: str | None = None) -> str:
     """Return the name of a function of a tensor, having tried it on a few numbers between -3 and 3.
 

@@ -83,6 +83,8 @@ def spirals(points: int, *, noise: float = 0.03, generator: torch.Generator) -> 
 
 def _planar(x: Tensor, y: Tensor, noise: float, generator: torch.Generator) -> Tensor:
     """Return standardized points (points, 2) with noise of std `noise` on each coordinate."""
+    if len(x) < 2:
+        raise ValueError(f"expected at least 2 points, one of each class; got {len(x)}")
     inputs = torch.stack([x, y], dim=1)
     inputs = inputs + noise * torch.randn(inputs.shape, generator=generator)
     inputs = inputs - inputs.mean(dim=0)

@@ -5,8 +5,8 @@ Weights are laid out `(out, in, *kernel)`, as in `nn.Linear` and `nn.Conv*`; a m
 transpose of that, so pass `W.T`. A call that raises has written and drawn nothing.
 
 Raises, besides what a docstring lists: TypeError for what is no tensor; NotImplementedError for integers or
-complex numbers that should be random; ValueError for a wrong number of dimensions, and for a std or gain that
-is negative, infinite or NaN.
+complex numbers that should be random; ValueError for a wrong number of dimensions, and for a mean, std or
+gain that is infinite, NaN or too large for draws of the tensor's dtype, a std or gain also if it is negative.
 
 Read `variance_scaling_` first: LeCun, Xavier (Glorot) and Kaiming (He) are three ways to call it.
 """
@@ -38,14 +38,17 @@ def _check_shape(tensor: Tensor, least: int, most: float = math.inf) -> None:
         raise ValueError(f"expected a tensor with {wanted} dimensions; got shape {tuple(tensor.shape)}")
 
 
-def _check(tensor: Tensor, least: int = 0, most: float = math.inf, **scale: float) -> None:
+def _check(
+    tensor: Tensor, least: int = 0, most: float = math.inf, *, mean: float = 0.0, **scale: float
+) -> None:
     """Refuse what cannot be filled, before anything is written; `scale` is one number, a std or a gain."""
     _check_shape(tensor, least, most)
     if not tensor.is_floating_point():
         raise NotImplementedError(f"expected a tensor of floating-point numbers; got {tensor.dtype}")
-    for name, value in scale.items():
-        if not 0 <= value < math.inf:
-            raise ValueError(f"expected a finite {name} >= 0; got {name}={value}")
+    for name, value in scale.items():  # no draw is 9 std away from its mean
+        if not (value >= 0 and abs(mean) + 9 * value <= torch.finfo(tensor.dtype).max):
+            wanted = f"a finite mean and a finite {name} >= 0, so that draws fit into {tensor.dtype}"
+            raise ValueError(f"expected {wanted}; got mean={mean}, {name}={value}")
 
 
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
@@ -131,7 +134,7 @@ def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Rng = No
 @torch.no_grad()
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Rng = None) -> Tensor:
     """Fill with draws from N(mean, std**2)."""
-    _check(tensor, std=std)
+    _check(tensor, mean=mean, std=std)
     return tensor.normal_(mean, std, generator=generator)
 
 
@@ -146,11 +149,12 @@ def trunc_normal_(
     draws are the nearer bound.
     Trap: they are absolute, not multiples of std: `trunc_normal_(w, std=0.02)` cuts at 100 standard
     deviations, which is not at all. For two of them pass a=-2 * std, b=2 * std, or use `variance_scaling_`.
-    Raises: ValueError unless a <= b.
+    Raises: ValueError unless a <= b, with a number of the tensor's dtype between them.
     """
-    _check(tensor, std=std)
-    if not a <= b:
-        raise ValueError(f"expected bounds a <= b; got a={a}, b={b}")
+    _check(tensor, mean=mean, std=std)
+    largest = torch.finfo(tensor.dtype).max
+    if not (a <= b and a <= largest and b >= -largest):
+        raise ValueError(f"expected bounds a <= b, within {tensor.dtype}; got a={a}, b={b}")
     if std == 0:
         return constant_(tensor, min(max(mean, a), b))
     # Quantiles of the lower tail lose no digits far out, those of the upper one do.

@@ -26,7 +26,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from course_utils.activations import Activation
-from course_utils.checks import check_arguments, check_element_wise
+from course_utils.checks import check_arguments, check_correlation, check_element_wise
 from course_utils.quadrature import (
     Function,
     adaptive_expectation,
@@ -331,8 +331,10 @@ def crossing_layer(limit: float, factor: float) -> float:
 def relu_cosine_map(cosine: ArrayLike) -> NDArray | float:
     """Return the cosine between two inputs after one wide He-initialized ReLU layer.
 
+    Raises: ValueError unless |cosine| <= 1, up to rounding.
     Source: Cho & Saul (2009), arc-cosine kernel of degree 1.
     """
+    check_correlation(cosine)
     c = np.clip(cosine, -1.0, 1.0)
     return (np.sqrt(1 - c**2) + c * (np.pi - np.arccos(c))) / np.pi
 

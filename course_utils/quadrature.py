@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from course_utils.checks import check_correlation
+
 Function = Callable[[torch.Tensor], torch.Tensor]
 Kinks = Sequence[float]
 
@@ -110,8 +112,7 @@ def pair_expectation(function: Function, c: ArrayLike, q: ArrayLike, kinks: Kink
     c, q = np.broadcast_arrays(np.asarray(c, dtype=float), np.asarray(q, dtype=float))
     if not (np.isfinite(q) & (q > 0)).all():
         raise ValueError(f"a correlation needs 0 < q < inf; got {q}")
-    if not (np.abs(c) <= 1 + 1e-6).all():  # what rounding adds, in float32 too, is forgiven
-        raise ValueError(f"a correlation lies between -1 and 1; got {c}")
+    check_correlation(c)
     values = [_pair_expectation(function, *pair, kinks) for pair in zip(c.flat, q.flat, strict=True)]
     return np.reshape(values, c.shape)[()]
 

@@ -114,3 +114,9 @@ def test_kinks_are_where_the_derivative_jumps():
         assert all(min(abs(jump - kink) for kink in activation.kinks) < 0.02 for jump in jumps), (
             activation.name
         )
+
+
+@pytest.mark.parametrize("slope", [math.nan, math.inf, "0.1", None])
+def test_a_slope_that_is_no_finite_number_is_refused(slope):
+    with pytest.raises(ValueError, match="expected a finite number as negative slope; got "):
+        activations.leaky_relu(slope)

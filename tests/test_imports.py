@@ -18,7 +18,7 @@ ARROWS = {
     "__init__": set(),
     "checks": set(),
     "activations": {"checks"},
-    "quadrature": set(),
+    "quadrature": {"checks"},
     "initializers": {"checks"},
     "comparison": set(),
     "data": set(),

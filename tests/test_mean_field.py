@@ -254,6 +254,12 @@ def test_a_limit_that_is_never_crossed_is_refused(limit, factor):
         mean_field.crossing_layer(limit, factor)
 
 
+@pytest.mark.parametrize("cosine", [1.001, -1.001, math.nan, [0.5, 2.0]])
+def test_what_is_no_cosine_is_refused(cosine):
+    with pytest.raises(ValueError, match="a correlation lies between -1 and 1; got "):
+        mean_field.relu_cosine_map(cosine)
+
+
 def test_relu_cosine_map_ends():
     assert mean_field.relu_cosine_map(1.0) == 1
     assert mean_field.relu_cosine_map(-1.0) == pytest.approx(0, abs=1e-15)

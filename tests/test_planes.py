@@ -61,3 +61,10 @@ def test_noise_has_the_std_that_was_asked_for():
     slope = (noisy * clean).mean() / clean.square().mean()
     std = (noisy / slope - clean).std() * math.sqrt((1 + 0.25) / 4)  # the std of a coordinate at radius 1
     assert std.item() == pytest.approx(0.1, abs=4 * 0.1 / math.sqrt(2 * 8000))
+
+
+@pytest.mark.parametrize("points", [0, 1])
+@pytest.mark.parametrize("draw", PLANES, ids=lambda f: f.__name__)
+def test_points_that_cannot_be_standardized(draw, points):
+    with pytest.raises(ValueError, match=f"at least 2 points, one of each class; got {points}"):
+        draw(points, generator=torch.Generator())
