@@ -77,7 +77,10 @@ def _(model, inputs):
         layer.weight.div_(3)
 """
 NOTEBOOK = "notebooks/23_a_new_question.ipynb"
-MODEL = "09_orthogonal_weights.ipynb"  # the new notebook is its copy
+MODEL = "09_orthogonal_weights.ipynb"  # the new notebook is its copy, and so are its rows
+README_ROW = re.search(
+    rf"^.*\(notebooks/{MODEL}\).*\n", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE
+)[0]
 
 # The file that is touched, what is added to its end, what to write for what as a fault, which tests find it.
 RECIPES = {
@@ -97,7 +100,7 @@ RECIPES = {
     "patient": ("course_utils/exercises/cases.py", PATIENT, ("div_(3)", "div_(2)"), f"[{len(PATIENTS) + 1}]"),
     "notebook": (
         "README.md",
-        f"\n[23]({NOTEBOOK})\n",
+        README_ROW.replace(f"notebooks/{MODEL}", NOTEBOOK),
         (f"({NOTEBOOK})", "(notebooks/22)"),
         "23_a_new_question",
     ),
