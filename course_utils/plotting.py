@@ -4,14 +4,22 @@ Every function takes arrays, draws into `ax` and returns it. Theory is dashed an
 measurements carry markers, so that nothing is told by colour alone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from IPython.core.getipython import get_ipython
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.category import StrCategoryFormatter
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedFormatter, FuncFormatter
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
@@ -38,11 +46,75 @@ _STYLE = {
     "figure.dpi": 72,
 }
 
+_COLORS = {BLUE: "blue", ORANGE: "orange", GREEN: "green", PINK: "pink", GREY: "grey", "#000000": "black"}
+_STYLES = {"--": "dashed", ":": "dotted", "-.": "dash-dotted", "-": "solid"}
+
 
 def use_course_style() -> None:
-    """Set fonts, colours and sizes for a projector, and images sharp on high-density screens."""
+    """Set fonts, colours and sizes for a projector, sharp images, and what each figure says as its text."""
     plt.rcParams.update(_STYLE)
     set_matplotlib_formats("retina")
+    if shell := get_ipython():
+        texts = shell.display_formatter.formatters["text/plain"]
+        texts.for_type(Figure, lambda figure, printer, cycle: printer.text(describe(figure)))
+
+
+def describe(figure: Figure) -> str:
+    """Return a figure's words, its keys, and five points of each line of theory.
+
+    Jupyter stores it beside the picture, and the tests compare it, for the line in a picture is a second copy
+    of what a cell asserts. What was measured, as markers, bands or bars, is left out.
+    """
+    panels = [ax for ax in figure.axes if ax.get_visible()]
+    names = [
+        f"{ax.get_ylabel()} over {ax.get_xlabel()}" for ax in panels if ax.get_xlabel() and ax.get_ylabel()
+    ]
+    heading = " and ".join(dict.fromkeys(names))  # the first line is seen where an output is collapsed
+    lines = ["Figure of " + (heading or "no axes"), figure.get_suptitle()]
+    for ax in panels:
+        lines += _panel(ax)
+    return "\n".join(filter(None, lines))
+
+
+def _panel(ax: Axes) -> Iterator[str]:
+    """Yield what one panel says."""
+    yield f"* {ax.get_title() or ax.get_title('left') or 'no title'} [{_axis(ax.xaxis)}; {_axis(ax.yaxis)}]"
+    for line in ax.lines:
+        if line.get_linestyle() in ("--", ":", "-.") and len(line.get_xydata()):
+            yield f"  {_look(line)}: {_points(line)}"
+    if legend := ax.get_legend():
+        for artist, text in zip(legend.legend_handles, legend.get_texts(), strict=True):
+            yield f"  key {_look(artist)}: {text.get_text()}"
+    for text in ax.texts:
+        yield f"  text {_look(text)}: {text.get_text()}"
+
+
+def _axis(axis: Axis) -> str:
+    """Return an axis' label, its scale, and what stands at its ticks if these are names."""
+    words = [axis.get_label_text() or "no label", axis.get_scale()]
+    formatter = axis.get_major_formatter()
+    if isinstance(formatter, FixedFormatter | FuncFormatter | StrCategoryFormatter):
+        words += formatter.format_ticks(axis.get_majorticklocs())
+    return ", ".join(words)
+
+
+def _look(artist: Artist) -> str:
+    """Return colour, kind of line and marker of what is drawn: "black dashed", "blue o"."""
+    color = artist.get_color() if hasattr(artist, "get_color") else artist.get_facecolor()
+    color = to_hex(color if isinstance(color, str) else np.reshape(color, (-1, np.shape(color)[-1]))[0])
+    words = [_COLORS.get(color.upper(), color)]
+    if isinstance(artist, Line2D):
+        words += [_STYLES.get(artist.get_linestyle(), ""), str(artist.get_marker()).replace("None", "")]
+    return " ".join(filter(None, words))
+
+
+def _points(line: Line2D) -> str:
+    """Return the first point, the last and three between, to three digits; ties are rounded up everywhere."""
+    xy = line.get_xydata()
+    if line.axes.get_yscale() == "linear":
+        xy = np.where(np.abs(xy) < 1e-14, 0, xy)  # rounding, which each machine does differently
+    ends = xy[np.linspace(0, len(xy) - 1, min(5, len(xy))).astype(int)] * (1 + 1e-9)
+    return " ".join(f"({x:.3g}, {y:.3g})" for x, y in ends)
 
 
 def to_jpeg(picture: Image.Image) -> bytes:

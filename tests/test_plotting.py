@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from IPython.core.interactiveshell import InteractiveShell
 from matplotlib.colors import to_rgba
 
 from course_utils import plotting
@@ -234,3 +235,63 @@ def test_the_band_of_a_history_has_the_color_of_its_line():
     ax = plotting.plot_history(history, ax=one_axes(), label="He", color=plotting.PINK)
     assert ax.lines[0].get_color() == plotting.PINK
     assert to_rgba(ax.collections[0].get_facecolor()[0])[:3] == to_rgba(plotting.PINK)[:3]
+
+
+def described_figure():
+    figure, (left, right) = plt.subplots(1, 2)
+    x = np.arange(9)
+    left.plot(x, 2.0**x, "--", color=plotting.BLUE, label="theory")
+    left.plot(x, 3.0**x, "o", color=plotting.ORANGE, label="measured")
+    left.fill_between(x, 1, 2, color=plotting.GREEN, label="spread")
+    left.set(title="It grows", xlabel="layer", ylabel="signal", yscale="log")
+    left.legend()
+    right.axhline(0.125, ls=":", color="k")
+    right.text(0, 1, "level", color=plotting.GREY)
+    right.bar(["one", "two"], [1, 2])
+    right.set_yticks([0.5], ["half"])
+    right.set_title("It stays", loc="left")
+    return figure
+
+
+DESCRIPTION = """\
+Figure of signal over layer
+* It grows [layer, linear; signal, log]
+  blue dashed: (0, 1) (2, 4) (4, 16) (6, 64) (8, 256)
+  key blue dashed: theory
+  key orange o: measured
+  key green: spread
+* It stays [no label, linear, one, two; no label, linear, half]
+  black dotted: (0, 0.125) (1, 0.125)
+  text grey: level"""
+
+
+def test_describe_says_all_words_keys_and_lines_of_theory():
+    assert plotting.describe(described_figure()) == DESCRIPTION
+
+
+def test_describe_says_no_more_than_every_machine_would():
+    ax = one_axes()
+    ax.plot([0, 1], [1.125, 1e-17], "--")
+    exact = plotting.describe(ax.figure)
+    ax.lines[0].set_ydata([1.125 - 2e-16, -3e-17])
+    assert plotting.describe(ax.figure) == exact
+    assert "(0, 1.13) (1, 0)" in exact
+    ax.set_yscale("log")
+    ax.lines[0].set_ydata([1, 1e-17])
+    assert "(1, 1e-17)" in plotting.describe(ax.figure)
+
+
+def test_describe_of_a_figure_without_axes():
+    figure = plt.figure()
+    figure.suptitle("Nothing")
+    assert plotting.describe(figure) == "Figure of no axes\nNothing"
+
+
+def test_jupyter_shows_the_description_as_text_of_a_figure():
+    shell = InteractiveShell.instance()
+    try:
+        plotting.use_course_style()
+        data, _ = shell.display_formatter.format(described_figure(), include=["text/plain"])
+    finally:
+        InteractiveShell.clear_instance()
+    assert data["text/plain"] == DESCRIPTION
