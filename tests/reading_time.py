@@ -6,7 +6,6 @@ with ● belongs to the short path; each mark holds until the next heading of it
 
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
@@ -32,36 +31,47 @@ def minutes(cell: NotebookNode) -> float:
     return lines / LINES + TABLE * tables + FIGURE * figures
 
 
-def sections(notebook: NotebookNode) -> Iterator[tuple[str, str, float]]:
-    """Yield (heading, mark, minutes) of each section; a mark passes on to what stands below it."""
-    marks: list[tuple[int, str]] = []  # (level, mark) of the headings above
-    heading, mark, total = "", "", 0.0
-    for cell in notebook.cells:
-        found = HEADING.match(cell.source) if cell.cell_type == "markdown" else None
-        if found:
-            if heading:
-                yield heading, mark, total
-            marks = [(level, above) for level, above in marks if level < len(found[1])]
-            marks.append((len(found[1]), found[2]))
-            own = [m for _, m in marks if m]
-            heading, mark, total = cell.source.splitlines()[0], own[-1] if own else "", 0.0
-        total += minutes(cell)
-    yield heading, mark, total
+def above(cells: list[NotebookNode]) -> list[list[str]]:
+    """Return for each cell the headings that it stands under, the widest first."""
+    found, open_headings = [], {}  # {level: heading}
+    for cell in cells:
+        heading = HEADING.match(cell.source) if cell.cell_type == "markdown" else None
+        if heading:
+            level = len(heading[1])
+            open_headings = {upper: text for upper, text in open_headings.items() if upper < level}
+            open_headings[level] = cell.source.splitlines()[0]
+        found.append(list(open_headings.values()))
+    return found
 
 
-def needed(notebook: NotebookNode) -> float:
+def marks(cells: list[NotebookNode]) -> list[str]:
+    """Return the mark of each cell, "●", "○" or "", that its section has, or the section around that."""
+    signs = ([HEADING.match(heading)[2] for heading in headings] for headings in above(cells))
+    return [next(filter(None, reversed(found)), "") for found in signs]
+
+
+def needed(cells: list[NotebookNode]) -> float:
     """Return the minutes for all that may not be skipped."""
-    return sum(time for _, mark, time in sections(notebook) if mark != "○")
+    return sum(minutes(cell) for cell, mark in zip(cells, marks(cells), strict=True) if mark != "○")
 
 
-def short(notebook: NotebookNode) -> float:
-    """Return the minutes for what belongs to the short path."""
-    return sum(time for _, mark, time in sections(notebook) if mark == "●")
+def short(cells: list[NotebookNode]) -> float:
+    """Return the minutes for the short path: its sections, and the opening of a notebook that has any."""
+    parts = list(zip(cells, above(cells), marks(cells), strict=True))
+    with_path = any(mark == "●" for *_, mark in parts)
+    return sum(minutes(c) for c, headings, mark in parts if mark == "●" or (with_path and len(headings) == 1))
+
+
+def main(paths: list[str]) -> None:
+    for path in paths:
+        cells = nbformat.read(path, as_version=4).cells
+        times: dict[str, float] = {}
+        for cell, headings in zip(cells, above(cells), strict=True):
+            times[headings[-1]] = times.get(headings[-1], 0) + minutes(cell)
+        for heading, time in times.items():
+            print(f"{time:6.1f} {heading}")
+        print(f"{needed(cells):6.1f} without ○, {short(cells):.1f} on the short path: {Path(path).stem}\n")
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:]:
-        course = nbformat.read(name, as_version=4)
-        for title, sign, time in sections(course):
-            print(f"{time:6.1f} {sign:1} {title}")
-        print(f"{needed(course):6.1f} without ○, {short(course):.1f} of the short path: {Path(name).stem}\n")
+    main(sys.argv[1:])

@@ -28,10 +28,10 @@ CELL_METADATA = {"slideshow", "tags", "jupyter"}  # jupyter: answers are stored 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
-def first_picture(notebook: NotebookNode) -> bytes:
-    """Return the first PNG image among the outputs: in notebook 00 it is also the README's picture."""
-    outputs = (output for cell in notebook.cells for output in cell.get("outputs", []))
-    return next(base64.b64decode(o.data["image/png"]) for o in outputs if "image/png" in o.get("data", {}))
+def last_picture(notebook: NotebookNode) -> bytes:
+    """Return the last PNG image among the outputs: in notebook 00 it is also the README's picture."""
+    outputs = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
+    return base64.b64decode([data["image/png"] for data in outputs if "image/png" in data][-1])
 
 
 def with_palette(png: str) -> str:
@@ -65,7 +65,7 @@ def execute(path: Path) -> None:
                 data["image/png"] = with_palette(data["image/png"])
     nbformat.write(notebook, path)
     if path.name == README_NOTEBOOK:
-        README_PICTURE.write_bytes(first_picture(notebook))
+        README_PICTURE.write_bytes(last_picture(notebook))
 
 
 def main(paths: list[str]) -> None:

@@ -1,0 +1,76 @@
+"""The minutes that notebooks, README and the card of the short path state are those that a reader needs."""
+
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+import nbformat
+import pytest
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
+from notebook_links import COURSE_MAP
+from reading_time import above, marks, minutes, needed, short
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+LONGEST, SHORT_PATH = 90, 240
+
+
+def cells(path: Path) -> list[NotebookNode]:
+    return nbformat.read(path, as_version=4).cells
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_fits_a_sitting_and_states_its_minutes(path: Path):
+    stated = int(re.search(r"\*\*Minutes:\*\* (\d+)", "\n".join(cell.source for cell in cells(path)[:3]))[1])
+    # The clinic and the playground are for trying things out, which the count does not see.
+    assert stated <= LONGEST
+    assert (
+        needed(cells(path)) <= stated <= needed(cells(path)) + (35 if path.stem[:2] in ("20", "21") else 20)
+    )
+
+
+def test_the_short_path_takes_four_hours_and_its_card_names_its_sections():
+    path = [(f.name, heading) for f in NOTEBOOKS for heading in marked(cells(f))]
+    card = COURSE_MAP[COURSE_MAP.index("**The short path") :].partition("\n\n### ")[0]
+    assert [(name, unquote(anchor)) for name, anchor in re.findall(r"\]\(([^)#]*)#([^)]*)\)", card)] == path
+    total = sum(short(cells(f)) for f in NOTEBOOKS)
+    assert total <= SHORT_PATH
+    assert f"({5 * round(total / 5)} minutes)" in card
+
+
+def marked(cells: list[NotebookNode]) -> list[str]:
+    """Return the anchors of the headings with ●."""
+    found = dict.fromkeys(headings[-1] for headings in above(cells) if headings and "●" in headings[-1])
+    return [re.sub(r"^#+ ", "", heading).replace("*", "").replace(" ", "-") for heading in found]
+
+
+def test_the_whole_course_takes_what_the_readme_says():
+    hours = re.search(r"whole course[^.]*?(\d+) hours", (ROOT / "README.md").read_text(encoding="utf-8"))
+    stated = sum(map(int, re.findall(r"\.ipynb\) \| [^|]+ \| (\d+) \|", COURSE_MAP)))
+    assert int(hours[1]) == round(stated / 60)
+
+
+COURSE = [
+    new_markdown_cell("# " + "word " * 129),
+    new_markdown_cell("## ● One\n\n| a | b |\n|:--|--:|\n| 1 | 2 |"),
+    new_code_cell(
+        "x = 1\n\n" * 16, outputs=[new_output("display_data", {"image/png": "", "text/plain": ""})]
+    ),
+    new_markdown_cell("### ○ Two [" + "word " * 258 + "](address_with_words.ipynb)"),
+    new_markdown_cell("not read " * 100, metadata={"slideshow": {"slide_type": "notes"}}),
+    new_markdown_cell("## Three"),
+    new_code_cell("y", outputs=[new_output("execute_result", {"text/markdown": "", "text/plain": ""})]),
+]
+
+
+def test_minutes_count_words_lines_tables_and_figures():
+    expected = [129 / 130, 0.5 + 5 / 130, 3, 259 / 130, 0, 1 / 130, 1 / 8 + 0.5]
+    assert [minutes(cell) for cell in COURSE] == pytest.approx(expected)
+
+
+def test_a_mark_holds_until_the_next_heading_of_its_level():
+    assert marks(COURSE) == ["", "●", "●", "○", "○", "", ""]
+    assert needed(COURSE) == pytest.approx(sum(map(minutes, COURSE)) - 259 / 130)
+    assert short(COURSE) == pytest.approx(sum(map(minutes, COURSE[:3])))
+    assert short(COURSE[5:]) == 0
