@@ -71,7 +71,6 @@ def serve(path: str) -> None:
 
 def run_kernel(caller: socket.socket) -> None:
     """Run a kernel in the caller's place: with its folder, environment and streams, and no longer than it."""
-    import torch
     from ipykernel.kernelapp import IPKernelApp
 
     def end_with_the_caller() -> None:
@@ -79,7 +78,6 @@ def run_kernel(caller: socket.socket) -> None:
         os.killpg(0, signal.SIGKILL)
 
     os.setsid()
-    torch.seed()  # else all kernels would draw the same default weights
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for number, stream in enumerate(socket.recv_fds(caller, 1, 3)[1]):
         os.dup2(stream, number)

@@ -59,11 +59,6 @@ def test_a_forked_kernel_is_like_a_fresh_one(monkeypatch):
     assert [output.output_type for output in forked] == ["stream", "display_data"]
 
 
-def test_no_two_kernels_draw_the_same():
-    draw = "import torch; print(torch.rand(3))"
-    assert outputs(draw) != outputs(draw)
-
-
 def test_a_forked_kernel_can_be_interrupted():
     assert printed(INTERRUPT) == "KeyboardInterrupt"
 
