@@ -15,6 +15,7 @@ import nbformat
 import numpy as np
 import torch
 from browser import find_chromium, jupyter_lab, open_browser
+from forked_kernels import forked_kernels
 from nbformat.v4 import new_code_cell, new_notebook
 from scipy.optimize import brentq
 from store_outputs import NOTEBOOK_METADATA
@@ -151,7 +152,7 @@ def bench_demos():
     set_up = "import torch\nfrom course_utils import demos, plotting\n"
     set_up += "plotting.use_course_style()\ntorch.set_num_threads(1)"
     print("from slider to picture, in the browser: median and 95th percentile in ms")
-    with jupyter_lab() as server, open_browser(server) as visit:
+    with forked_kernels(), jupyter_lab() as server, open_browser(server) as visit:
         for name in names:  # one on a page, as in the notebooks
             cells = [new_code_cell(source) for source in (set_up, f"demos.{name}()")]
             notebook = new_notebook(cells=cells, metadata=NOTEBOOK_METADATA)

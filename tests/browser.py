@@ -1,6 +1,6 @@
 """A JupyterLab server and a browser page that remembers what went wrong: what the browser tests share.
 
-with jupyter_lab() as server, open_browser(server) as visit:
+with forked_kernels(), jupyter_lab() as server, open_browser(server) as visit:
     visit.open("lab/tree/notebooks/04_relu_and_kaiming.ipynb")
     visit.page.wait_for_selector(".jp-Notebook")
     assert visit.complaints() == []
@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from subprocess import Popen
 from urllib.error import URLError
@@ -76,9 +76,8 @@ def copy_course(root: Path) -> None:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """Return an environment where no setting of the user counts, and the course's lab extension is found."""
+    """Return an environment where no setting of the user counts; JUPYTER_PATH is that of `forked_kernels`."""
     return os.environ | {
-        "JUPYTER_PATH": os.pathsep.join([str(home / "share"), str(ROOT / ".jupyter")]),
         "JUPYTER_CONFIG_PATH": str(ROOT / ".jupyter"),
         "JUPYTER_CONFIG_DIR": str(home / "config"),
         "JUPYTER_DATA_DIR": str(home / "data"),
@@ -98,20 +97,6 @@ def write_settings(home: Path) -> None:
         path = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True)
         path.write_text(json.dumps(values))
-
-
-def write_kernel(home: Path) -> list[str]:
-    """Let JupyterLab fork its kernels, and return the command that serves them."""
-    fork = [sys.executable, str(Path(__file__).with_name("forked_kernels.py")), str(home / "kernels")]
-    folder = home / "share" / "kernels" / "python3"
-    folder.mkdir(parents=True)
-    spec = {
-        "argv": [*fork, "{connection_file}"],
-        "display_name": "Python 3 (ipykernel)",
-        "language": "python",
-    }
-    (folder / "kernel.json").write_text(json.dumps(spec))
-    return fork
 
 
 def wait_until_it_answers(server: Server, process: Popen, log: Path, seconds: float = 60) -> None:
@@ -141,17 +126,13 @@ def jupyter_lab() -> Iterator[Server]:
         options = ["--ip=127.0.0.1", "--ServerApp.port_retries=0", "--IdentityProvider.token=browser"]
         command += [*options, "--LabApp.news_url=None", "--expose-app-in-browser"]
         with log.open("w") as stream:
-            start = partial(Popen, cwd=root, env=environment(home), stdout=stream, stderr=stream)
-            processes = [start(command)]
-            if sys.platform == "linux":  # elsewhere a process that has imported torch cannot be forked safely
-                processes.append(start(write_kernel(home)))
+            process = Popen(command, cwd=root, env=environment(home), stdout=stream, stderr=stream)
         try:
-            wait_until_it_answers(server, processes[0], log)
+            wait_until_it_answers(server, process, log)
             yield server
         finally:
-            for process in processes:  # the server shuts its kernels down
-                process.terminate()
-                process.wait(30)
+            process.terminate()  # the server shuts its kernels down
+            process.wait(30)
 
 
 @dataclass

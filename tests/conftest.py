@@ -2,11 +2,13 @@
 
 import re
 from collections import Counter
+from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 
 import pytest
 import torch
+from forked_kernels import forked_kernels
 
 # Layers as small as those of the tests lose up to a factor of 20 to a second thread when both cores are busy.
 torch.set_num_threads(1)
@@ -22,6 +24,14 @@ def group(nodeid: str) -> str:
         return path
     notebook = re.search(r"\[(\d+)_", name)
     return f"browser {int(notebook[1]) % 2 if notebook else 1}"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Fork the kernels of all workers from one process, which ends with the session."""
+    if not hasattr(config, "workerinput"):
+        session = ExitStack()
+        session.enter_context(forked_kernels())
+        config.add_cleanup(session.close)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import nbformat
 from browser import SIZE, Visit, jupyter_lab, on_each_slide, open_browser, open_slides
+from forked_kernels import forked_kernels
 from nbformat import NotebookNode
 
 PAGE = SIZE["height"] - 70  # pixels of a page that content may take
@@ -105,7 +106,7 @@ def lay_out(notebook: NotebookNode, heights: list[float]) -> None:
 
 
 def main(paths: list[str]) -> None:
-    with jupyter_lab() as server, open_browser(server) as visit:
+    with forked_kernels(), jupyter_lab() as server, open_browser(server) as visit:
         for path in map(Path, paths):
             notebook = nbformat.read(path, as_version=4)
             open_slides(visit, path.name)
