@@ -14,7 +14,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -195,20 +195,27 @@ def open_browser(server: Server) -> Iterator[Visit]:
             browser.close()
 
 
-def open_slides(visit: Visit, notebook: str) -> None:
-    """Open a notebook of the course as slides and wait until they and their formulas are there."""
+def open_slides(visit: Visit, notebook: str) -> list[str]:
+    """Open a notebook of the course as slides, with their formulas; return what collapsed outputs showed."""
     visit.open(f"rise/notebooks/{notebook}")
-    visit.page.wait_for_selector(".reveal.ready .slides section.present", timeout=60_000)
-    visit.page.wait_for_selector("mjx-container", state="attached")
-    visit.page.wait_for_load_state("networkidle")
+    visit.page.wait_for_selector(".reveal.ready .slides section.present", timeout=180_000)
+    visit.page.wait_for_function(FORMULAS)
+    visit.page.wait_for_load_state("networkidle", timeout=60_000)
     visit.page.add_style_tag(content=FRAGMENTS)
-    visit.page.evaluate(OPEN_OUTPUTS)
+    shown = visit.page.evaluate(OPEN_OUTPUTS)
     visit.page.wait_for_selector(DOTS, state="detached")
+    return shown
 
 
+# The first formula is set, or none is left to set.
+FORMULAS = """document.querySelector('mjx-container')
+    ?? ![...document.querySelectorAll('.jp-RenderedMarkdown')].some(text => text.textContent.includes('$'))"""
 # Answers are stored collapsed, but their slides have to fit when they are open.
 DOTS = ".jp-OutputPlaceholder .jp-Placeholder-content"
-OPEN_OUTPUTS = f"document.querySelectorAll('{DOTS}').forEach(dots => dots.click())"
+OPEN_OUTPUTS = f"""() => [...document.querySelectorAll('{DOTS}')].map(dots => {{
+    dots.click();
+    return dots.textContent;
+}})"""
 FRAGMENTS = ".reveal .slides .fragment { opacity: 1 !important; visibility: inherit !important; }"
 # Turn to the slide in the h-th stack at the v-th place, and let the lab extension lay it out.
 GO = """async ([h, v]) => {
@@ -223,24 +230,27 @@ GO = """async ([h, v]) => {
     await frame();
 }"""
 # Reveal takes much longer to turn a page than the lab extension to lay it out: here slides change places
-# without it, and nothing is painted, for the rules do not look at pixels.
-WALK = """async () => {
+# without it. The extension waits for the next frame; here it has it at once, for a frame takes the longer
+# the more slides there are, and the rules do not look at pixels.
+WALK = """() => {
     const found = [], first = document.querySelector('.slides section section.present');
-    const turn = async slide => {
+    const frame = window.requestAnimationFrame;
+    window.requestAnimationFrame = layOut => void layOut();
+    const turn = slide => {
         document.querySelectorAll('.slides .present').forEach(old => old.classList.remove('present'));
         [slide, slide.parentElement].forEach(part => part.classList.add('present'));
         document.dispatchEvent(new Event('slidechanged'));
-        await new Promise(requestAnimationFrame);
     };
     const style = document.head.appendChild(document.createElement('style'));
-    style.textContent = `body { opacity: 0; } .reveal .slides section { display: none !important; }
+    style.textContent = `.reveal .slides section { display: none !important; }
         .reveal .slides section.present { display: block !important; visibility: visible; }`;
     for (const slide of document.querySelectorAll('.slides section section')) {
-        await turn(slide);
+        turn(slide);
         found.push(...(RULE)(slide));
     }
     style.remove();
-    await turn(first);
+    turn(first);
+    window.requestAnimationFrame = frame;
     return found;
 }"""
 
@@ -250,29 +260,32 @@ def on_each_slide(visit: Visit, rule: str) -> list:
     return visit.page.evaluate(WALK.replace("RULE", rule))
 
 
-# A fingerprint of the picture that is shown, none while it is being replaced.
-PICTURE = """async image => {
-    try {
-        await image.decode();
-        const picture = await (await fetch(image.src)).arrayBuffer();
-        return [...new Uint8Array(await crypto.subtle.digest('SHA-256', picture))].join();
-    } catch {
-        return '';
+# A fingerprint of the picture that is shown, once it stands still and is the wanted one; in the end, of any.
+STILL = """async (image, { like, unlike, patience }) => {
+    const fingerprint = async () => {
+        try {
+            await image.decode();
+            const picture = await (await fetch(image.src)).arrayBuffer();
+            return [...new Uint8Array(await crypto.subtle.digest('SHA-256', picture))].join();
+        } catch {
+            return ''; // it is being replaced
+        }
+    };
+    const wanted = now => now !== unlike && (!like || now === like);
+    const end = performance.now() + 1000 * patience;
+    for (let before, now = ''; ; before = now) {
+        now = await fingerprint();
+        if (now && (performance.now() > end || (now === before && wanted(now)))) return now;
+        if (performance.now() > end + 5000) throw new Error(`no picture is shown within ${patience} seconds`);
+        await new Promise(resolve => setTimeout(resolve, 80));
     }
 }"""
 PATIENCE = 15.0  # seconds
 
 
-def still_picture(image: Locator, wanted: Callable[[str], bool] = bool) -> str:
-    """Return a fingerprint of the picture once it stands still and is `wanted`; in the end, of any.
+def still_picture(image: Locator, like: str = "", unlike: str = "") -> str:
+    """Return a fingerprint of the picture once it stands still and is `like` that one, or `unlike` it.
 
     Moves of a control are dealt with in a thread of their own, so that no reply tells when they are.
     """
-    end, now = time.monotonic() + PATIENCE, ""
-    while time.monotonic() < end:
-        before, now = now, image.evaluate(PICTURE)
-        if now and now == before and wanted(now):
-            return now
-        image.page.wait_for_timeout(80)
-    assert now, f"no picture is shown within {PATIENCE} seconds"
-    return now
+    return image.evaluate(STILL, {"like": like, "unlike": unlike, "patience": PATIENCE})

@@ -1,6 +1,5 @@
 """Settings shared by all tests, the order they run in, and how long each part of them took."""
 
-import re
 from collections import Counter
 from contextlib import ExitStack
 from itertools import chain
@@ -14,16 +13,7 @@ from forked_kernels import forked_kernels
 torch.set_num_threads(1)
 
 # What takes longest starts first, so that all workers end together.
-LONGEST = ["notebooks/11_ten_thousand_layers.ipynb", "browser 0", "browser 1"]
-
-
-def group(nodeid: str) -> str:
-    """Return the name of the tests that stay in one worker, in order: their file, or half of the browser."""
-    path, _, name = nodeid.partition("::")
-    if not path.endswith("test_browser.py"):
-        return path
-    notebook = re.search(r"\[(\d+)_", name)
-    return f"browser {int(notebook[1]) % 2 if notebook else 1}"
+LONGEST = ["11_ten_thousand_layers.ipynb", "test_browser.py"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -35,19 +25,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the longest groups first, then the notebooks, then the rest."""
+    """Run the longest files first, then the notebooks, then the rest."""
     order = {name: place for place, name in enumerate(LONGEST, -len(LONGEST))}
-    items.sort(key=lambda item: order.get(group(item.nodeid), item.path.suffix != ".ipynb"))
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """Hand the groups out; pytest-xdist's own `loadgroup` loses its marks under pytest 9."""
-    from xdist.scheduler import LoadScopeScheduling
-
-    scheduler = LoadScopeScheduling(config, log)
-    scheduler._split_scope = group
-    return scheduler
+    items.sort(key=lambda item: order.get(item.path.name, item.path.suffix != ".ipynb"))
 
 
 def part(nodeid: str) -> str:
