@@ -13,6 +13,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 NOTEBOOKS_FOLDER = Path(__file__).parent.parent / "notebooks"
 # The notebooks that ask for guesses; in the end, all.
 WITH_GUESSES = [
+    "00_start_here",
     "01_exploding_and_vanishing_signals",
     "02_one_over_sqrt_n",
     "03_tanh_and_xavier",
