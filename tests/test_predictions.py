@@ -18,6 +18,8 @@ WITH_GUESSES = [
     "02_one_over_sqrt_n",
     "03_tanh_and_xavier",
     "04_relu_and_kaiming",
+    "05_the_backward_signal",
+    "06_zeros_constants_and_biases",
     "09_orthogonal_weights",
     "11_ten_thousand_layers",
 ]
