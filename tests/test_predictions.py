@@ -17,6 +17,8 @@ WITH_GUESSES = [
     "02_one_over_sqrt_n",
     "03_tanh_and_xavier",
     "04_relu_and_kaiming",
+    "07_does_it_train",
+    "08_order_edge_and_chaos",
 ]
 
 PROMPT = re.compile(r"\*\*Predict\b")
