@@ -20,6 +20,8 @@ WITH_GUESSES = [
     "04_relu_and_kaiming",
     "05_the_backward_signal",
     "06_zeros_constants_and_biases",
+    "07_does_it_train",
+    "08_order_edge_and_chaos",
     "09_orthogonal_weights",
     "11_ten_thousand_layers",
 ]
