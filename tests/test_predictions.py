@@ -24,6 +24,7 @@ WITH_GUESSES = [
     "08_order_edge_and_chaos",
     "09_orthogonal_weights",
     "11_ten_thousand_layers",
+    "17_sparse_tickets_and_transfer",
 ]
 
 PROMPT = re.compile(r"\*\*Predict\b")
