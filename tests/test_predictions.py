@@ -18,6 +18,7 @@ WITH_GUESSES = [
     "03_tanh_and_xavier",
     "04_relu_and_kaiming",
     "13_residual_streams",
+    "14_attention",
 ]
 
 PROMPT = re.compile(r"\*\*Predict\b")
