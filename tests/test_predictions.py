@@ -19,6 +19,7 @@ WITH_GUESSES = [
     "04_relu_and_kaiming",
     "13_residual_streams",
     "14_attention",
+    "15_time",
 ]
 
 PROMPT = re.compile(r"\*\*Predict\b")
