@@ -20,6 +20,7 @@ WITH_GUESSES = [
     "13_residual_streams",
     "14_attention",
     "15_time",
+    "16_width",
 ]
 
 PROMPT = re.compile(r"\*\*Predict\b")
