@@ -24,6 +24,10 @@ WITH_GUESSES = [
     "08_order_edge_and_chaos",
     "09_orthogonal_weights",
     "11_ten_thousand_layers",
+    "13_residual_streams",
+    "14_attention",
+    "15_time",
+    "16_width",
     "17_sparse_tickets_and_transfer",
 ]
 
