@@ -18,6 +18,7 @@ WITH_GUESSES = [
     "03_tanh_and_xavier",
     "04_relu_and_kaiming",
     "09_orthogonal_weights",
+    "10_shattered_gradients",
     "11_ten_thousand_layers",
 ]
 
