@@ -23,6 +23,7 @@ WITH_GUESSES = [
     "07_does_it_train",
     "08_order_edge_and_chaos",
     "09_orthogonal_weights",
+    "10_shattered_gradients",
     "11_ten_thousand_layers",
     "13_residual_streams",
     "14_attention",
