@@ -21,6 +21,7 @@ WITH_GUESSES = [
     "14_attention",
     "15_time",
     "16_width",
+    "21_playground",
 ]
 
 PROMPT = re.compile(r"\*\*Predict\b")
