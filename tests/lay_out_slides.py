@@ -12,6 +12,7 @@ import nbformat
 from browser import SIZE, Visit, jupyter_lab, on_each_slide, open_browser, open_slides
 from forked_kernels import forked_kernels
 from nbformat import NotebookNode
+from reading_time import MAX_WORDS, running_words
 
 PAGE = SIZE["height"] - 70  # pixels of a page that content may take
 FULLEST = 1.25  # what the smallest permitted fonts, or figures beside their code, make fit
@@ -72,10 +73,11 @@ def break_cost(before: NotebookNode, cell: NotebookNode) -> float:
     return TEXT_AWAY_FROM_CODE
 
 
-def fullness_cost(height: float) -> float:
-    """Return what it costs to have cells of this summed height on one slide."""
+def fullness_cost(height: float, words: int) -> float:
+    """Return what it costs to have cells of this summed height, with so many words, on one slide."""
     squeeze = max(0.0, height / PAGE - 1) / (FULLEST - 1)
-    return squeeze * SQUEEZED if squeeze <= 1 else OVERFULL * squeeze
+    too_wordy = OVERFULL * words / MAX_WORDS if words > MAX_WORDS else 0.0
+    return too_wordy + (squeeze * SQUEEZED if squeeze <= 1 else OVERFULL * squeeze)
 
 
 def breaks(cells: list[NotebookNode], heights: list[float]) -> set[int]:
@@ -89,7 +91,8 @@ def breaks(cells: list[NotebookNode], heights: list[float]) -> set[int]:
                 away = (
                     break_cost(cells[start - 1], cells[start]) if start and not level(cells[start]) else 0.0
                 )
-                cost = best[start][0] + NEW_SLIDE + away + fullness_cost(sum(heights[start:end]))
+                fullness = fullness_cost(sum(heights[start:end]), sum(map(running_words, cells[start:end])))
+                cost = best[start][0] + NEW_SLIDE + away + fullness
                 options.append((cost, best[start][1] | {start}))
         best.append(min(options, key=lambda option: option[0]))
     return best[-1][1]

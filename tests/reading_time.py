@@ -13,8 +13,20 @@ from nbformat import NotebookNode
 
 WORDS, LINES = 130, 8  # a minute
 TABLE, FIGURE = 0.5, 1.0  # minutes
+MAX_WORDS = 90  # on a slide, outside tables
 HEADING = re.compile(r"^(#+) ([●○]?)")
 ADDRESS = re.compile(r"(?<=\])\([^)]*\)")
+
+
+def words(text: str) -> int:
+    """Return how many words a text has, those in formulas and tables included, those in addresses not."""
+    return sum(bool(re.search(r"\w", word)) for word in ADDRESS.sub("", text).split())
+
+
+def running_words(cell: NotebookNode) -> int:
+    """Return how many words a text cell has outside its tables."""
+    lines = cell.source.splitlines() if cell.cell_type == "markdown" else []
+    return words("\n".join(line for line in lines if not line.startswith("|")))
 
 
 def minutes(cell: NotebookNode) -> float:
@@ -22,8 +34,9 @@ def minutes(cell: NotebookNode) -> float:
     if cell.metadata.get("slideshow", {}).get("slide_type") == "notes":
         return 0.0
     if cell.cell_type == "markdown":
-        words = sum(bool(re.search(r"\w", word)) for word in ADDRESS.sub("", cell.source).split())
-        return words / WORDS + TABLE * len(re.findall(r"^\|[:|-]+\|$", cell.source, re.MULTILINE))
+        return words(cell.source) / WORDS + TABLE * len(
+            re.findall(r"^\|[:|-]+\|$", cell.source, re.MULTILINE)
+        )
     lines = sum(1 for line in cell.source.splitlines() if line.strip())
     shown = [output.get("data", {}) for output in cell.outputs]
     tables = sum("text/markdown" in data or "text/html" in data for data in shown)

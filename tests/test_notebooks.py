@@ -12,6 +12,7 @@ import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from notebook_links import COURSE_MAP, NOTEBOOKS_FOLDER, headings, links, numbers_are_links, stands_in_the_map
+from reading_time import MAX_WORDS, running_words
 from store_outputs import README_NOTEBOOK, README_PICTURE, last_picture
 
 ROOT = Path(__file__).parent.parent
@@ -91,6 +92,18 @@ def slides(name: str, notebook: NotebookNode) -> Iterator[str]:
     for cell in notebook.cells:
         if "slide_type" not in cell.metadata.get("slideshow", {}):
             yield f"{cell.id}: no slide type"
+
+
+def few_words(name: str, notebook: NotebookNode) -> Iterator[str]:
+    on_this_slide, first = 0, ""
+    for cell in notebook.cells:
+        kind = cell.metadata.get("slideshow", {}).get("slide_type")
+        if kind in ("slide", "subslide"):
+            on_this_slide, first = 0, cell.id
+        if kind != "notes":
+            on_this_slide += running_words(cell)
+            if on_this_slide > MAX_WORDS:
+                yield f"{first} to {cell.id}: {on_this_slide} words on a slide: run `make layout`"
 
 
 def plan_adds_up(name: str, notebook: NotebookNode) -> Iterator[str]:
@@ -195,6 +208,7 @@ RULES: list[Rule] = [
     closing,
     exercises,
     slides,
+    few_words,
     plan_adds_up,
     short_cells,
     enough_prose,
@@ -294,6 +308,14 @@ def planted(cell: int, old: str, new: str) -> NotebookNode:
     return notebook
 
 
+def planted_in_two_cells(text: str) -> NotebookNode:
+    notebook = good_notebook()
+    for cell in notebook.cells[2:5:2]:
+        cell.source += text
+    notebook.cells[4].metadata.slideshow.slide_type = "fragment"
+    return notebook
+
+
 def with_output(output_type: str, **fields) -> NotebookNode:
     notebook = good_notebook()
     notebook.cells[1].outputs = [new_output(output_type, **fields)]
@@ -332,6 +354,8 @@ PLANTED_FAULTS = [
     (exercises, planted(4, "### Exercise 3", "### Exercise 4")),
     (exercises, planted(4, "### Exercise 3", "")),
     (slides, with_change(lambda nb: nb.cells[2].metadata.clear())),
+    (few_words, planted(2, "Nowhere.", "Nowhere. " * 91)),
+    (few_words, planted_in_two_cells("word " * 46)),
     (plan_adds_up, planted(6, "(3)", "(4)")),
     (plan_adds_up, planted(6, "lecture, 5", "lecture, 4")),
     (plan_adds_up, planted(6, "Plan for 5", "Plan for 6")),
