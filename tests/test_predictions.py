@@ -17,6 +17,7 @@ WITH_GUESSES = [
     "02_one_over_sqrt_n",
     "03_tanh_and_xavier",
     "04_relu_and_kaiming",
+    "19_choosing_an_initialization",
 ]
 
 PROMPT = re.compile(r"\*\*Predict\b")
