@@ -30,6 +30,7 @@ WITH_GUESSES = [
     "15_time",
     "16_width",
     "17_sparse_tickets_and_transfer",
+    "19_choosing_an_initialization",
     "21_playground",
 ]
 
