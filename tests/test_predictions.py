@@ -17,6 +17,7 @@ WITH_GUESSES = [
     "02_one_over_sqrt_n",
     "03_tanh_and_xavier",
     "04_relu_and_kaiming",
+    "12_self_normalizing_and_normalized",
     "17_sparse_tickets_and_transfer",
 ]
 
