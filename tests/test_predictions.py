@@ -25,6 +25,7 @@ WITH_GUESSES = [
     "09_orthogonal_weights",
     "10_shattered_gradients",
     "11_ten_thousand_layers",
+    "12_self_normalizing_and_normalized",
     "13_residual_streams",
     "14_attention",
     "15_time",
