@@ -63,8 +63,7 @@ def describe(figure: Figure) -> str:
     """Return a figure's words, its keys, and five points of each line of theory.
 
     Jupyter stores it beside the picture, and the tests compare it, for the line in a picture is a second copy
-    of what a cell asserts. What was measured, as markers, bands or bars, is left out, and so are the points
-    of a line with the `gid` "trained", for training ends in other digits on another processor.
+    of what a cell asserts. What was measured, as markers, bands, bars or solid lines, is left out.
     """
     panels = [ax for ax in figure.axes if ax.get_visible()]
     names = [
@@ -82,7 +81,7 @@ def _panel(ax: Axes) -> Iterator[str]:
     yield f"* {ax.get_title() or ax.get_title('left') or 'no title'} [{_axis(ax.xaxis)}; {_axis(ax.yaxis)}]"
     for line in ax.lines:
         if line.get_linestyle() in ("--", ":", "-.") and len(line.get_xydata()):
-            yield f"  {_look(line)}: {'trained' if line.get_gid() == 'trained' else _points(line)}"
+            yield f"  {_look(line)}: {_points(line)}"
     if legend := ax.get_legend():
         for artist, text in zip(legend.legend_handles, legend.get_texts(), strict=True):
             yield f"  key {_look(artist)}: {text.get_text()}"
@@ -95,7 +94,7 @@ def _axis(axis: Axis) -> str:
     words = [axis.get_label_text() or "no label", axis.get_scale()]
     formatter = axis.get_major_formatter()
     if isinstance(formatter, FixedFormatter | FuncFormatter | StrCategoryFormatter):
-        words += formatter.format_ticks(axis.get_majorticklocs())
+        words += map(str, formatter.format_ticks(axis.get_majorticklocs()))
     return ", ".join(words)
 
 

@@ -246,7 +246,6 @@ def described_figure():
     left.set(title="It grows", xlabel="layer", ylabel="signal", yscale="log")
     left.legend()
     right.axhline(0.125, ls=":", color="k")
-    right.axhline(0.25, ls="--", color="k", gid="trained")
     right.text(0, 1, "level", color=plotting.GREY)
     right.bar(["one", "two"], [1, 2])
     right.set_yticks([0.5], ["half"])
@@ -263,7 +262,6 @@ Figure of signal over layer
   key green: spread
 * It stays [no label, linear, one, two; no label, linear, half]
   black dotted: (0, 0.125) (1, 0.125)
-  black dashed: trained
   text grey: level"""
 
 
