@@ -35,6 +35,21 @@ def test_every_fault_has_a_patient_and_a_sign():
         assert bool(truth.layer) == (truth.fault != "healthy")
 
 
+@pytest.mark.parametrize(
+    ("fault", "formula", "std"),
+    [
+        ("double init", " gain² / fan_in", lambda fan_in, fan_out: 2 / fan_in),
+        ("transposed weight", " gain / sqrt(fan_out)", lambda fan_in, fan_out: math.sqrt(2 / fan_out)),
+    ],
+)
+def test_what_a_name_means_gives_the_std_of_its_patients_weights(fault, formula, std):
+    truth, number = next((solution(n), n) for n in PATIENTS if solution(n).fault == fault)
+    row = examine(clinic_patient(number)).set_index("layer").loc[truth.layer]
+    four_standard_errors = 4 / math.sqrt(2 * row["fan_in"] * row["fan_out"])
+    assert MEANINGS[fault][0].endswith(formula)
+    assert row["weight_std"] == pytest.approx(std(row["fan_in"], row["fan_out"]), rel=four_standard_errors)
+
+
 @pytest.mark.parametrize("number", PATIENTS)
 def test_a_patient_depends_on_its_seed_alone_and_leaves_torchs_random_state_alone(number: int):
     state = torch.default_generator.get_state()
