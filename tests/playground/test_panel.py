@@ -8,12 +8,13 @@ from functools import cache, wraps
 import ipywidgets as widgets
 import numpy as np
 import pytest
+import torch
 
 from course_utils.playground import panel as playground
 from course_utils.playground import picture
 from course_utils.playground.engine import Pair, make_task
 from course_utils.playground.experiments import EXPERIMENTS
-from course_utils.playground.network import MENUS, Settings
+from course_utils.playground.network import MENUS, Settings, build_network
 from course_utils.playground.panel import FREE, Playground
 
 
@@ -78,6 +79,13 @@ def test_every_control_has_a_label_and_a_tooltip():
         assert control.description
         assert control.tooltip
     assert {*panel.controls[0]} == {field.name for field in fields(Settings)}
+
+
+def test_the_tooltip_says_from_which_layer_on_a_network_is_residual():
+    *hidden, _ = build_network(Settings(residual=True), torch.ones(1, 2), 2, 0)
+    first = next(i for i, layer in enumerate(hidden, 1) if layer.residual)
+    for controls in Playground().controls:
+        assert controls["residual"].tooltip.endswith(f" to its output, from layer {first} on")
 
 
 def test_menus_hold_every_name_and_nobody_can_type_where_typing_does_nothing():
