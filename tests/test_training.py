@@ -141,7 +141,8 @@ def test_a_progress_bar_advances_once_a_step_and_vanishes(capsys):
 
 def test_in_a_notebook_the_bar_is_a_widget_without_text():
     source = (
-        "from course_utils import training\nwith training.progress_bar(2, 'two') as bar:\n    bar.update()"
+        "from course_utils import training\nwith training.progress_bar(2, 'two') as bar:\n    bar.update()\n"
+        "    assert bar.container.children[0].value.startswith('two:')"
     )
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
     NotebookClient(notebook, kernel_name="python3", extra_arguments=["--log-level=ERROR"]).execute()

@@ -149,7 +149,8 @@ def test_a_planted_fault_is_found_by_name_at_its_layer(name: str, seed: int):
     assert named <= set(marks)
 
 
-SENTENCES = {  # what is said of a planted fault: r is the layer's row of the table, d the diagnosis
+# What is said of a planted fault: r is the layer's row of the table, d the diagnosis; gain is the wanted one.
+SENTENCES = {
     "missing gain, one": (
         "Its weights' std is {r.weight_ratio:.2g} times the wanted {r.wanted_std:.2g}. LeCun's or Xavier's "
         "law without relu's gain; other layers with it: 6. Multiply the weights by 1.41."
@@ -172,12 +173,12 @@ SENTENCES = {  # what is said of a planted fault: r is the layer's row of the ta
     "NaN": "It is the first tensor with NaN or infinity, of 1 in all.",
     "dead": (
         "{r.dead:.0%} of its units are 0 on the whole batch. What enters the activation lies too far below 0,"
-        " on average at {r[mean]:.2g}."
+        " on average at {r[mean]:.2g}. Set the biases to 0, and centre the inputs and the weights."
     ),
     "saturated": (
         "{r.saturated:.0%} of its outputs are at a bound, where the derivative is about 0. What enters the "
         "activation is large: second moment {r.second_moment:.2g}; the weights' std is {r.weight_ratio:.2g} "
-        "times the wanted one."
+        "times the wanted one. Draw weights with std {gain:.3g} / sqrt(fan_in), and set the biases to 0."
     ),
     "sigmoid": (
         "The squared gradient at 0 is {gradient:.2g} of that at 12, a factor of {rate:.2g} per layer on the "
@@ -201,9 +202,9 @@ def test_the_numbers_of_a_verdict_are_those_of_the_table(name: str):
     gradients = rows["gradient_second_moment"]
     gradient = gradients.iloc[0] / gradients.iloc[-2]  # of a stack of layers of one width
     rate = gradient ** (1 / (len(rows) - 2))
-    said = SENTENCES[name].format(
-        r=rows.loc[layer.removesuffix(".weight")], d=d, gradient=gradient, rate=rate
-    )
+    r = rows.loc[layer.removesuffix(".weight")]
+    gain = r.wanted_std * math.sqrt(r.fan_in)
+    said = SENTENCES[name].format(r=r, d=d, gain=gain, gradient=gradient, rate=rate)
     assert said in d.verdict
 
 

@@ -66,6 +66,18 @@ def test_tied_weights_are_drawn_only_if_all_uses_agree():
     assert reason.endswith("(call 2)")
 
 
+def test_the_reason_for_tied_weights_names_the_use_that_differs_not_the_last():
+    def forward(m, x):
+        for phi in (F.relu, torch.tanh, F.relu):  # gains sqrt(2), 1, sqrt(2)
+            x = phi(F.linear(x, m.w))
+        return x
+
+    reason = left_alone(initialize_(Function(forward, w=(16, 16)), batch(8, 16), generator=seeded()))["w"]
+    assert reason.startswith("tied: N(0, gain² / fan_in) (std 0.354) in ")
+    assert ", but N(0, gain² / fan_in) (std 0.25) in " in reason
+    assert reason.endswith("(call 2)")
+
+
 def test_only_the_parameters_change():
     model = nn.Sequential(nn.Linear(20, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 4))
     x, state = batch(8, 20), torch.get_rng_state()

@@ -83,10 +83,10 @@ def test_unanswered_patients_are_neither_right_nor_wrong():
     [
         (ValueError, f"1 to {LAST}; got 0", {"number": 0}),
         (ValueError, f"1 to {LAST}; got {LAST + 1}", {"number": LAST + 1, "fault": "dead"}),
-        (ValueError, "'saturated', .*'healthy'; got 'exploding'", {"number": 1, "fault": "exploding"}),
+        (ValueError, "^fault .*'saturated', .*'healthy'; got 'exploding'", {"fault": "exploding"}),
         (
             ValueError,
-            "one of '0', '2', .*''; got 'layer 3'",
+            "^layer must be one of '0', '2', .*''; got 'layer 3'",
             {"number": 2, "fault": "dead", "layer": "layer 3"},
         ),
         (ValueError, "got 'inputs'", {"number": 2, "fault": "dead", "layer": "inputs"}),

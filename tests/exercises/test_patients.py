@@ -11,7 +11,7 @@ from course_utils.doctor import FAULTS, diagnose
 from course_utils.doctor.plot import plot_diagnosis
 from course_utils.exercises import PATIENTS, clinic_patient, examine, solution
 from course_utils.exercises.repairs import healthy_twin
-from course_utils.exercises.signs import MEANINGS
+from course_utils.exercises.signs import MEANINGS, weighted
 
 
 def found(patient) -> list[tuple[str, str]]:
@@ -33,6 +33,21 @@ def test_every_fault_has_a_patient_and_a_sign():
     assert {*MEANINGS} == {*FAULTS}
     for truth in map(solution, PATIENTS):
         assert bool(truth.layer) == (truth.fault != "healthy")
+
+
+@pytest.mark.parametrize(
+    ("fault", "formula", "std"),
+    [
+        ("double init", " gain² / fan_in", lambda fan_in, fan_out: 2 / fan_in),
+        ("transposed weight", " gain / sqrt(fan_out)", lambda fan_in, fan_out: math.sqrt(2 / fan_out)),
+    ],
+)
+def test_what_a_name_means_gives_the_std_of_its_patients_weights(fault, formula, std):
+    truth, number = next((solution(n), n) for n in PATIENTS if solution(n).fault == fault)
+    row = examine(clinic_patient(number)).set_index("layer").loc[truth.layer]
+    four_standard_errors = 4 / math.sqrt(2 * row["fan_in"] * row["fan_out"])
+    assert MEANINGS[fault][0].endswith(formula)
+    assert row["weight_std"] == pytest.approx(std(row["fan_in"], row["fan_out"]), rel=four_standard_errors)
 
 
 @pytest.mark.parametrize("number", PATIENTS)
@@ -64,6 +79,14 @@ def test_the_solution_gives_the_variance_of_the_large_logits():
     said = re.search(r"logits have variance (\S+) instead", solution(number).why)[1]
     head = examine(clinic_patient(number)).iloc[-1]  # of weights N(0, 1)
     assert said == f"{head['fan_in'] * head['input_second_moment']:.0f}"
+
+
+def test_the_solution_gives_the_growth_of_the_exploding_signal():
+    (number,) = (n for n in PATIENTS if solution(n).fault == "exploding signal")
+    hidden = weighted(examine(clinic_patient(number))).iloc[:-1]
+    assert solution(number).why.endswith("each layer multiplies the second moment by about fan_in / 2.")
+    # "About": half of the units pass, of 128; a factor of two off would be another formula.
+    assert (hidden["growth"] / (hidden["fan_in"] / 2)).between(2 / 3, 3 / 2).all()
 
 
 def test_the_solution_gives_the_growth_of_the_gradient_through_batch_norms():

@@ -117,6 +117,23 @@ def test_experiments_come_out_as_they_say(number, seed):
     assert PROMISES[number - 1](pair, *now, *(at_first(settings, task, seed) for settings in both))
 
 
+@pytest.mark.parametrize(
+    ("number", "said", "std"),
+    [
+        (3, "0.01 × √(32/2) = {} a layer", 0.01),
+        (5, "√(32/2) = {}.", 1.0),
+        (7, "shrinks by {} a layer", 1 / math.sqrt(3 * 32)),  # of U(±1/√n)
+    ],
+)
+def test_texts_name_the_factor_by_which_weights_of_a_std_shrink_or_grow_a_signal(number, said, std):
+    experiment = EXPERIMENTS[number - 1]
+    first = trained(experiment.a, make_task(experiment.data, 0), 0, 0).network
+    weights = torch.cat([layer.weight.flatten() for layer in linear_maps(first)[1:-1]])  # 32 inputs each
+    assert weights.std().item() == pytest.approx(std, rel=4 / math.sqrt(2 * weights.numel()))
+    factor = std * math.sqrt(experiment.a.width / 2)  # of a ReLU's RMS
+    assert said.format(f"{factor:.2g}") in f"{experiment.question} {experiment.expectation}"
+
+
 def test_an_experiment_begins_with_its_settings_data_and_seed():
     experiment = EXPERIMENTS[1]
     for trainer, settings in zip(experiment.pair(3).trainers, (experiment.a, experiment.b), strict=True):

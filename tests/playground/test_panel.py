@@ -1,6 +1,7 @@
 """The playground's panel, used as a hand would use it, in every order; without a browser."""
 
 import asyncio
+import math
 import threading
 from dataclasses import fields
 from functools import cache, wraps
@@ -8,12 +9,13 @@ from functools import cache, wraps
 import ipywidgets as widgets
 import numpy as np
 import pytest
+import torch
 
 from course_utils.playground import panel as playground
 from course_utils.playground import picture
 from course_utils.playground.engine import Pair, make_task
 from course_utils.playground.experiments import EXPERIMENTS
-from course_utils.playground.network import MENUS, Settings
+from course_utils.playground.network import MENUS, Settings, build_network
 from course_utils.playground.panel import FREE, Playground
 
 
@@ -78,6 +80,21 @@ def test_every_control_has_a_label_and_a_tooltip():
         assert control.description
         assert control.tooltip
     assert {*panel.controls[0]} == {field.name for field in fields(Settings)}
+
+
+def test_the_tooltip_says_from_which_layer_on_a_network_is_residual():
+    *hidden, _ = build_network(Settings(residual=True), torch.ones(1, 2), 2, 0)
+    first = next(i for i, layer in enumerate(hidden, 1) if layer.residual)
+    for controls in Playground().controls:
+        assert controls["residual"].tooltip.endswith(f" to its output, from layer {first} on")
+
+
+def test_the_tooltip_of_the_gain_says_which_std_the_weights_have():
+    settings = Settings(width=64, scheme="LeCun normal", gain=3.0)
+    weight = build_network(settings, torch.ones(1, 2), 2, 0).hidden_2.linear.weight
+    assert weight.std().item() == pytest.approx(3 / math.sqrt(64), rel=4 / math.sqrt(2 * weight.numel()))
+    for controls in Playground().controls:
+        assert controls["gain"].tooltip.endswith("LeCun normal × g has std g/√n")
 
 
 def test_menus_hold_every_name_and_nobody_can_type_where_typing_does_nothing():
