@@ -116,12 +116,12 @@ class Ensemble(_Layered):
 
     def layers(self, inputs: Tensor) -> Iterator[Tensor]:
         """Yield the output of each layer, the last being the logits; each is (networks, batch, width)."""
-        # Inside, h is (networks, width, batch): so a weight's gradient comes out in the weight's own order.
-        h = inputs.mT.expand(len(self.weights[0]), *inputs.mT.shape)
+        h = inputs.expand(len(self.weights[0]), *inputs.shape)
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            h = self.activation(torch.baddbmm(bias.mT, weight, h))
-            yield h.mT
-        yield torch.baddbmm(self.biases[-1].mT, self.weights[-1], h).mT
+            # W @ h.mT, not h @ W.mT: so a weight's gradient comes out in the weight's own order.
+            h = self.activation(torch.baddbmm(bias.mT, weight, h.mT).mT)
+            yield h
+        yield torch.baddbmm(self.biases[-1].mT, self.weights[-1], h.mT).mT
 
 
 class DeepChain(_Layered):

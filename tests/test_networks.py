@@ -158,6 +158,13 @@ def test_an_ensembles_layers_are_the_hidden_ones_and_the_logits():
     assert torch.equal(layers[-1], together(x))
 
 
+def test_the_activation_of_an_ensemble_sees_images_before_units():
+    seen = []
+    model = Ensemble(2, [3, 5, 4], lambda z: seen.append(z.shape) or z, lecun_normal_)
+    model(torch.zeros(7, 3))
+    assert seen == [(2, 7, 5)]  # a norm over the batch has to find it
+
+
 def test_an_ensemble_fills_each_matrix_on_its_own():
     shapes = []
 
