@@ -4,6 +4,7 @@ Every function takes arrays, draws into `ax` and returns it. Theory is dashed an
 measurements carry markers, so that nothing is told by colour alone.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from typing import Any
@@ -86,7 +87,8 @@ def _panel(ax: Axes) -> Iterator[str]:
         for artist, text in zip(legend.legend_handles, legend.get_texts(), strict=True):
             yield f"  key {_look(artist)}: {text.get_text()}"
     for text in ax.texts:
-        yield f"  text {_look(text)}: {text.get_text()}"
+        if re.search(r"[^\W\d]", text.get_text()):  # a mere number was measured
+            yield f"  text {_look(text)}: {text.get_text()}"
 
 
 def _axis(axis: Axis) -> str:

@@ -247,6 +247,7 @@ def described_figure():
     left.legend()
     right.axhline(0.125, ls=":", color="k")
     right.text(0, 1, "level", color=plotting.GREY)
+    right.text(1, 2, "97 %")
     right.bar(["one", "two"], [1, 2])
     right.set_yticks([0.5], ["half"])
     right.set_title("It stays", loc="left")
