@@ -77,7 +77,7 @@ def open_together(visit: Visit, cells: list[nbformat.NotebookNode]) -> list[str]
     nbformat.write(new_notebook(cells=cells, metadata=NOTEBOOK_METADATA), path)
     shown = open_slides(visit, path.name)
     assert len(shown) == sum(map(is_collapsed, cells))
-    return [f"a collapsed output shows {text!r}" for text in shown if not text or NUMBER.search(text)]
+    return [f"a collapsed output shows {text!r}" for text in shown if NUMBER.search(text)]
 
 
 def run_on_slide(visit: Visit, place: int) -> None:
@@ -85,8 +85,11 @@ def run_on_slide(visit: Visit, place: int) -> None:
     cell = visit.page.locator(f'.jp-CodeCell[data-windowed-list-index="{place}"]')
     slide = cell.evaluate("cell => cell.closest('section').id.split('-').slice(1).map(Number)")
     visit.page.evaluate(GO, slide)
-    visit.page.locator("section.present .jp-Cell.jp-mod-active").first.wait_for()  # RISE selects one
-    cell.locator(".cm-content").click()
+    for _ in range(20):  # RISE may select another cell of the slide a little later
+        cell.locator(".cm-content").click()
+        visit.page.wait_for_timeout(200)
+        if cell.locator(".cm-focused").count():
+            break
     visit.page.keyboard.press("Shift+Enter")
 
 
