@@ -13,7 +13,7 @@ from forked_kernels import forked_kernels
 torch.set_num_threads(1)
 
 # What takes longest starts first, so that all workers end together.
-LONGEST = ["11_ten_thousand_layers.ipynb", "test_browser.py"]
+LONGEST = ["11_ten_thousand_layers.ipynb", "test_browser.py", "test_recipes.py"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
