@@ -33,7 +33,7 @@ layout: $(STAMP) ## divide the notebooks into slides that fit the page (needs a 
 test: $(STAMP) ## run everything that CI runs: lint, format, unit tests, every notebook; say what took how long
 	@$(PY) -m ruff check
 	@$(PY) -m ruff format --check
-	@$(PY) -m pytest --nbval --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	@$(PY) -m pytest --nbval --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 outputs: $(STAMP) ## run every notebook in place and store its outputs
 	@$(PY) tests/store_outputs.py notebooks/*.ipynb
