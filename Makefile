@@ -10,6 +10,9 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(shell $(PY) -c '$(IDENTITY)' 2>/dev/n
 $(shell rm -f $(STAMP))
 endif
 
+# Else, where it is set, every worker and kernel of a test would compile every module anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 # The lab extension and the settings that the slides need.
 export JUPYTER_PATH := $(CURDIR)/.jupyter$(addprefix :,$(JUPYTER_PATH))
 export JUPYTER_CONFIG_PATH := $(CURDIR)/.jupyter$(addprefix :,$(JUPYTER_CONFIG_PATH))

@@ -21,8 +21,16 @@ from threading import Thread
 from unittest.mock import patch
 
 EXTENSIONS = Path(__file__).parent.parent / ".jupyter"
-# None starts a thread that a fork loses, or looks for a kernel, as course_utils and ipywidgets do.
-MODULES = ("ipykernel.kernelapp", "matplotlib.pyplot", "pandas", "scipy.stats", "sklearn.datasets", "torch")
+# None starts a thread that a fork loses, or looks for a kernel, as course_utils and ipywidgets do. The first
+# optimizer imports torch._dynamo.
+MODULES = (
+    "ipykernel.kernelapp",
+    "matplotlib.pyplot",
+    "pandas",
+    "scipy.stats",
+    "sklearn.datasets",
+    "torch._dynamo",
+)
 
 
 def write_kernel(folder: Path, command: list[str]) -> None:
