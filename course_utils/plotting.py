@@ -20,6 +20,7 @@ from matplotlib.category import StrCategoryFormatter
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedFormatter, FuncFormatter
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 from numpy.typing import ArrayLike, NDArray
@@ -61,7 +62,7 @@ def use_course_style() -> None:
 
 
 def describe(figure: Figure) -> str:
-    """Return a figure's words, its keys, and five points of each line of theory.
+    """Return a figure's words, its keys, its spans, and five points of each line of theory.
 
     Jupyter stores it beside the picture, and the tests compare it, for the line in a picture is a second copy
     of what a cell asserts. What was measured, as markers, bands, bars or solid lines, is left out.
@@ -71,7 +72,8 @@ def describe(figure: Figure) -> str:
         f"{ax.get_ylabel()} over {ax.get_xlabel()}" for ax in panels if ax.get_xlabel() and ax.get_ylabel()
     ]
     heading = " and ".join(dict.fromkeys(names))  # the first line is seen where an output is collapsed
-    lines = ["Figure of " + (heading or "no axes"), figure.get_suptitle()]
+    lines = ["Figure of " + (heading or "no axes")]
+    lines += [figure.get_suptitle(), figure.get_supxlabel(), figure.get_supylabel()]
     for ax in panels:
         lines += _panel(ax)
     return "\n".join(filter(None, lines))
@@ -83,6 +85,11 @@ def _panel(ax: Axes) -> Iterator[str]:
     for line in ax.lines:
         if line.get_linestyle() in ("--", ":", "-.") and len(line.get_xydata()):
             yield f"  {_look(line)}: {_points(line)}"
+    bars = {patch for container in ax.containers for patch in container}
+    for patch in ax.patches:
+        if type(patch) is Rectangle and patch not in bars:
+            box = patch.get_bbox()
+            yield f"  {_look(patch)} span: x {box.x0:.3g} to {box.x1:.3g}, y {box.y0:.3g} to {box.y1:.3g}"
     if legend := ax.get_legend():
         for artist, text in zip(legend.legend_handles, legend.get_texts(), strict=True):
             yield f"  key {_look(artist)}: {text.get_text()}"

@@ -387,6 +387,12 @@ def test_in_chaos_strong_biases_leave_a_fixed_point_close_to_1(activation, gain,
     assert drift[0] > 0 > drift[1]  # stable, and there
 
 
+def test_depth_scales_stay_finite_close_to_the_edge():
+    far, near = (mean_field.depth_scales(tanh, gain) for gain in (1.01, 1.003))
+    assert near.correlation / far.correlation == pytest.approx((10 / 3) ** 2, rel=0.03)  # as 1 / (gain - 1)²
+    assert near.gradient / far.gradient == pytest.approx((10 / 3) ** 2, rel=0.03)
+
+
 def test_scales_of_homogeneous_layers():
     assert mean_field.depth_scales(relu, 1.3, 0.1) == pytest.approx([1 / abs(math.log(1.3**2 / 2))] * 3)
     length, correlation, gradient = mean_field.depth_scales(relu, 1.6)

@@ -249,6 +249,7 @@ def described_figure():
     right.text(0, 1, "level", color=plotting.GREY)
     right.text(1, 2, "97 %")
     right.bar(["one", "two"], [1, 2])
+    right.axhspan(0.1, 0.9, color=plotting.PINK)
     right.set_yticks([0.5], ["half"])
     right.set_title("It stays", loc="left")
     return figure
@@ -263,6 +264,7 @@ Figure of signal over layer
   key green: spread
 * It stays [no label, linear, one, two; no label, linear, half]
   black dotted: (0, 0.125) (1, 0.125)
+  pink span: x 0 to 1, y 0.1 to 0.9
   text grey: level"""
 
 
@@ -282,10 +284,12 @@ def test_describe_says_no_more_than_every_machine_would():
     assert "(1, 1e-17)" in plotting.describe(ax.figure)
 
 
-def test_describe_of_a_figure_without_axes():
+def test_describe_of_a_figure_without_panels():
     figure = plt.figure()
     figure.suptitle("Nothing")
-    assert plotting.describe(figure) == "Figure of no axes\nNothing"
+    figure.supxlabel("to the right")
+    figure.supylabel("up")
+    assert plotting.describe(figure) == "Figure of no axes\nNothing\nto the right\nup"
 
 
 def test_jupyter_shows_the_description_as_text_of_a_figure():

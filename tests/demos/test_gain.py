@@ -153,6 +153,10 @@ def test_layers_are_kept_until_signal_or_gradient_leaves():
     assert layers_kept(2.0 ** -np.arange(50), even) == 5  # 2**-4 is kept, 2**-5 is not
     assert layers_kept(even, 2 * even) == 5
     assert layers_kept(3.0 ** np.arange(50), 2 * even) == 4
+    assert (
+        layers_kept(even, np.append(40.0, even[1:])) == 1
+    )  # the first layer's chi counts, the last one's not
+    assert layers_kept(even, np.append(even[1:], 40.0)) == 50
     assert "predicted to keep 5 layers; 0 of 50 networks keep 30" in title(
         gain_figure("ReLU", "Xavier: 1", depth=30)[0].axes[0]
     )

@@ -203,9 +203,12 @@ def test_embeddings_keep_the_padding():
 )
 def test_recurrent_blocks_are_orthogonal_and_lstms_remember(module):
     shape = (3, 10) if isinstance(module, nn.RNNCellBase) else (6, 3, 10)
-    assert initialize_(spoilt(module), batch(*shape), generator=seeded()).left_alone.empty
+    report = initialize_(spoilt(module), batch(*shape), generator=seeded())
+    assert report.left_alone.empty
     parameters = dict(module.named_parameters())
-    hidden = next(p for name, p in parameters.items() if name.startswith("weight_hh"))
+    name, hidden = next(item for item in parameters.items() if item[0].startswith("weight_hh"))
+    stated = report.table.set_index("parameter")["std"][name]
+    assert stated == pytest.approx(hidden.detach().square().mean().sqrt().item(), rel=1e-5)
     for block in hidden.detach().split(8):
         torch.testing.assert_close(block @ block.T, torch.eye(8), rtol=0, atol=1e-5)
     bias = sum(p.detach() for name, p in parameters.items() if name.startswith("bias"))
