@@ -10,17 +10,15 @@ import json
 import os
 import re
 import shutil
-import socket
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from subprocess import Popen
-from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 from playwright.sync_api import Locator, Page, sync_playwright
@@ -99,37 +97,35 @@ def write_settings(home: Path) -> None:
         path.write_text(json.dumps(values))
 
 
-def wait_until_it_answers(server: Server, process: Popen, log: Path, seconds: float = 60) -> None:
+def find_address(process: Popen, home: Path, seconds: float = 60) -> str:
+    """Return the address that the server has found for itself and written down, once it has."""
+    written = home / "runtime" / f"jpserver-{process.pid}.json"
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
-        try:
-            urlopen(server.url("api/status"), timeout=5).close()
-            return
-        except (URLError, OSError):
-            time.sleep(0.2)
-    raise RuntimeError(f"JupyterLab does not answer at {server.address}:\n{log.read_text()}")
+        with suppress(OSError, ValueError):  # not there yet, or not yet whole
+            return f"http://127.0.0.1:{json.loads(written.read_text())['port']}"
+        time.sleep(0.2)
+    raise RuntimeError(f"JupyterLab does not start:\n{(home / 'log').read_text()}")
 
 
 @contextmanager
 def jupyter_lab() -> Iterator[Server]:
-    """Serve a temporary copy of the course on a free port; kernels import the repository's course_utils."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, socket.socket() as probe:
+    """Serve a temporary copy of the course on a free port; kernels import the repository's course_utils.
+
+    The server chooses the port (0), for one that is chosen for it may be a kernel's by the time it listens.
+    """
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         home, root = Path(folder), Path(folder) / "course"
         root.mkdir()
         copy_course(root)
         write_settings(home)
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
-        server, log = Server(f"http://127.0.0.1:{port}", root), home / "log"
-        command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}"]
-        options = ["--ip=127.0.0.1", "--ServerApp.port_retries=0", "--IdentityProvider.token=browser"]
-        command += [*options, "--LabApp.news_url=None", "--expose-app-in-browser"]
-        with log.open("w") as stream:
+        command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--port=0"]
+        command += ["--ip=127.0.0.1", "--IdentityProvider.token=browser"]
+        command += ["--LabApp.news_url=None", "--expose-app-in-browser"]
+        with (home / "log").open("w") as stream:
             process = Popen(command, cwd=root, env=environment(home), stdout=stream, stderr=stream)
         try:
-            wait_until_it_answers(server, process, log)
-            yield server
+            yield Server(find_address(process, home), root)
         finally:
             process.terminate()  # the server shuts its kernels down
             process.wait(30)
