@@ -29,18 +29,18 @@ def headings(notebook: NotebookNode) -> list[str]:
     return re.findall(r"^#+ .*$", prose(notebook), re.MULTILINE)
 
 
-def anchors(notebook: NotebookNode) -> set[str]:
-    """Return what JupyterLab makes of the headings: the text, with a dash for each space."""
-    return {re.sub(r"^#+ ", "", heading).replace("*", "").replace(" ", "-") for heading in headings(notebook)}
+def anchor(heading: str) -> str:
+    """Return what JupyterLab makes of a heading: the text, with a dash for each space."""
+    return re.sub(r"^#+ ", "", heading).replace("*", "").replace(" ", "-")
 
 
 def links(name: str, notebook: NotebookNode) -> Iterator[str]:
-    for target, anchor in LINK.findall(prose(notebook)):
+    for target, place in LINK.findall(prose(notebook)):
         path = NOTEBOOKS_FOLDER / target
         if not path.exists():
             yield f"there is no {target}"
-        elif anchor and unquote(anchor) not in anchors(nbformat.read(path, as_version=4)):
-            yield f"{target} has no heading {anchor}"
+        elif place and unquote(place) not in map(anchor, headings(nbformat.read(path, as_version=4))):
+            yield f"{target} has no heading {place}"
 
 
 def numbers_are_links(name: str, notebook: NotebookNode) -> Iterator[str]:

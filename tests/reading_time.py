@@ -34,9 +34,8 @@ def minutes(cell: NotebookNode) -> float:
     if cell.metadata.get("slideshow", {}).get("slide_type") == "notes":
         return 0.0
     if cell.cell_type == "markdown":
-        return words(cell.source) / WORDS + TABLE * len(
-            re.findall(r"^\|[:|-]+\|$", cell.source, re.MULTILINE)
-        )
+        tables = len(re.findall(r"^\|[:|-]+\|$", cell.source, re.MULTILINE))
+        return words(cell.source) / WORDS + TABLE * tables
     lines = sum(1 for line in cell.source.splitlines() if line.strip())
     shown = [output.get("data", {}) for output in cell.outputs]
     tables = sum("text/markdown" in data or "text/html" in data for data in shown)

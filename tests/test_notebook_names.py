@@ -9,21 +9,17 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell
+from notebook_links import anchor
 from notebook_names import effect, missing, overwritten
 from reading_time import above, marks
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-README_LINK = re.compile(r"\]\(notebooks/(\S+\.ipynb)#(\S+)\)")
+README_LINK = re.compile(r"\]\(notebooks/([^)#]+\.ipynb)#?([^)]*)\)")
 
 
 def cells(path: Path) -> list[NotebookNode]:
     return nbformat.read(path, as_version=4).cells
-
-
-def anchor(heading: str) -> str:
-    """Return what JupyterLab makes of a heading: its text, with a dash for each space."""
-    return re.sub(r"^#+ ", "", heading).replace("*", "").replace(" ", "-")
 
 
 def chosen(cells: list[NotebookNode], wanted: Callable[[list[str], str], bool]) -> Iterator[NotebookNode]:
@@ -55,22 +51,44 @@ def test_the_short_path_runs(path: Path):
     assert list(missing(chosen(cells(path), of_the_short_path))) == []
 
 
-def lectures() -> Iterator[tuple[Path, set[str]]]:
-    """Yield the notebook of each row of the README's lectures, and the anchors of its sections."""
-    for row in (ROOT / "README.md").read_text(encoding="utf-8").splitlines():
-        if found := README_LINK.findall(row):
-            yield ROOT / "notebooks" / found[0][0], {unquote(link) for _, link in found}
+def lectures() -> list[tuple[Path, set[str], int]]:
+    """Return notebook, anchors of the sections (none for all) and minutes of each row of the lectures."""
+    tables = (ROOT / "README.md").read_text(encoding="utf-8").partition("## For lecturers")[2]
+    rows = [row for row in tables.splitlines() if row.startswith("|") and README_LINK.search(row)]
+    found = [(README_LINK.findall(row), int(row.split("|")[-2])) for row in rows]
+    return [
+        (ROOT / "notebooks" / links[0][0], {unquote(place) for _, place in links if place}, minutes)
+        for links, minutes in found
+    ]
 
 
-@pytest.mark.parametrize(("path", "named"), list(lectures()))
-def test_each_lecture_of_the_readme_runs(path: Path, named: set[str]):
+every_lecture = pytest.mark.parametrize(("path", "named", "minutes"), lectures())
+
+
+@every_lecture
+def test_each_lecture_of_the_readme_runs(path: Path, named: set[str], minutes: int):
     notebook = cells(path)
     assert named <= {anchor(heading) for headings in above(notebook) for heading in headings}
 
     def is_named(headings: list[str], mark: str) -> bool:
-        return mark != "○" and bool(named & set(map(anchor, headings)))
+        return mark != "○" and (not named or bool(named & set(map(anchor, headings))))
 
     assert list(missing(chosen(notebook, is_named))) == []
+
+
+@every_lecture
+def test_a_lecture_takes_the_minutes_of_the_notebooks_plan(path: Path, named: set[str], minutes: int):
+    plan = next(cell.source for cell in cells(path) if "**Plan for" in cell.source).partition("**Plan for")[2]
+    sections = {anchor(name): int(time) for name, time in re.findall(r"\*([^*]+)\* \((\d+)\)", plan)}
+    chosen = {re.sub("^[●○]-", "", place) for place in named} or set(sections)
+    assert sum(sections[place] for place in chosen) == minutes
+
+
+def test_the_lectures_add_up():
+    tables = (ROOT / "README.md").read_text(encoding="utf-8").partition("## For lecturers")[2]
+    totals = [int(total) for total in re.findall(r"^\|[ |]+\*\*(\d+)\*\* \|$", tables, re.MULTILINE)]
+    assert totals == [45, 90, 180]
+    assert sum(minutes for *_, minutes in lectures()) == sum(totals)
 
 
 @pytest.mark.parametrize(
