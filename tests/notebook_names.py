@@ -51,10 +51,19 @@ def missing(cells: Iterable[NotebookNode]) -> Iterator[str]:
             known |= bound
 
 
+def looked_up(source: str) -> set[str]:
+    """Return the names that the functions defined in a cell look up whenever they are called."""
+    functions = [statement for statement in ast.parse(source).body if isinstance(statement, ast.FunctionDef)]
+    return set().union(*(_effect(function)[0] for function in functions)) - KNOWN
+
+
 def overwritten(cells: Iterable[NotebookNode]) -> Iterator[str]:
-    """Yield a complaint for each name that a cell reads and that it or a later one binds anew."""
-    effects = [(cell.id, *effect(cell.source)) for cell in cells if cell.cell_type == "code"]
-    for place, (reader, needed, _) in enumerate(effects):
-        for writer, _, bound in effects[place:]:
-            for name in sorted(needed & bound):
+    """Yield a complaint for each name that a cell or a function of it reads, and that is bound anew later."""
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    effects = [(cell.id, *effect(cell.source), looked_up(cell.source)) for cell in code]
+    for place, (reader, needed, itself, later) in enumerate(effects):
+        for name in sorted(needed & itself):
+            yield f"{reader}: run twice, {name} is what it made of it"
+        for writer, _, bound, _ in effects[place + 1 :]:
+            for name in sorted((needed | later) & bound):
                 yield f"{reader}: run twice, {name} is what {writer} made of it"

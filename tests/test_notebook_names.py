@@ -122,6 +122,9 @@ def test_a_name_with_two_meanings_is_found():
     assert list(overwritten(course("m = 1", "print(m)", "m = 2")))
     assert list(overwritten(course("m = 1", "m = m + 1")))
     assert list(overwritten(course("rows = []", "rows += [1]")))
+    reader = "net = 1\n\ndef f():\n    return net"
+    assert list(overwritten(course(reader, "net = 2")))
+    assert not list(overwritten(course(reader, "f()", "other = 2")))
 
 
 def test_a_name_from_a_skipped_section_is_found():

@@ -11,29 +11,8 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 NOTEBOOKS_FOLDER = Path(__file__).parent.parent / "notebooks"
-# The notebooks that ask for guesses; in the end, all.
-WITH_GUESSES = [
-    "00_start_here",
-    "01_exploding_and_vanishing_signals",
-    "02_one_over_sqrt_n",
-    "03_tanh_and_xavier",
-    "04_relu_and_kaiming",
-    "05_the_backward_signal",
-    "06_zeros_constants_and_biases",
-    "07_does_it_train",
-    "08_order_edge_and_chaos",
-    "09_orthogonal_weights",
-    "10_shattered_gradients",
-    "11_ten_thousand_layers",
-    "12_self_normalizing_and_normalized",
-    "13_residual_streams",
-    "14_attention",
-    "15_time",
-    "16_width",
-    "17_sparse_tickets_and_transfer",
-    "19_choosing_an_initialization",
-    "21_playground",
-]
+NOTEBOOKS = sorted(NOTEBOOKS_FOLDER.glob("*.ipynb"))
+NOTHING_TO_COUNT = "20_clinic"  # there a diagnosis is the prediction, and it is graded
 
 PROMPT = re.compile(r"\*\*Predict\b")
 TOLD = re.compile(r"\bDerive\b|(?:=|≈|\\approx)\s*[-−]?\.?\d")
@@ -120,15 +99,11 @@ RULES: list[Rule] = [
 ]
 
 
-@pytest.mark.parametrize("path", sorted(NOTEBOOKS_FOLDER.glob("*.ipynb")), ids=lambda path: path.stem)
-def test_no_derivation_shares_a_cell_with_its_question(path: Path):
-    assert [c for c in questions_tell_nothing(nbformat.read(path, as_version=4)) if "'Derive'" in c] == []
-
-
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
-@pytest.mark.parametrize("name", WITH_GUESSES)
-def test_notebook(name: str, rule: Rule):
-    assert list(rule(nbformat.read(NOTEBOOKS_FOLDER / f"{name}.ipynb", as_version=4))) == []
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook(path: Path, rule: Rule):
+    if path.stem != NOTHING_TO_COUNT or rule is not the_recap_begins_with_the_tally:
+        assert list(rule(nbformat.read(path, as_version=4))) == []
 
 
 HIDDEN = {"jupyter": {"outputs_hidden": True}}
