@@ -144,13 +144,13 @@ class Visit:
     def complaints(self) -> list[str]:
         return [*self.errors, *self.failed, *self.outside]
 
-    def open(self, path: str) -> None:
-        """Leave the page, with its kernel, for `path` of the server; what went wrong is forgotten."""
+    def open(self, path: str, place: str = "") -> None:
+        """Leave the page, with its kernel, for a place in `path` of the server; forget what went wrong."""
         self.page.goto("about:blank")
         self.server.stop_kernels()
         for complaints in (self.errors, self.failed, self.outside):
             complaints.clear()
-        self.page.goto(self.server.url(path), timeout=60_000)
+        self.page.goto(self.server.url(path) + place, timeout=60_000)
 
     def screenshot(self, name: str) -> None:
         """Write a PNG to the folder SCREENSHOTS where that environment variable is set."""

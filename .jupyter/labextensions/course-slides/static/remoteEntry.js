@@ -1,11 +1,13 @@
 /* A lab extension, written in the form that JupyterLab loads, so that nothing has to be built. In JupyterLab it does
-   nothing; in the slides (RISE, /rise/...) it does two things:
+   nothing; in the slides (RISE, /rise/...) it does three things:
 
    1. RISE lacks @jupyterlab/console, for whose tracker the extension of ipywidgets asks, and without which no demo
       is shown. The tracker is optional there, so a token that nobody provides is enough.
    2. It fits the present slide into the page. Figures get the height that the rest leaves them; outputs stand
       beside their code where that is better to read; fonts shrink where need be, never below 0.78 of what style.css
-      says. */
+      says.
+   3. It helps a lecturer to move: an address with #section or #/slide-2-1 opens there, a link to a notebook opens its
+      slides, the arrows go from slide to slide, and a double click does not show the source of a text. */
 (() => {
   async function init(scope) {
     if ('@jupyterlab/console' in scope) return;
@@ -81,8 +83,57 @@
     enlarge(figures, best.height);
   }
 
+  /* The slide that the end of an address names: by its id, or by a heading, with dashes as in JupyterLab's links. */
+  function named(hash) {
+    const name = decodeURIComponent(hash.slice(1));
+    const asLink = heading => heading.firstChild?.textContent.trim().replaceAll(' ', '-') === name;
+    const headings = [...document.querySelectorAll('.slides section section :is(h1, h2, h3, h4)')];
+    return document.getElementById(name.slice(1)) ?? headings.find(asLink)?.closest('section');
+  }
+
+  let turning = 0;
+
+  /* Turn to a slide, more than once: RISE may turn to a cell that it selects a little later. A key puts an end to it. */
+  function turn(slide, tries = 20) {
+    if (!slide || !tries) return;
+    if (!slide.classList.contains('present')) location.hash = `#/${slide.id}`;
+    turning = setTimeout(() => turn(slide, tries - 1), 50);
+  }
+
+  function onLink(event) {
+    const notebook = event.target.closest?.('.slides a[href]')?.href.match(/([^/?#]+\.ipynb)[^#]*(#.*)?$/);
+    if (!notebook) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    location.href = location.pathname.replace(/[^/]*$/, notebook[1]) + location.search + (notebook[2] ?? '');
+  }
+
+  const PAGES = { ArrowRight: 34, ArrowLeft: 33 }; // the codes of Page Down and Page Up: Reveal's arrows leave slides out
+
+  function onArrow(event) {
+    const busy = event.target.closest?.('.cm-content, input, select, textarea') ?? document.querySelector('.overview');
+    if (!(event.key in PAGES) || busy || event.ctrlKey || event.altKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    document.dispatchEvent(new KeyboardEvent('keydown', { keyCode: PAGES[event.key] }));
+  }
+
+  /* Shift+Enter runs the cell and stays, where RISE would turn to the next; Enter does not show a text's source. */
+  function onEnter(event, app) {
+    if (event.key !== 'Enter' || event.ctrlKey || event.altKey || event.metaKey) return;
+    if (event.shiftKey) app.commands.execute('notebook:run-cell');
+    else if (!document.querySelector('.jp-MarkdownCell.jp-mod-active')) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+  }
+
   function activate(app) {
     if (app.name !== 'Rise') return;
+    const asked = location.hash;
+    document.addEventListener('ready', () => asked && turn(named(asked)), { once: true });
+    document.addEventListener('click', onLink, true);
+    const onText = ({ target }) => target.closest?.('.slides .jp-MarkdownCell');
+    document.addEventListener('dblclick', event => onText(event) && event.stopImmediatePropagation(), true);
     let queued = 0;
     const present = () => document.querySelector('.slides section section.present');
     const heights = slide => [...slide.querySelectorAll('.jp-Cell')].map(cell => cell.offsetHeight).join();
@@ -108,9 +159,9 @@
     const inDemo = ({ target }) => target.closest?.('.jupyter-widgets') && target;
     window.addEventListener('keydown', event => inDemo(event)?.setAttribute('data-lm-suppress-shortcuts', ''), true);
     document.addEventListener('keydown', event => inDemo(event) && event.stopImmediatePropagation());
-    // Shift+Enter runs the cell and stays; RISE would turn to the slide of the next cell.
-    const selector = '.rise-enabled .lm-Widget.jp-NotebookPanel.reveal :focus';
-    app.commands.addKeyBinding({ command: 'notebook:run-cell', keys: ['Shift Enter'], selector });
+    // Before Lumino has them: what it does with these keys depends on what has the focus.
+    for (const act of [() => clearTimeout(turning), onEnter, onArrow])
+      window.addEventListener('keydown', event => inDemo(event) || act(event, app), true);
   }
 
   const plugin = { id: 'course-slides:plugin', autoStart: true, activate };
