@@ -1,14 +1,18 @@
-"""What users of the rooms read: labels, tooltips, menus, questions, hints, solutions, and what figures say.
+"""What users read: labels, tooltips, menus, questions, hints, solutions, what figures say, and defaults.
 
 `python tests/stored_texts.py` writes them to texts.txt, which a test compares with what is said now: a number
 in a sentence is as easily wrong as one in a formula. Read the difference before you commit it.
 """
 
-from collections.abc import Iterator
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import ipywidgets as widgets
 
+import course_utils
 from course_utils import demos
 from course_utils.doctor.findings import LAWS
 from course_utils.exercises import PATIENTS, clinic_patient, hint, solution
@@ -58,9 +62,24 @@ def of_the_doctor() -> Iterator[str]:
         yield f"{name}: {law.fault or 'no fault'}: {law.cause}"
 
 
+def defaults(function: Callable) -> str:
+    """Return the arguments that need not be given, with their defaults."""
+    optional = (p for p in inspect.signature(function).parameters.values() if p.default is not p.empty)
+    return ", ".join(f"{p.name}={getattr(p.default, '__name__', repr(p.default))}" for p in optional)
+
+
+def of_the_package() -> Iterator[str]:
+    yield "\ndefaults"
+    for _, name, _ in pkgutil.walk_packages(course_utils.__path__, "course_utils."):
+        for function in vars(importlib.import_module(name)).values():
+            public = callable(function) and not getattr(function, "__name__", "_").startswith("_")
+            if public and function.__module__ == name and (said := defaults(function)):
+                yield f"{name.removeprefix('course_utils.')}.{function.__name__}: {said}"
+
+
 def texts() -> str:
     """Return all texts."""
-    parts = [*of_demos(), *of_the_playground(), *of_the_clinic(), *of_the_doctor()]
+    parts = [*of_demos(), *of_the_playground(), *of_the_clinic(), *of_the_doctor(), *of_the_package()]
     return "\n".join(parts) + "\n"
 
 

@@ -61,6 +61,12 @@ def test_every_output_has_std_one():
     check_unit_std(lambda model, x: lsuv_(model, x, generator=seeded(3)))
 
 
+def test_the_tolerance_is_the_callers():
+    check_unit_std(lambda model, x: lsuv_(model, x, tolerance=1e-6, generator=seeded(3)), tolerance=1e-6)
+    loose = lsuv_(stack(nn.ReLU()), batch(128, 64), tolerance=0.5, generator=seeded(3))
+    assert min(loose.values()) == 1.0  # the first output is within it as drawn
+
+
 def test_layers_that_are_scaled_one_by_one_without_passing_the_signal_on_are_caught():
     def all_from_one_pass(model, x):
         for layer, std in zip(model[::2], outputs(model, x), strict=True):

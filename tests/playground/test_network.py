@@ -73,10 +73,17 @@ def test_fan_in_and_fan_out_differ_in_the_first_layer(family):
     torch.testing.assert_close(outwards, inwards / 4)  # fans 2 and 32
 
 
-def test_normal_is_not_uniform_nor_truncated():
-    for scheme, largest in [("LeCun uniform", math.sqrt(3)), ("truncated LeCun", 2.28)]:  # 2 / 0.88
-        assert max(w.abs().max() for w in weights(scheme=scheme)[1:]) * math.sqrt(32) <= largest
-    assert max(w.abs().max() for w in weights(scheme="LeCun normal")[1:]) * math.sqrt(32) > 2.5
+# E w⁴ / (E w²)² of the law that a scheme's name speaks of, by what the name contains; cut off at 2 std.
+KURTOSES = {"truncated": 2.366, "normal": 3, "N(": 3, "uniform": 1.8, "U(": 1.8}
+
+
+@pytest.mark.parametrize("scheme", [name for name in SCHEMES if any(law in name for law in KURTOSES)])
+def test_schemes_have_the_law_that_they_are_named_after(scheme):
+    drawn = torch.cat([torch.stack(weights(seed, scheme=scheme, depth=12)[1:-1]) for seed in range(3)])
+    kurtoses = drawn.pow(4).mean(dim=(1, 2)) / drawn.square().mean(dim=(1, 2)).square()
+    error = kurtoses.std().item() / math.sqrt(len(kurtoses))
+    wanted = next(kurtosis for law, kurtosis in KURTOSES.items() if law in scheme)
+    assert abs(kurtoses.mean().item() - wanted) <= 4 * error < 0.25
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
