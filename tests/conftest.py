@@ -1,16 +1,17 @@
 """Settings shared by all tests, the order they run in, and how long each part of them took."""
 
+import os
 from collections import Counter
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 
 import pytest
-import torch
 from forked_kernels import forked_kernels
 
-# Layers as small as those of the tests lose up to a factor of 20 to a second thread when both cores are busy.
-torch.set_num_threads(1)
+# What is as small as in the tests loses up to a factor of 20 to a second thread when all cores are busy. Set
+# before anything counts the cores: torch, NumPy and scikit-learn, here and in the kernels.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 # What takes longest starts first, so that all workers end together.
 LONGEST = ["11_ten_thousand_layers.ipynb", "test_browser.py", "test_recipes.py"]
