@@ -49,7 +49,7 @@ def _next_power_of_two(x: float) -> float:
     return 2.0 ** np.ceil(np.log2(max(1, x))) if x > 0 else 0.0
 
 
-_KEYS = {"o": "●", "^": "▲", "x": "✖", "--": "dashed:", ":": "dotted:"}
+_KEYS = {"o": "●", "^": "▲", "x": "✖", "--": "dashed:", ":": "dotted:", "-.": "dash-dotted:"}
 
 
 def name_lines(ax: Axes, *places: tuple[float, float]) -> None:
@@ -87,8 +87,8 @@ def shade(ax: Axes, factor: float, end: float = 0.99, color: str = GREY, alpha: 
 class _Canvas(FigureCanvasAgg):
     """A canvas that keeps ticks, grid and labels as pixels for as long as they stay the same.
 
-    They take half of a redraw. Texts that are placed in shares of the axes belong to them. What is saved to a
-    file is drawn as ever.
+    They take half of a redraw. Texts that are placed in shares of the axes, or at a height, belong to them.
+    What is saved to a file is drawn as ever.
     """
 
     _frame: object = None
@@ -114,7 +114,8 @@ def _contents(ax: Axes) -> list[Artist]:
 
 
 def _labels(ax: Axes) -> list[Text]:
-    return [text for text in ax.texts if text.get_transform() is ax.transAxes]
+    fixed = ax.transAxes, ax.get_yaxis_transform()
+    return [text for text in ax.texts if text.get_transform() in fixed]
 
 
 def _frame_of(ax: Axes) -> list[object]:
