@@ -363,3 +363,11 @@ def signal_and_gradient(
     for _ in range(depth - 1):
         q.append(length_map(activation, q[-1], gains[1]))
     return np.array(q), chi_1(activation, q, gains[1])
+
+
+def relative_moments(q: NDArray, chi: NDArray) -> tuple[NDArray, NDArray]:
+    """Return q over its first and the squared gradient over that of the last layer, l = 1..depth.
+
+    `q` and `chi` as from `signal_and_gradient`, of which the last layer's chi_1 has no part in the gradient.
+    """
+    return q / q[0], np.append(np.cumprod(chi[:-1][::-1])[::-1], 1.0)

@@ -319,7 +319,7 @@ def gradient_chain(
 
 def _dot(x: NDArray, y: NDArray) -> NDArray:
     """Return x · y of each network in float64, in which squares of vanishing signals remain numbers."""
-    return np.einsum("...i,...i->...", x, y, dtype=float)
+    return np.vecdot(x.astype(float), y.astype(float))
 
 
 def log_lengths(weights: str, width: int, depth: int, *, count: int, generator: torch.Generator) -> NDArray:

@@ -18,7 +18,7 @@ from course_utils.comparison import Estimate, mean_of
 
 Check = Callable[[Figure, str], None]
 KEYS = {"●": ("o", "full"), "○": ("o", "none"), "▲": ("^", "full"), "✖": ("x", "full")}
-KEYS |= {"dashed:": "--", "dotted:": ":"}
+KEYS |= {"dashed:": "--", "dotted:": ":", "dash-dotted:": "-."}
 NUMBER = re.compile(r"(?<![\w.])-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e[+-]\d+)?(?!\d)")
 
 

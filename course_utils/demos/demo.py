@@ -122,9 +122,11 @@ def luck(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def versus(predicted: float, samples: NDArray) -> str:
-    """Return prediction and measured mean as text, to the digits that the standard error supports."""
-    row = comparison.Row("", float(predicted), comparison.mean_of(samples))
+def versus(
+    predicted: float, samples: NDArray, of: Callable[[NDArray], comparison.Estimate] = comparison.mean_of
+) -> str:
+    """Return a prediction and its estimate `of` samples as text, to the digits that its error supports."""
+    row = comparison.Row("", float(predicted), of(samples))
     return "predicted {}, measured {} ± {}".format(*comparison.format_estimate(row))
 
 

@@ -1,35 +1,54 @@
 """Notebook 02: how many layers a width carries before networks of one law drift apart."""
 
+import math
+from functools import lru_cache
+from statistics import NormalDist
+
 import numpy as np
+from numpy.typing import NDArray
 
 from course_utils import comparison, network_laws, plotting, propagation
 from course_utils.activations import linear
 from course_utils.demos import canvas, demo
 
-NETWORKS = 1000
+NETWORKS, DEEPEST = 1000, 300
+
+
+@lru_cache(maxsize=4)
+def _relative_rms(width: int, seed: int) -> NDArray:
+    """Return the RMS of each layer over the input's, (NETWORKS, DEEPEST + 1)."""
+    draws = {"count": NETWORKS, "generator": demo.luck(seed)}
+    return np.exp(propagation.log_lengths("Gaussian", width, DEEPEST, **draws))
 
 
 @demo.asks(
     "How deep can networks of width n be before one in three strays from the median by a factor of two?",
     width=demo.WIDTH,
-    depth=demo.integers("depth (L)", 5, 300, 5),
+    depth=demo.integers("depth (L)", 5, DEEPEST, 5),
     seed=demo.integers("seed", 0, 20, 1),
 )
-def fan_figure(width: int = 512, depth: int = 100, seed: int = 0) -> demo.Drawing:
+def fan_figure(width: int = 64, depth: int = 150, seed: int = 0) -> demo.Drawing:
     """Draw networks with Var(w) = 1/width as a fan by layer, with the log-normal law's quantiles."""
-    # One factor chi2_n / n for the random input and one for each layer.
-    mean, variance = np.outer(network_laws.exact_log_growth(linear, 1.0, width), np.arange(1, depth + 2))
-    rms = propagation.norm_chain(linear, 1.0, depth, width, count=NETWORKS, generator=demo.luck(seed)).rms
+    mean, variance = np.outer(network_laws.exact_log_growth(linear, 1.0, width), np.arange(depth + 1))
+    rms = _relative_rms(width, seed)[:, : depth + 1]
+    low, median, high = (np.exp((mean + k * np.sqrt(variance)) / 2) for k in (-1.96, 0, 1.96))
     figure, (ax,) = canvas.new_figure()
-    quantiles = (np.exp((mean + k * np.sqrt(variance)) / 2) for k in (-1.96, 0, 1.96))
-    plotting.plot_fan(rms, *quantiles, ax=ax)
-    ax.set(ylabel="RMS of the layer", title=f"{NETWORKS:,} networks, depth / width = {depth / width:.2g}")
-    low, high = np.percentile(rms[:, -1], [2.5, 97.5])
-    canvas.set_decades(ax, min(low, 0.1), max(high, 10))
-    canvas.set_layers(ax, depth)
-    spread, predicted = comparison.std_of(np.log(rms[:, -1])), np.sqrt(variance[-1]) / 2
-    return figure, (
-        f"Standard deviation of ln RMS at layer {depth}: predicted {predicted:.3f} (about √(L/2n)), measured "
-        f"over {NETWORKS:,} networks {spread:.3f}. Two networks in three "
-        f"lie within a factor {np.exp(predicted):.2f} of the median {np.exp(mean[-1] / 2):.2g}."
+    style = {"color": plotting.ORANGE, "linestyle": "-.", "linewidth": 2}
+    ax.plot(2 * median, label="a factor of 2 from the median", **style)
+    ax.plot(median / 2, **style)
+    plotting.plot_fan(rms, low, median, high, ax=ax)
+    canvas.name_lines(ax, (0.02, 0.2), (0.02, 0.13), (0.02, 0.06))
+    canvas.set_decades(ax, min(low[-1], 0.01), max(high[-1], 10))
+    canvas.set_layers(ax, depth, ylabel="RMS of the layer, relative")
+    ax.set_title(f"{NETWORKS:,} networks, depth / width = {depth / width:.2g}")
+    return figure, _sentence(depth, median[-1], np.sqrt(variance[-1]) / 2, rms[:, -1])
+
+
+def _sentence(depth: int, median: float, std: float, last: NDArray) -> str:
+    logs, predicted = np.log(last / median), 200 * NormalDist(0, std).cdf(-math.log(2))
+    strays = comparison.mean_of(100 * (np.abs(logs) > math.log(2)))
+    return (
+        f"Beyond a factor of two from the median {median:.2g} at layer {depth}: predicted {predicted:.1f} % "
+        f"of the networks, measured {strays:.1f} % of {NETWORKS:,}. Standard deviation of ln RMS: predicted "
+        f"{std:.3f} (about √(L/2n)), measured {comparison.std_of(logs):.3f}."
     )

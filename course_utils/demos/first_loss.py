@@ -34,7 +34,7 @@ def first_losses(gain: float, shares: NDArray) -> NDArray:
     share=demo.slider("share of one class (p)", 0.01, 0.99, 0.01),
     classes=demo.integers("classes (K)", 2, 10, 1),
 )
-def first_loss_figure(gain: float = 10**0.15, share: float = 0.7, classes: int = 10) -> demo.Drawing:
+def first_loss_figure(gain: float = 0.1, share: float = 0.7, classes: int = 10) -> demo.Drawing:
     """Draw the loss at step 0 against the output bias, in multiples of ln p, for a last layer of `gain`.
 
     `share` is that of the first class; the others share the rest. The gain is √fan_in times a std.

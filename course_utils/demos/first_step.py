@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from course_utils import network_laws, plotting, propagation
 from course_utils.demos import canvas, demo
+from course_utils.networks import Ensemble
 
 FACTORS = 2.0 ** np.linspace(-2, 2, 9)
 COPIES, WIDTH, PER_CLASS = 6, 32, 3
@@ -18,9 +19,14 @@ OPTIMIZERS = {"SGD": lambda gradient: gradient, "Adam": lambda gradient: gradien
 
 
 @lru_cache(maxsize=2)
+def _networks(hidden: int) -> Ensemble:
+    return demo.he_networks(COPIES, [WIDTH] * hidden)
+
+
+@lru_cache(maxsize=2)
 def _scaled_networks(hidden: int) -> tuple[list[torch.Tensor], torch.Tensor, tuple[torch.Tensor, ...]]:
     """Return He's weights with the hidden ones times each of FACTORS, and the first losses and gradients."""
-    *inner, last = (weight.detach() for weight in demo.he_networks(COPIES, [WIDTH] * hidden).weights)
+    *inner, last = (weight.detach() for weight in _networks(hidden).weights)
     factors = torch.from_numpy(FACTORS)[:, None, None, None]
     scaled = [*(factors * weight for weight in inner), torch.ones_like(factors) * last]
     weights = [weight.flatten(0, 1).requires_grad_() for weight in scaled]
@@ -41,8 +47,7 @@ def measured_shares(hidden: int, rate: float, optimizer: str) -> NDArray:
 @lru_cache(maxsize=4)
 def predicted_shares(hidden: int, optimizer: str) -> NDArray:
     """Return the same per unit of learning rate, to first order in it and for tiny logits."""
-    networks = demo.he_networks(COPIES, [WIDTH] * hidden)
-    gradients = propagation.guess_gradients(networks, *demo.balanced_digits(PER_CLASS))
+    gradients = propagation.guess_gradients(_networks(hidden), *demo.balanced_digits(PER_CLASS))
     return network_laws.first_order_shares(gradients, FACTORS, OPTIMIZERS[optimizer])
 
 

@@ -71,7 +71,7 @@ def gain_figure(
     """
     pair, phi = gains(activation, rule) or (1.0, 1.0), ACTIVATIONS[activation]
     q, chi = _theory(phi, pair, DEEPEST)
-    theory = q[:depth] / q[0], np.append(np.cumprod(chi[: depth - 1][::-1])[::-1], 1.0)
+    theory = network_laws.relative_moments(q[:depth], chi[:depth])
     draws = demo.normals(DEEPEST, 2, NETWORKS, width)[:depth]
     signal, gradient = propagation.gradient_chain(phi, pair, draws)
     measured = signal / signal[:, :1], gradient

@@ -67,6 +67,7 @@ def pruning_figure(
 
 def _sentence(theory: float, variance: NDArray | None, last: NDArray) -> str:
     mean, spread = comparison.mean_of(last / theory), comparison.std_of(np.log(last))
+    within = (np.abs(np.log(last)) <= math.log(FACTOR)).sum()
     if variance is None:
         noise = "not predicted, for with so few links the noise has passed its pole;"
     else:
@@ -74,5 +75,6 @@ def _sentence(theory: float, variance: NDArray | None, last: NDArray) -> str:
     return (
         f"Predicted mean of m after {LAYERS} layers: {theory:.3g}. "
         f"{NETWORKS} networks of width {WIDTH} have {mean} times that. "
-        f"Standard deviation of ln m over networks: {noise} measured {spread}."
+        f"Standard deviation of ln m over networks: {noise} measured {spread}. "
+        f"{within} of the networks keep m within a factor of {FACTOR}."
     )

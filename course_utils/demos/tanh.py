@@ -1,34 +1,69 @@
 """Notebook 03: which gain keeps signal and gradient of a deep tanh network alive."""
 
-import numpy as np
+import math
+from functools import lru_cache
 
-from course_utils import activations, mean_field, plotting, propagation
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from course_utils import comparison, mean_field, network_laws, plotting, propagation
+from course_utils.activations import tanh
 from course_utils.demos import canvas, demo
 
-NETWORKS, WIDTH = 50, 256
+NETWORKS, WIDTH, DEEPEST, FACTOR = 30, 256, 100, 30
+_theory = lru_cache(maxsize=64)(network_laws.signal_and_gradient)
 
 
 @demo.asks(
-    "Which gain keeps both the signal and the gradient of a deep tanh network alive?",
+    "Which gain keeps both signal and gradient of a deep tanh network alive, within a factor of 30?",
     gain=demo.slider("gain (√n × weight std)", 0.5, 3.0, 0.05),
-    depth=demo.integers("depth (L)", 10, 150, 10),
+    depth=demo.integers("depth (L)", 10, DEEPEST, 10),
 )
-def tanh_figure(gain: float = 1.0, depth: int = 100) -> demo.Drawing:
-    """Draw the map q -> q' of tanh with its staircase, and the RMS by layer with the infinite-width line."""
-    phi = activations.tanh
+def tanh_figure(gain: float = 1.5, depth: int = 100) -> demo.Drawing:
+    """Draw the map q -> q' of tanh with its staircase, and the RMS of signal and gradient by layer.
+
+    Both of pre-activations, and relative to where they start: layer 0 is the first that has weights, and
+    `depth` layers more follow.
+    """
+    q, chi = _theory(tanh, (gain, gain), DEEPEST + 1)
+    theory = np.sqrt(network_laws.relative_moments(q[: depth + 1], chi[: depth + 1]))
+    draws = demo.normals(DEEPEST + 1, 2, NETWORKS, WIDTH)[: depth + 1]
+    signal, gradient = propagation.gradient_chain(tanh, (gain, gain), draws)
+    squares = signal / signal[:, :1], gradient
     figure, (left, right) = canvas.new_figure(2)
-    stop = next(stop for stop in (1, 1.5, 2, 3, 5, 10) if stop >= 1.1 * gain**2)
-    plotting.plot_cobweb(lambda q: mean_field.length_map(phi, q, gain), gain**2, 30, stop=stop, ax=left)
-    left.set(xlabel="q in this layer", ylabel="q' in the next", title=f"The map at gain {gain:.2f}")
-    left.locator_params(nbins=3)
-    theory = np.sqrt(mean_field.second_moments(phi, gain, depth))
-    rms = propagation.norm_chain(phi, gain, depth, WIDTH, count=NETWORKS, generator=demo.luck()).rms
-    plotting.plot_signal(rms, theory, ax=right)
-    canvas.set_decades(right, min(1e-3, theory[-1] / 10), 2)
-    canvas.set_layers(right, depth, ylabel="RMS of the layer", title=f"{NETWORKS} networks of width {WIDTH}")
-    q = mean_field.fixed_point(phi, gain)
-    slope, measured = np.sqrt(mean_field.chi_1(phi, q, gain)), demo.median_and_range(rms[:, -1])
+    _draw_map(left, gain)
+    _draw_rms(right, theory, np.sqrt(squares))
+    ends = squares[0][:, -1], squares[1][:, 0]
+    within = (np.abs(np.log(ends)) <= 2 * math.log(FACTOR)).all(axis=0).sum()
+    up, down = map(_versus, (theory[0, -1], theory[1, 0]), ends)
     return figure, (
-        f"Predicted RMS at layer {depth}: {theory[-1]:.4g}; measured {measured}. "
-        f"Fixed point q* = {q:.4g}; there each layer multiplies a gradient by √χ₁ = {slope:.4g}."
+        f"Factor of the RMS over {depth} layers: signal {up}; gradient, on its way down, {down} (root mean "
+        f"squares of {NETWORKS} networks). {within} of them keep both within a factor of {FACTOR}."
     )
+
+
+def _draw_map(ax: Axes, gain: float) -> None:
+    stop = next(stop for stop in (1, 2.5, 10) if stop >= 1.1 * gain**2)
+    plotting.plot_cobweb(lambda q: mean_field.length_map(tanh, q, gain), gain**2, 30, stop=stop, ax=ax)
+    ax.set(xlabel="q in this layer", ylabel="q' in the next", title=f"The map at gain {gain:.2f}")
+    ax.locator_params(nbins=3)
+
+
+def _draw_rms(ax: Axes, theory: NDArray, rms: NDArray) -> None:
+    depth = theory.shape[1] - 1
+    names, places = ("signal", "gradient"), ((0.6, 0.92), (0.6, 0.85))
+    style = {"every": max(1, depth // 12), "center": _root_mean_square}
+    canvas.plot_two(ax, np.arange(depth + 1), theory, rms, names, places, **style)
+    bottom = min(1e-4, theory.min() / 10)
+    canvas.set_decades(ax, bottom, max(1e4, 10 * theory.max(), bottom**-0.4))
+    canvas.shade(ax, FACTOR)
+    canvas.set_layers(ax, depth, ylabel="RMS, relative", title=f"{NETWORKS} networks of width {WIDTH}")
+
+
+def _root_mean_square(rms: NDArray, axis: int) -> NDArray:
+    return np.sqrt(np.square(rms).mean(axis=axis))
+
+
+def _versus(predicted: float, squares: NDArray) -> str:
+    return demo.versus(predicted, squares, comparison.root_mean_of)

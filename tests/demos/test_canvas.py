@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from course_utils import plotting
 from course_utils.demos import canvas
@@ -114,3 +115,21 @@ def test_every_labelled_line_needs_a_place():
     ax.plot([2, 1], "--", label="forgotten")
     with pytest.raises(ValueError, match="shorter"):
         canvas.name_lines(ax, (0, 0))
+
+
+@pytest.mark.parametrize(
+    ("ha", "va", "angle"), [("left", "top", 0), ("right", "bottom", 0), ("center", "top", 90)]
+)
+def test_texts_stand_where_matplotlib_puts_them(ha, va, angle):
+    def extent(figure):
+        figure.canvas.draw()
+        red, green, *_ = np.moveaxis(np.asarray(figure.canvas.buffer_rgba()).astype(int), 2, 0)
+        rows, columns = (np.flatnonzero((red - green > 128).any(axis=axis)) for axis in (1, 0))
+        return rows[0], rows[-1], columns[0], columns[-1]
+
+    figure, (ax,) = canvas.new_figure()
+    style = {"ha": ha, "va": va, "rotation": angle, "color": "r", "transform": ax.transAxes}
+    ax.text(0.5, 0.5, "χ₁ = 0.84, √(L/2n) ≪ mₖ", **style)
+    ours = extent(figure)
+    FigureCanvasAgg(figure)
+    np.testing.assert_allclose(ours, extent(figure), atol=6)

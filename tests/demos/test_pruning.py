@@ -47,7 +47,8 @@ def check(figure, sentence):
     check_words(ax, "layer (l)", "second moment (m)", heading)
     ratio, spread = mean_of(measured[:, -1] / theory.get_ydata()[-1]), std_of(np.log(measured[:, -1]))
     found = 50, 128, *two(ratio), f"{math.sqrt(variance[-1]):.2f}", 95, *two(spread)
-    check_numbers(sentence, 10, f"{factor**10:.3g}", *found)
+    within = np.sum((measured[:, -1] >= 0.1) & (measured[:, -1] <= 10))
+    check_numbers(sentence, 10, f"{factor**10:.3g}", *found, within, 10)
 
 
 @pytest.mark.parametrize("kept", [0.3, 0.07])

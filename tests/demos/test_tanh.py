@@ -1,18 +1,20 @@
-"""Tanh: the map, the staircase and the fixed point against the trapezoidal rule."""
+"""Tanh: map, staircase and the laws of signal and gradient against the trapezoidal rule."""
 
 import math
 from functools import cache
 
 import numpy as np
+import pytest
 import torch
-from drawing_checks import check_line, check_numbers, check_samples, check_words
+from drawing_checks import check_line, check_numbers, check_samples, check_words, named
 
-from course_utils import mean_field, propagation
+from course_utils import propagation
 from course_utils.activations import tanh
+from course_utils.comparison import Row, format_estimate, root_mean_of
 from course_utils.demos.tanh import tanh_figure
 
 SETTINGS = {"gain": 1.4, "depth": 20}
-CONTROLS = {"gain": (0.5, 3.0, 51), "depth": (10, 150, 15)}
+CONTROLS = {"gain": (0.5, 3.0, 51), "depth": (10, 100, 10)}
 LABELS = ["gain (√n × weight std)", "depth (L)"]
 
 
@@ -25,32 +27,49 @@ def tanh_layer(q, gain):
 
 
 @cache
-def settled():
-    q = [1.4**2]
-    for _ in range(300):
-        q.append(tanh_layer(q[-1], 1.4)[0][0])
-    return np.array(q)
+def laws(gain, depth):
+    """Return q, and the RMS of signal and gradient over the first and over the last layer's."""
+    q = [gain**2]
+    for _ in range(max(depth, 30)):
+        q.append(tanh_layer(q[-1], gain)[0][0])
+    q = np.array(q)
+    chi = tanh_layer(q[:depth], gain)[1]
+    gradient = [np.prod(chi[layer:]) for layer in range(depth + 1)]
+    return q, np.sqrt(q[: depth + 1] / q[0]), np.sqrt(gradient)
+
+
+def drawn_networks(gain, depth):
+    """Return squares of signal and gradient over the first and over the last layer's."""
+    draws = torch.randn(101, 2, 30, 256, generator=torch.Generator().manual_seed(0)).numpy()
+    signal, gradient = propagation.gradient_chain(tanh, (gain, gain), draws[: depth + 1])
+    return signal / signal[:, :1], gradient
+
+
+def root_mean_square(rms, axis):
+    return np.sqrt(np.mean(rms**2, axis=axis))
 
 
 def check(figure, sentence):
-    (left, right), q, layers = figure.axes, settled(), np.arange(21)
+    (left, right), (q, *theory), squares = figure.axes, laws(1.4, 20), drawn_networks(1.4, 20)
     diagonal, function, stairs = left.lines
-    check_line(diagonal, function.get_xdata(), np.linspace(0, 3, 200))
+    check_line(diagonal, function.get_xdata(), np.linspace(0, 2.5, 200))
     check_line(function, tanh_layer(function.get_xdata(), 1.4)[0])
     np.testing.assert_allclose(stairs.get_ydata(), np.append(0, np.repeat(q[1:31], 2)), rtol=1e-6)
     check_words(left, "q in this layer", "q' in the next", "The map at gain 1.40")
-    draws = {"count": 50, "generator": torch.Generator().manual_seed(0)}
-    rms = propagation.norm_chain(tanh, 1.4, 20, 256, **draws).rms
-    predicted = np.append(1.0, np.sqrt(q[1:21]) / 1.4)
-    markers, theory = right.lines
-    check_samples(right, markers, layers, rms)
-    check_line(theory, predicted, layers)
-    check_words(right, "layer (l)", "RMS of the layer", "50 networks of width 256")
-    slope = math.sqrt(tanh_layer(q[-1], 1.4)[1][0])
-    low, median, high = np.percentile(rms[:, -1], [2.5, 50, 97.5])
-    measured = f"{median:.3g}", 95, f"{low:.2g}", f"{high:.2g}"
-    check_numbers(sentence, 20, f"{predicted[-1]:.4g}", 50, *measured, f"{q[-1]:.4g}", f"{slope:.4g}")
+    lines, layers = right.lines, np.arange(21)
+    assert (lines[0], lines[2]) == (named(right, "signal"), named(right, "gradient"))
+    for markers, line, law, samples in zip(lines[::2], lines[1::2], theory, squares, strict=True):
+        check_samples(right, markers, layers, np.sqrt(samples), root_mean_square)
+        check_line(line, law, layers)
+    check_words(right, "layer (l)", "RMS, relative", "30 networks of width 256")
+    assert [t.get_text() for t in right.texts if "within" in t.get_text()] == ["within a factor of 30"]
+    ends = squares[0][:, -1], squares[1][:, 0]
+    rows = (Row("", law, root_mean_of(x)) for law, x in zip((theory[0][-1], theory[1][0]), ends, strict=True))
+    up, down = map(format_estimate, rows)
+    within = np.sum((np.abs(np.log(ends)) <= math.log(900)).all(axis=0))
+    check_numbers(sentence, 20, *up, *down, 30, within, 30)
 
 
-def test_the_sentence_carries_the_fixed_point():
-    assert f"q* = {mean_field.fixed_point(tanh, 1.5):.4g}" in tanh_figure(gain=1.5)[1]
+@pytest.mark.parametrize(("gain", "factor"), [(1.0, 0.084), (1.25, 5.8)])
+def test_the_gradients_factor_is_the_product_over_the_layers_as_they_are(gain, factor):
+    assert tanh_figure(gain=gain)[0].axes[1].lines[3].get_ydata()[0] == pytest.approx(factor, rel=0.01)
