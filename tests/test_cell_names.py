@@ -7,10 +7,10 @@ from urllib.parse import unquote
 
 import nbformat
 import pytest
+from cell_names import effect, missing, overwritten
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell
 from notebook_links import anchor
-from notebook_names import effect, missing, overwritten
 from reading_time import above, marks
 
 ROOT = Path(__file__).parent.parent
