@@ -139,15 +139,13 @@ def _growth(activation: Activation, gain: ArrayLike, bias_std: ArrayLike) -> NDA
     return np.where(np.abs(growth) < _ROUNDING, 0.0, growth)
 
 
-def _fixed_q(
-    activation: Activation, gain: ArrayLike, bias_std: ArrayLike, low: NDArray, high: NDArray
-) -> NDArray:
-    """Return the fixed point between exp(low) and exp(high), element by element."""
+def _fixed_q(activation: Activation, gain: ArrayLike, bias_std: ArrayLike, *ends: NDArray) -> NDArray:
+    """Return the fixed point whose ln q is between the two `ends`, element by element."""
 
     def growth(log_q: NDArray, *settings: NDArray) -> NDArray:
         return np.log(length_map(activation, np.exp(log_q), *settings)) - log_q
 
-    return np.exp(_roots(growth, low, high, np.asarray(gain), np.asarray(bias_std)))
+    return np.exp(_roots(growth, *ends, np.asarray(gain), np.asarray(bias_std)))
 
 
 def fixed_point(activation: Activation, gain: ArrayLike, bias_std: ArrayLike = 0.0) -> NDArray | float:
