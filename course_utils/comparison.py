@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from reprlib import repr as shortened
@@ -51,8 +51,7 @@ def _rounded(values: Sequence[float], error: float) -> tuple[str, ...]:
 
 
 def _samples(samples: ArrayLike) -> np.ndarray:
-    listed = samples if isinstance(samples, list | tuple) else ()
-    if isinstance(samples, Estimate) or any(isinstance(x, Estimate) for x in listed):
+    if isinstance(samples, list | tuple) and any(isinstance(x, Estimate) for x in (samples, *samples)):
         raise TypeError(f"expected samples, one number for each network; got an Estimate: {samples}")
     x = np.asarray(samples).ravel()
     if x.size and x.dtype.kind not in "biuf":
@@ -151,16 +150,6 @@ def _format_guess(guess: float | EllipsisType | None) -> str:
     return "" if guess is None else "–"
 
 
-def markdown_table(cells: Iterable[Sequence[str]], align: str) -> str:
-    """Return a table in Markdown whose cells show exactly their text, markup and HTML included.
-
-    cells: rows of text, the header first. align: "l" or "r" for each column, such as "lrr".
-    """
-    header, *body = (f"| {' | '.join(text.translate(_ESCAPES) for text in row)} |" for row in cells)
-    rule = "|".join({"l": ":--", "r": "--:"}[side] for side in align)
-    return "\n".join([header, f"|{rule}|", *body])
-
-
 @dataclass(frozen=True)
 class Comparison:
     """A table of predictions and measurements. Prints as text, shows as a table in Jupyter."""
@@ -185,7 +174,8 @@ class Comparison:
 
     def _repr_markdown_(self) -> str:
         cells = self.cells()
-        return markdown_table(cells, "l" + "r" * (len(cells[0]) - 1))
+        header, *body = (f"| {' | '.join(text.translate(_ESCAPES) for text in row)} |" for row in cells)
+        return "\n".join([header, "|:--" + "|--:" * (len(cells[0]) - 1) + "|", *body])
 
 
 def _guess(quantity: str, guess: Any) -> float | EllipsisType:
@@ -234,9 +224,7 @@ def _asserted(rows: Sequence[Any], holds: Callable[[Row], bool], otherwise: str)
     return table
 
 
-def compare(
-    *rows: tuple[str, float, Estimate] | tuple[str, float, Estimate, float | EllipsisType],
-) -> Comparison:
+def compare(*rows: tuple[str, float, Estimate] | tuple[str, float, Estimate, Any]) -> Comparison:
     """Return the table of (quantity, predicted, measured) rows, having asserted |z| <= `Z_LIMIT` in each.
 
     A row may have a fourth entry, the learner's guess or ... for none yet; it is shown as "you", and

@@ -27,13 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from course_utils.activations import Activation
 from course_utils.checks import check_arguments, check_correlation, check_element_wise
-from course_utils.quadrature import (
-    Function,
-    adaptive_expectation,
-    gaussian_expectation,
-    pair_expectation,
-    sign_changes,
-)
+from course_utils.quadrature import Function, adaptive_expectation, gaussian_expectation, pair_expectation
 
 _CRITICAL = 1e-9  # a slope this near to 1 is 1: quadrature knows no better
 _ROUNDING = 1e-12  # a second moment that changes by less has not changed
@@ -86,15 +80,6 @@ def correlation_map(
     return covariance / second_moment
 
 
-def gradient_correlation_map(activation: Activation, c: ArrayLike, q: ArrayLike) -> NDArray | float:
-    """Return E phi'(z1) phi'(z2) / E phi'(z1)**2, the factor by which one layer multiplies the correlation
-    between the gradients that two inputs of correlation c and second moment q send back.
-
-    Raises: ValueError for q = 0.
-    """
-    return pair_expectation(activation.derivative, c, q, activation.kinks) / chi_1(activation, q)
-
-
 def second_moments(activation: Activation, gain: float, depth: int, *, bias_std: float = 0.0) -> NDArray:
     """Return E h_l**2 for l = 0..depth, shape (depth + 1,), at infinite width; E h_0**2 is 1.
 
@@ -137,16 +122,12 @@ _HERE = _GRID.size // 2  # where q = 1
 
 
 def _roots(
-    function: Callable[..., NDArray],
-    low: ArrayLike,
-    high: ArrayLike,
-    *args: NDArray,
-    tolerance: float = 1e-15,
+    function: Callable[..., NDArray], low: ArrayLike, high: ArrayLike, *args: NDArray, xatol: float = 1e-15
 ) -> NDArray:
     """Return where function(x, *args) is 0, element by element."""
     from scipy.optimize import elementwise  # its import takes half a second
 
-    return elementwise.find_root(function, (low, high), args=args, tolerances={"xatol": tolerance}).x
+    return elementwise.find_root(function, (low, high), args=args, tolerances={"xatol": xatol}).x
 
 
 def _growth(activation: Activation, gain: ArrayLike, bias_std: ArrayLike) -> NDArray:
@@ -158,15 +139,13 @@ def _growth(activation: Activation, gain: ArrayLike, bias_std: ArrayLike) -> NDA
     return np.where(np.abs(growth) < _ROUNDING, 0.0, growth)
 
 
-def _fixed_q(
-    activation: Activation, gain: ArrayLike, bias_std: ArrayLike, low: NDArray, high: NDArray
-) -> NDArray:
-    """Return the fixed point between exp(low) and exp(high), element by element."""
+def _fixed_q(activation: Activation, gain: ArrayLike, bias_std: ArrayLike, *ends: NDArray) -> NDArray:
+    """Return the fixed point whose ln q is between the two `ends`, element by element."""
 
     def growth(log_q: NDArray, *settings: NDArray) -> NDArray:
         return np.log(length_map(activation, np.exp(log_q), *settings)) - log_q
 
-    return np.exp(_roots(growth, low, high, np.asarray(gain), np.asarray(bias_std)))
+    return np.exp(_roots(growth, *ends, np.asarray(gain), np.asarray(bias_std)))
 
 
 def fixed_point(activation: Activation, gain: ArrayLike, bias_std: ArrayLike = 0.0) -> NDArray | float:
@@ -193,6 +172,16 @@ def fixed_point(activation: Activation, gain: ArrayLike, bias_std: ArrayLike = 0
     return q[()]
 
 
+def sign_changes(values: NDArray) -> tuple[NDArray, NDArray]:
+    """Return the indices before and after each change of sign of `values` (points,) along a grid.
+
+    Values that are 0 up to rounding are skipped: two indices need not be neighbours.
+    """
+    signed = np.flatnonzero(np.abs(values) >= _ROUNDING)
+    turns = np.flatnonzero(np.diff(np.sign(values[signed])))
+    return signed[turns], signed[turns + 1]
+
+
 def fixed_points(activation: Activation, gain: float, bias_std: float = 0.0) -> list[FixedPoint]:
     """Return every fixed point of the length map between e**-40 and e**40, and 0 if it is one, in order.
 
@@ -202,7 +191,7 @@ def fixed_points(activation: Activation, gain: float, bias_std: float = 0.0) -> 
     growth = _growth(activation, gain, bias_std)
     if not growth.any():
         raise ValueError(f"every q is a fixed point of {activation.name} at gain {gain}")
-    low, high = sign_changes(growth, _ROUNDING)
+    low, high = sign_changes(growth)
     q = _fixed_q(activation, gain, bias_std, _LOG_GRID[low], _LOG_GRID[high])
     if length_map(activation, 0.0, gain, bias_std) == 0:
         q = np.concatenate([[0.0], q])
@@ -218,8 +207,7 @@ def chi_1(activation: Activation, q: ArrayLike, gain: ArrayLike = 1.0) -> NDArra
     """
     q = np.minimum(q, _GRID[-1])
     check_arguments(q=q, gain=gain)
-    root = np.sqrt(q)
-    slope = gaussian_expectation(lambda z: activation.derivative(z) ** 2, root, kinks=activation.kinks)
+    slope = gaussian_expectation(lambda z: activation.derivative(z) ** 2, np.sqrt(q), kinks=activation.kinks)
     return np.square(gain) * slope
 
 
@@ -381,10 +369,10 @@ def gain_in_front(function: Function) -> float:
         moment = adaptive_expectation(lambda z: function(math.exp(log_gain) * z).square())
         return math.log(max(moment, 1e-300))
 
-    before, after = sign_changes(gaussian_expectation(rough, np.exp(_LOG_GAINS)) - 1, _ROUNDING)
+    before, after = sign_changes(gaussian_expectation(rough, np.exp(_LOG_GAINS)) - 1)
     # Kinks that nobody declared cost the scan accuracy: the crossing may be in the next interval.
     for margin in (0.0, 0.25) if before.size else ():
         low, high = float(_LOG_GAINS[before[0]]) - margin, float(_LOG_GAINS[after[0]]) + margin
         if log_moment(low) * log_moment(high) <= 0:
-            return math.exp(_roots(np.vectorize(log_moment), low, high, tolerance=1e-9))
+            return math.exp(_roots(np.vectorize(log_moment), low, high, xatol=1e-9))
     raise ValueError(f"{name} has no gain in front: E phi(g Z)**2 crosses 1 at no g from e**-20 to e**20")

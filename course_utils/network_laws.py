@@ -5,7 +5,8 @@ First the spread of finite networks and all directions of a deep one, where laws
 logarithm where a product of layers is log-normal; then uneven widths, pairs of inputs, norms, residual
 streams, pruning and first losses, for wide layers unless a function says otherwise. All numbers are float64.
 
-Raises, besides what a docstring lists: ValueError for a q, gain, depth or width out of its range.
+Raises, besides what a docstring lists: ValueError for a q, gain, depth or width out of its range,
+and for a name that is none of those listed.
 
 SciPy takes longer to import than most of this takes to compute, so the functions that need it do that.
 """
@@ -34,11 +35,9 @@ def jacobian_spread(activation: Activation, q: ArrayLike, *, orthogonal: bool) -
     Source: Pennington, Schoenholz and Ganguli (2017).
     """
     check_arguments(q=q)
-    root = np.sqrt(np.atleast_1d(np.asarray(q, dtype=float)))
-    mu_1, mu_2 = (
-        gaussian_expectation(lambda z, k=k: activation.derivative(z) ** (2 * k), root, kinks=activation.kinks)
-        for k in (1, 2)
-    )
+    q = np.atleast_1d(np.asarray(q, dtype=float))
+    mu_1 = chi_1(activation, q)
+    mu_2 = gaussian_expectation(lambda z: activation.derivative(z) ** 4, np.sqrt(q), kinks=activation.kinks)
     return float((mu_2 / mu_1**2 - 1 + (not orthogonal)).sum())
 
 
@@ -152,7 +151,6 @@ def log_length_law(weights: str, width: int) -> tuple[float, float]:
     """Return mean and standard deviation of ln |h_l| / |h_l-1| of a linear layer of gain 1.
 
     `weights` as for `propagation.log_lengths`; `width` counts units or channels.
-    Raises: ValueError for other weights.
     """
     from scipy.special import digamma, polygamma
 
@@ -171,7 +169,7 @@ def log_length_law(weights: str, width: int) -> tuple[float, float]:
 def he_variances(widths: ArrayLike, mode: str) -> NDArray:
     """Return He's variance 2 / fan of each layer's weights, (depth,), for layers of `widths` (depth + 1,).
 
-    mode: "fan_in", "fan_out", or "fan_avg", the mean of both. Raises: ValueError for another one.
+    mode: "fan_in", "fan_out", or "fan_avg", the mean of both.
     """
     n_in, n_out = np.asarray(widths)[:-1], np.asarray(widths)[1:]
     fans = {"fan_in": n_in, "fan_avg": (n_in + n_out) / 2, "fan_out": n_out}
@@ -292,8 +290,6 @@ def norm_gradient_factors(norm: str, batch: int, depth: int) -> NDArray:
     He's weights". `batch` counts images, at least 4, for batch norm: pre-activations of two of them correlate
     by -1 / (batch - 1), and with k, the arc-cosine map at that, a layer keeps the variance 1 - k. For large
     batches the factor is pi / (pi - 1).
-
-    Raises: ValueError for another norm.
     Source: Yang et al. (2019).
     """
     rho = -1 / (batch - 1)
@@ -325,8 +321,6 @@ def pruned_normal(removed: str, kept: float) -> tuple[float, float, float]:
 
     removed: "the smallest" weights, or those "at random", for which nothing is cut; `kept` is the share that
     stays. The zeros count.
-
-    Raises: ValueError for another name.
     """
     if check_name("removed", removed, ("the smallest", "at random")) == "at random":
         return 0.0, kept, 3 / kept

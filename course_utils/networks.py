@@ -12,18 +12,16 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from course_utils.activations import Activation
 from course_utils.checks import check_arguments
-from course_utils.initializers import zeros_
+from course_utils.initializers import Rng, zeros_
 
 Initializer = Callable[..., Any]
 
 
-def _filled(
-    init_: Initializer, generator: Generator | None, *shape: int, count: int | None = None
-) -> nn.Parameter:
+def _filled(init_: Initializer, generator: Rng, *shape: int, count: int | None = None) -> nn.Parameter:
     """Return a parameter of this shape that `init_` filled; with `count`, so many of them, each alone."""
     parameter = inspect.signature(init_).parameters.get("generator")
     passed = parameter and parameter.default in (None, parameter.empty)  # a partial may have its own
@@ -64,7 +62,7 @@ class PlainNetwork(_Layered):
         weight_init_: Initializer,
         *,
         bias_init_: Initializer = zeros_,
-        generator: Generator | None = None,
+        generator: Rng = None,
     ) -> None:
         super().__init__()
         check_arguments(width=widths)
@@ -103,7 +101,7 @@ class Ensemble(_Layered):
         *,
         output_init_: Initializer | None = None,
         bias_init_: Initializer = zeros_,
-        generator: Generator | None = None,
+        generator: Rng = None,
     ) -> None:
         super().__init__()
         check_arguments(count=networks, width=widths)
@@ -147,7 +145,7 @@ class DeepChain(_Layered):
         *,
         readout: Tensor,
         bias_init_: Initializer = zeros_,
-        generator: Generator | None = None,
+        generator: Rng = None,
     ) -> None:
         super().__init__()
         check_arguments(depth=depth, width=shape)

@@ -7,6 +7,7 @@ measurements carry markers, so that nothing is told by colour alone.
 import re
 from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
+from itertools import chain
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -68,15 +69,11 @@ def describe(figure: Figure) -> str:
     of what a cell asserts. What was measured, as markers, bands, bars or solid lines, is left out.
     """
     panels = [ax for ax in figure.axes if ax.get_visible()]
-    names = [
-        f"{ax.get_ylabel()} over {ax.get_xlabel()}" for ax in panels if ax.get_xlabel() and ax.get_ylabel()
-    ]
-    heading = " and ".join(dict.fromkeys(names))  # the first line is seen where an output is collapsed
-    lines = ["Figure of " + (heading or "no axes")]
-    lines += [figure.get_suptitle(), figure.get_supxlabel(), figure.get_supylabel()]
-    for ax in panels:
-        lines += _panel(ax)
-    return "\n".join(filter(None, lines))
+    labels = [(ax.get_ylabel(), ax.get_xlabel()) for ax in panels]
+    names = dict.fromkeys(" over ".join(pair) for pair in labels if all(pair))
+    heading = " and ".join(names) or "no axes"  # the first line is seen where an output is collapsed
+    words = f"Figure of {heading}", figure.get_suptitle(), figure.get_supxlabel(), figure.get_supylabel()
+    return "\n".join(filter(None, [*words, *chain.from_iterable(map(_panel, panels))]))
 
 
 def _panel(ax: Axes) -> Iterator[str]:

@@ -329,7 +329,6 @@ def log_lengths(weights: str, width: int, depth: int, *, count: int, generator: 
     freedom. "flattened orthogonal", a 3 × 3 kernel of n channels with orthonormal rows on an image that is
     constant in space: 9 times the share that n of 9 n coordinates have of a random unit vector, a Beta
     variable. "delta-orthogonal": 1.
-
     Raises: ValueError for other weights.
     """
     rng, shape = numpy_generator(generator), (count, depth)
@@ -360,7 +359,6 @@ def residual_stream(scale: float, norm: str, draws: Sequence[NDArray]) -> tuple[
 
     x_(k+1) = x_k + scale × branch(x_k), of the exact law, with `branch_draws`. norm: "no norm"; "pre-norm",
     a layer norm before each branch; "post-norm", one after each sum.
-
     Raises: ValueError for another norm.
     """
     check_name("norm", norm, ("no norm", "pre-norm", "post-norm"))

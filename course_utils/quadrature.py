@@ -7,7 +7,6 @@ and `pair_expectation`. Where nothing is known of the function, panels are halve
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -22,32 +21,28 @@ END = 12.0  # standard deviations; beyond, the normal density is below 1e-31
 _PANELS = np.array([-END, -8, -5, -3, -1, 1, 3, 5, 8, END])
 # Panels shrink towards a kink by factors of four: whatever happens within 1e-4 of it is still resolved.
 _AROUND_A_KINK = np.concatenate([s * 1.5 * 4.0 ** -np.arange(10) for s in (-1, 1)] + [[0.0]])
-NODES = 16  # of each panel
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)  # of each panel
 _TOLERANCE = 1e-9  # of each panel halved, relative to the whole
 
 
-_legendre = lru_cache(np.polynomial.legendre.leggauss)
-
-
-def _normal_rule(edges: NDArray, count: int) -> tuple[NDArray, NDArray]:
-    """Return nodes and weights (..., nodes) for N(0, 1), `count` of them between two `edges` (..., edges)."""
-    nodes, weights = _legendre(count)
+def _normal_rule(edges: NDArray) -> tuple[NDArray, NDArray]:
+    """Return nodes and weights (..., nodes) for N(0, 1), 16 of them between two `edges` (..., edges)."""
     half = np.diff(edges, axis=-1)[..., None] / 2
-    z = (edges[..., :-1, None] + half * (1 + nodes)).reshape(*edges.shape[:-1], count * half.shape[-2])
-    return z, (half * weights).reshape(z.shape) * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+    z = (edges[..., :-1, None] + half * (1 + _NODES)).reshape(*edges.shape[:-1], _NODES.size * half.shape[-2])
+    return z, (half * _WEIGHTS).reshape(z.shape) * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
 
 
-def _rule(breaks: NDArray, count: int) -> tuple[NDArray, NDArray]:
+def _rule(breaks: NDArray) -> tuple[NDArray, NDArray]:
     """Return nodes and weights (..., nodes) for N(0, 1), with panels that end at `breaks` (..., kinks)."""
     breaks = np.clip(np.nan_to_num(breaks, nan=0.0), -END, END)
     around = breaks[..., None] + _AROUND_A_KINK
     around = around.reshape(*breaks.shape[:-1], breaks.shape[-1] * _AROUND_A_KINK.size)
     panels = np.broadcast_to(_PANELS, (*breaks.shape[:-1], _PANELS.size))
     edges = np.clip(np.concatenate([panels, around], axis=-1), -END, END)
-    return _normal_rule(np.unique(edges) if edges.ndim == 1 else np.sort(edges, axis=-1), count)
+    return _normal_rule(np.unique(edges) if edges.ndim == 1 else np.sort(edges, axis=-1))
 
 
-_rule_at_zero = lru_cache(partial(_rule, np.zeros(1)))
+_RULE_AT_ZERO = _rule(np.zeros(1))
 
 
 def evaluate(function: Function, z: NDArray) -> NDArray:
@@ -64,14 +59,13 @@ def evaluate(function: Function, z: NDArray) -> NDArray:
 
 
 def gaussian_expectation(
-    function: Function, std: ArrayLike = 1.0, mean: ArrayLike = 0.0, kinks: Kinks = (0.0,), count: int = NODES
+    function: Function, std: ArrayLike = 1.0, mean: ArrayLike = 0.0, kinks: Kinks = (0.0,)
 ) -> NDArray | float:
     """Return E f(mean + std * Z), Z ~ N(0, 1), for each entry of `std` and `mean`, which broadcast.
 
     About 1e-13 for functions that are smooth apart from kinks and jumps at `kinks`. A kink elsewhere costs
-    accuracy (hard tanh with kinks=(0,): 1e-5), and so do many oscillations within `std`; `quadrature_error`
-    tells how much. What is narrower than 1e-6 `std`, as the slope of tanh is at q > 1e12, may be missed. Each
-    panel has `count` nodes.
+    accuracy (hard tanh with kinks=(0,): 1e-5), and so do many oscillations within `std`. What is narrower
+    than 1e-6 `std`, as the slope of tanh is at q > 1e12, may be missed.
     Raises: ValueError unless `mean` is finite and 0 <= std < inf, and as `evaluate`.
     """
     std, mean = np.asarray(std, dtype=float), np.asarray(mean, dtype=float)
@@ -80,17 +74,11 @@ def gaussian_expectation(
     if mean.any() or np.any(kinks):
         with np.errstate(divide="ignore", invalid="ignore"):
             breaks = (np.asarray(kinks, dtype=float) - mean[..., None]) / std[..., None]
-        nodes, weights = _rule(breaks, count)
+        nodes, weights = _rule(breaks)
     else:
-        nodes, weights = _rule_at_zero(count)  # the kink at 0 stays there for every std
+        nodes, weights = _RULE_AT_ZERO  # the kink at 0 stays there for every std
     values = evaluate(function, mean[..., None] + std[..., None] * nodes)
     return values @ weights if weights.ndim == 1 else (values * weights).sum(axis=-1)
-
-
-def quadrature_error(function: Function, std: ArrayLike = 1.0, kinks: Kinks = (0.0,)) -> NDArray | float:
-    """Return how far E f(std * Z) by `gaussian_expectation` moves with twice the nodes: about its error."""
-    fine, usual = (gaussian_expectation(function, std, 0.0, kinks, n * NODES) for n in (2, 1))
-    return np.abs(fine - usual)
 
 
 def _pair_expectation(function: Function, c: float, q: float, kinks: Kinks) -> float:
@@ -99,7 +87,7 @@ def _pair_expectation(function: Function, c: float, q: float, kinks: Kinks) -> f
     breaks = np.asarray(kinks, dtype=float) / root
     if c:  # the inner integral changes fastest where z1, or z2's mean c z1, is at a kink
         breaks = np.concatenate([breaks, breaks / c])
-    nodes, weights = _rule(breaks, NODES)
+    nodes, weights = _rule(breaks)
     inner = gaussian_expectation(function, root * np.sqrt(max(0.0, 1 - c**2)), root * c * nodes, kinks)
     return float((evaluate(function, root * nodes) * inner) @ weights)
 
@@ -128,7 +116,7 @@ def adaptive_expectation(function: Function) -> float:
     low, high, done = _PANELS[:-1], _PANELS[1:], 0.0
 
     def integrals(low: NDArray, high: NDArray) -> NDArray:
-        z, weights = _normal_rule(np.stack([low, high], axis=-1), NODES)
+        z, weights = _normal_rule(np.stack([low, high], axis=-1))
         return (evaluate(function, z) * weights).sum(axis=-1)
 
     while 0 < low.size <= 4096:
@@ -144,13 +132,3 @@ def adaptive_expectation(function: Function) -> float:
     if (evaluate(function, np.array([-END, END])) * np.exp(-(END**2) / 2) > 1e-7 * done).any():
         raise ValueError(f"the function grows too fast: no limit within {END:g} standard deviations")
     return float(done)
-
-
-def sign_changes(values: NDArray, rounding: float) -> tuple[NDArray, NDArray]:
-    """Return the indices before and after each change of sign of `values` (points,) along a grid.
-
-    Values that are 0 up to `rounding` are skipped: two indices need not be neighbours.
-    """
-    signed = np.flatnonzero(np.abs(values) >= rounding)
-    turns = np.flatnonzero(np.diff(np.sign(values[signed])))
-    return signed[turns], signed[turns + 1]

@@ -29,10 +29,7 @@ def _per_network(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     logits = logits.unsqueeze(0) if logits.ndim == 2 else logits
     target = labels.expand(logits.shape[:-1])
     # Else cross-entropy would silently leave out the label -100.
-    options = {
-        "reduction": "none",
-        "ignore_index": torch.iinfo(torch.int64).min,
-    }
+    options = {"reduction": "none", "ignore_index": torch.iinfo(torch.int64).min}
     loss = nn.functional.cross_entropy(logits.flatten(0, 1), target.flatten(), **options)
     loss = loss.view(target.shape).mean(dim=1)
     accuracy = (logits.argmax(dim=-1) == target).double().mean(dim=1)

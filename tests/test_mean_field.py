@@ -72,6 +72,14 @@ def test_cosines_by_layer():
         assert math.isclose(k / q, cosine)
 
 
+def test_sign_changes_skip_what_is_0():
+    values = np.array([-2, -1, 1e-13, 0, 3, 1, -1e-13, 2, -4.0])
+    before, after = mean_field.sign_changes(values)
+    assert (before.tolist(), after.tolist()) == ([1, 7], [4, 8])
+    assert [side.size for side in mean_field.sign_changes(np.zeros(3))] == [0, 0]
+    assert [side.size for side in mean_field.sign_changes(np.array([1e-12, -1e-12]))] == [1, 1]
+
+
 def test_fixed_points_of_the_length_map():
     assert mean_field.fixed_point(tanh, 0.9) == 0
     assert mean_field.fixed_point(tanh, 1.0) == 0
@@ -277,10 +285,9 @@ def test_relu_cosine_map_forgives_a_cosine_rounded_above_1():
     "call",
     [
         lambda c: mean_field.correlation_map(tanh, c, 1.0),
-        lambda c: mean_field.gradient_correlation_map(tanh, c, 1.0),
         lambda c: mean_field.cosines(tanh, c, 1.0, 1),
     ],
-    ids=["map", "gradient", "layers"],
+    ids=["map", "layers"],
 )
 def test_what_is_no_correlation(call, c):
     with pytest.raises(ValueError, match=f"a correlation lies between -1 and 1; got {c}"):
@@ -292,13 +299,13 @@ def test_a_correlation_needs_a_signal():
     with pytest.raises(ValueError, match=r"no signal, no correlation: q=1\.0, gain=0\.0, bias_std=0\.0"):
         mean_field.correlation_map(tanh, 0.3, 1.0, 0.0)
     with pytest.raises(ValueError, match=r"a correlation needs 0 < q < inf; got 0\.0"):
-        mean_field.gradient_correlation_map(tanh, 0.3, 0.0)
+        mean_field.correlation_map(tanh, 0.3, 0.0, 1.0, 0.5)
 
 
 COSINES = np.array([-1, -0.5, 0, 0.3, 0.999, 1])
 
 
-def check_pair_maps(correlation_map, gradient_map):
+def check_pair_maps(correlation_map):
     """Compare with Cho & Saul's arc-cosine kernels, Williams's arcsine kernel and a linear network."""
     gain, bias, q = 1.3, 0.4, 2.3
 
@@ -314,14 +321,10 @@ def check_pair_maps(correlation_map, gradient_map):
         correlation_map(linear, COSINES, q, gain, bias),
         (gain**2 * q * COSINES + bias**2) / (gain**2 * q + bias**2),
     )
-    np.testing.assert_allclose(gradient_map(relu, COSINES, q), 1 - np.arccos(COSINES) / math.pi, atol=1e-14)
-    # E phi'(z1) phi'(z2) is, up to q, the derivative in c of E phi(z1) phi(z2): of Williams's kernel here
-    slope = np.sqrt((1 + 4 * q) / ((1 + 2 * q) ** 2 - 4 * q**2 * COSINES**2))
-    np.testing.assert_allclose(gradient_map(erf, COSINES, q), slope, rtol=1e-10)
 
 
 def test_pair_maps_against_closed_forms():
-    check_pair_maps(mean_field.correlation_map, mean_field.gradient_correlation_map)
+    check_pair_maps(mean_field.correlation_map)
 
 
 def test_planted_faults_in_the_pair_maps_are_caught():
@@ -333,9 +336,7 @@ def test_planted_faults_in_the_pair_maps_are_caught():
 
     for fault in (cosine_of_the_conditional_std, bias_as_a_variance):
         with pytest.raises(AssertionError):
-            check_pair_maps(fault, mean_field.gradient_correlation_map)
-    with pytest.raises(AssertionError):
-        check_pair_maps(mean_field.correlation_map, mean_field.correlation_map)
+            check_pair_maps(fault)
 
 
 def check_phase(activation, gain, bias_std):

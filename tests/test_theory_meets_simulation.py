@@ -234,20 +234,6 @@ def test_a_bias_variance_where_a_std_is_meant_is_caught():
         check_pairs(tanh, 0.9, 0.5, 0.25)
 
 
-def test_gradients_of_two_inputs_lose_their_correlation():
-    g, correlations = generator(), []
-    for _ in range(60):
-        network = PlainNetwork([512] * 4, relu, kaiming_normal_, generator=g)
-        x = torch.randn(2, 512, generator=g).requires_grad_()
-        (gradient,) = torch.autograd.grad((network(x) @ torch.randn(512, generator=g)).sum(), x)
-        correlations.append(torch.cosine_similarity(*gradient, dim=0).item())
-    cosines = mean_field.cosines(relu, 0.0, math.sqrt(2), 2)
-    factors = mean_field.gradient_correlation_map(relu, cosines, 1.0)
-    compare(("correlation of the gradients", factors.prod(), mean_of(correlations)))
-    with pytest.raises(AssertionError):
-        compare(("one half per layer", 0.5**3, mean_of(correlations)))
-
-
 def spread_of_singular_values(activation, gain, weight_init_, widths, generator):
     network = PlainNetwork(widths, activation, partial(weight_init_, gain=gain), generator=generator)
     # One input, repeated: the gradient of the k-th output in the k-th copy is a row of the Jacobian.
