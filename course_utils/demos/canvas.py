@@ -75,7 +75,7 @@ def plot_two(
 
 
 def plot_relative(
-    ax: Axes, layers: range, laws: Pair, samples: Pair, labels: Pair, x: float, center: Callable = np.median
+    ax: Axes, layers: range, laws: Pair, samples: Pair, labels: Pair, x: float, center: Callable
 ) -> None:
     """Draw signal and gradient, relative to where they start, as `plot_two`, with their names at `x`."""
     style = {"every": max(1, layers[-1] // 12), "center": center}

@@ -77,7 +77,8 @@ def gain_figure(
     ends = np.log([measured[0][:, -1], gradient[:, 0]])
     within = (np.abs(ends) <= math.log(FACTOR)).all(axis=0).sum()
     figure, (ax,) = canvas.new_figure()
-    canvas.plot_relative(ax, range(1, depth + 1), theory, measured, ("signal (q)", "gradient"), x=0.45)
+    layers, names = range(1, depth + 1), ("signal (q)", "gradient")
+    canvas.plot_relative(ax, layers, theory, measured, names, x=0.45, center=np.median)
     canvas.shade(ax, FACTOR)
     canvas.set_layers(ax, depth, ylabel="second moment, relative")
     kept = f"predicted to keep {layers_kept(q, chi)} layers; {within} of {NETWORKS} networks keep {depth}"

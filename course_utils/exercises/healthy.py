@@ -85,7 +85,6 @@ def _mlp(*widths: int, act: type[nn.Module] = nn.ReLU) -> nn.Sequential:
 
 
 def _cnn() -> nn.Sequential:
-    """Return three convolutions and a linear layer, for images (3, 8, 8)."""
     convs = [layer for c in (3, 24, 24) for layer in (nn.Conv2d(c, 24, 3, padding=1), nn.ReLU())]
     return nn.Sequential(*convs, nn.Flatten(), nn.Linear(24 * 64, CLASSES))
 
