@@ -1,10 +1,6 @@
-"""A canvas for demos: figures that a slider can wait for.
+"""A canvas for demos: figures that a slider can wait for."""
 
-Axes are emptied and used again, ticks and labels are kept as pixels while they stay the same, limits come in
-steps that seldom change.
-"""
-
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import Context, ContextVar, copy_context
 from functools import cache
 
@@ -23,8 +19,8 @@ from PIL import Image, ImageDraw, ImageFont
 from course_utils.plotting import BLUE, GREY, ORANGE, plot_samples, to_jpeg, use_log_axis
 
 Pair = NDArray | tuple  # of two
-Figures = dict[int, tuple[Figure, Sequence[Axes]]]
-_reused: ContextVar[Figures | None] = ContextVar("reused", default=None)
+_reused: ContextVar[dict[int, tuple[Figure, Sequence[Axes]]]] = ContextVar("reused")  # by columns
+_font = cache(ImageFont.truetype)  # of a path, in so many pixels
 
 
 def set_decades(ax: Axes, low: float, high: float) -> None:
@@ -78,6 +74,17 @@ def plot_two(
     name_lines(ax, *places)
 
 
+def plot_relative(
+    ax: Axes, layers: range, laws: Pair, samples: Pair, labels: Pair, x: float, center: Callable
+) -> None:
+    """Draw signal and gradient, relative to where they start, as `plot_two`, with their names at `x`."""
+    style = {"every": max(1, layers[-1] // 12), "center": center}
+    plot_two(ax, layers, laws, samples, labels, ((x, 0.92), (x, 0.85)), **style)
+    values = np.concatenate([*laws, *(center(measured, axis=0) for measured in samples)])
+    bottom = min(1e-4, values.min() / 10)
+    set_decades(ax, bottom, max(1e4, 10 * values.max(), bottom**-0.4))
+
+
 def shade(ax: Axes, factor: float, end: float = 0.99, color: str = GREY, alpha: float = 0.12) -> None:
     """Shade 1 / factor to factor, in log10 on a linear axis; its name ends at the share `end` of the axis."""
     low, high = (x if ax.get_yscale() == "log" else np.log10(x) for x in (1 / factor, factor))
@@ -86,16 +93,10 @@ def shade(ax: Axes, factor: float, end: float = 0.99, color: str = GREY, alpha: 
     ax.text(end, high, f"within a factor of {factor:g}", **style)
 
 
-@cache
-def _font(path: str, pixels: float) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(path, pixels)
-
-
 class _Renderer(RendererAgg):
     """A renderer that draws a level line of text at once: Matplotlib does it glyph by glyph, 0.1 ms each."""
 
     def draw_text(self, gc, x, y, s, prop, angle, ismath=False, mtext=None) -> None:
-        """Draw the text `s` from (x, y) on."""
         if angle or ismath:
             return super().draw_text(gc, x, y, s, prop, angle, ismath, mtext)
         font = _font(findfont(prop), prop.get_size_in_points() * self.dpi / 72)
@@ -112,11 +113,9 @@ class _Canvas(FigureCanvasAgg):
     What is saved to a file is drawn as ever.
     """
 
-    _frame: object = None
-    _size: object = None
+    _frame = _size = None
 
     def get_renderer(self) -> _Renderer:
-        """Return the renderer for the figure's present size."""
         size = *self.get_width_height(physical=True), self.figure.dpi
         if size != self._size:
             self._size, self.renderer = size, _Renderer(*size)
@@ -186,7 +185,7 @@ def new_figure(columns: int = 1) -> tuple[Figure, Sequence[Axes]]:
 
     Margins, places of labels and the number of ticks are fixed, because a slider waits for each of them.
     """
-    figures = {} if (kept := _reused.get()) is None else kept
+    figures = _reused.get({})
     if columns not in figures:
         figure = Figure(figsize=(9, 4), dpi=120, layout="none")
         _Canvas(figure)

@@ -9,18 +9,13 @@ from numpy.typing import NDArray
 
 from course_utils import network_laws, plotting, propagation
 from course_utils.demos import canvas, demo
-from course_utils.networks import Ensemble
 
 FACTORS = 2.0 ** np.linspace(-2, 2, 9)
 COPIES, WIDTH, PER_CLASS = 6, 32, 3
 LEAST, MOST = 1e-13, 1e2  # shares that are drawn
+_networks = lru_cache(maxsize=2)(lambda hidden: demo.he_networks(COPIES, [WIDTH] * hidden))
 # The first step at learning rate 1.
 OPTIMIZERS = {"SGD": lambda gradient: gradient, "Adam": lambda gradient: gradient / (gradient.abs() + 1e-8)}
-
-
-@lru_cache(maxsize=2)
-def _networks(hidden: int) -> Ensemble:
-    return demo.he_networks(COPIES, [WIDTH] * hidden)
 
 
 @lru_cache(maxsize=2)
@@ -78,10 +73,7 @@ def first_step_figure(hidden: int = 4, rate: float = 0.1, optimizer: str = "SGD"
 
 
 def _draw_shares(ax: Axes, shares: NDArray, first: NDArray) -> None:
-    """Draw falls as circles with their range, rises as crosses.
-
-    A circle is hollow where the `first` loss was more than twice that of a guess: its share says little.
-    """
+    """Draw falls as circles with their range, hollow where the `first` loss was far off; rises as crosses."""
     octaves, median, far = np.log2(FACTORS), np.median(shares, axis=1), first > 2 * np.log(10)
     falls, all_fall = median > LEAST, (shares > 0).all(axis=1)
     low, high, blue = shares.min(axis=1), shares.max(axis=1), {"color": plotting.BLUE}
@@ -96,10 +88,8 @@ def _draw_shares(ax: Axes, shares: NDArray, first: NDArray) -> None:
 
 
 def _sentence(measured: NDArray, predicted: NDArray, optimizer: str) -> str:
-    text = (
-        f"Xavier's weights (c = 0.71): predicted share that one step of {optimizer} removes "
-        f"{np.median(predicted):.2g}"
-    )
+    text = f"Xavier's weights (c = 0.71): predicted share that one step of {optimizer} removes "
+    text += f"{np.median(predicted):.2g}"
     if (predicted < LEAST).any():
         return f"{text}, less than can be measured."
     if (measured <= 0).any():

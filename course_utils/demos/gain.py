@@ -4,7 +4,6 @@ import math
 from functools import cache
 
 import numpy as np
-from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from torch import nn
 
@@ -78,7 +77,10 @@ def gain_figure(
     ends = np.log([measured[0][:, -1], gradient[:, 0]])
     within = (np.abs(ends) <= math.log(FACTOR)).all(axis=0).sum()
     figure, (ax,) = canvas.new_figure()
-    _draw_moments(ax, theory, measured)
+    layers, names = range(1, depth + 1), ("signal (q)", "gradient")
+    canvas.plot_relative(ax, layers, theory, measured, names, x=0.45, center=np.median)
+    canvas.shade(ax, FACTOR)
+    canvas.set_layers(ax, depth, ylabel="second moment, relative")
     kept = f"predicted to keep {layers_kept(q, chi)} layers; {within} of {NETWORKS} networks keep {depth}"
     ax.set_title(f"{activation}, gain {pair[1]:.3g}: {kept}")
     up, down = (comparison.median_of(logs / math.log(10)) for logs in ends)
@@ -88,18 +90,6 @@ def gain_figure(
         f"gradient predicted {math.log10(theory[1][0]):z.2f}, median {down}. "
         f"{within} of {NETWORKS} networks keep both within a factor of {FACTOR}."
     )
-
-
-def _draw_moments(ax: Axes, theory: tuple[NDArray, NDArray], measured: tuple[NDArray, NDArray]) -> None:
-    depth = len(theory[0])
-    layers, every = np.arange(1, depth + 1), max(1, depth // 12)
-    names, places = ("signal (q)", "gradient"), ((0.45, 0.92), (0.45, 0.85))
-    canvas.plot_two(ax, layers, theory, measured, names, places, every=every)
-    ends = np.concatenate([*theory, *(np.median(samples, axis=0) for samples in measured)])
-    bottom = min(1e-3, ends.min() / 10)
-    canvas.set_decades(ax, bottom, max(3e3, 10 * ends.max(), bottom**-0.4))
-    canvas.shade(ax, FACTOR)
-    canvas.set_layers(ax, depth, ylabel="second moment, relative")
 
 
 def _about_the_rule(activation: str, rule: str) -> str:

@@ -84,7 +84,6 @@ def norm_figure(norm: str = "batch norm", batch: int = 8, depth: int = 50) -> de
     return figure, (
         f"{norm[0].upper()}{norm[1:]}{images}, {depth} layers: log10 of the gradient's RMS in the first over "
         f"that in the last is predicted to be {math.log10(theory[0]):.2f} at infinite width, and is "
-        f"{log:z.2f} in {NETWORKS} networks of width {WIDTH}. "
-        f"Within a factor of {FACTOR} of the last layer's: predicted for {kept[0]} layers, measured (median) "
-        f"for {kept[1]} of {depth}."
+        f"{log:z.2f} in {NETWORKS} networks of width {WIDTH}. Within a factor of {FACTOR} of the last "
+        f"layer's: predicted for {kept[0]} layers, measured (median) for {kept[1]} of {depth}."
     )

@@ -68,9 +68,8 @@ def pruning_figure(
 def _sentence(theory: float, variance: NDArray | None, last: NDArray) -> str:
     mean, spread = comparison.mean_of(last / theory), comparison.std_of(np.log(last))
     within = (np.abs(np.log(last)) <= math.log(FACTOR)).sum()
-    if variance is None:
-        noise = "not predicted, for with so few links the noise has passed its pole;"
-    else:
+    noise = "not predicted, for with so few links the noise has passed its pole;"
+    if variance is not None:
         noise = f"predicted {math.sqrt(variance[-1]):.2f} (95 % dotted),"
     return (
         f"Predicted mean of m after {LAYERS} layers: {theory:.3g}. "

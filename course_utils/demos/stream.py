@@ -46,10 +46,9 @@ def stream_figure(
     ax.set_title(f"{blocks} blocks, predicted: {stream}")
     stream = "the norm sets its second moment to 1"
     if norm != "post-norm":
-        stream = (
-            f"log10 of its second moment is predicted to be {log:.3f}; the median of "
-            f"{NETWORKS} networks is {comparison.median_of(np.log10(moments[:, -1]))}"
-        )
+        median = comparison.median_of(np.log10(moments[:, -1]))
+        stream = f"log10 of its second moment is predicted to be {log:.3f}; "
+        stream += f"the median of {NETWORKS} networks is {median}"
     one = "the stream only" if theory[-1] <= FACTOR else "its input's share only"
     kept = int(theory[-1] <= FACTOR) + int(share >= 1 / FACTOR)
     return figure, (

@@ -1,11 +1,10 @@
 """Notebook 03: which gain keeps signal and gradient of a deep tanh network alive."""
 
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 from matplotlib.axes import Axes
-from numpy.typing import NDArray
 
 from course_utils import comparison, mean_field, network_laws, plotting, propagation
 from course_utils.activations import tanh
@@ -33,10 +32,14 @@ def tanh_figure(gain: float = 1.5, depth: int = 100) -> demo.Drawing:
     squares = signal / signal[:, :1], gradient
     figure, (left, right) = canvas.new_figure(2)
     _draw_map(left, gain)
-    _draw_rms(right, theory, np.sqrt(squares))
+    style = {"x": 0.6, "center": lambda rms, axis: np.sqrt(np.square(rms).mean(axis=axis))}
+    canvas.plot_relative(right, range(depth + 1), theory, np.sqrt(squares), ("signal", "gradient"), **style)
+    canvas.shade(right, FACTOR)
+    canvas.set_layers(right, depth, ylabel="RMS, relative", title=f"{NETWORKS} networks of width {WIDTH}")
     ends = squares[0][:, -1], squares[1][:, 0]
     within = (np.abs(np.log(ends)) <= 2 * math.log(FACTOR)).all(axis=0).sum()
-    up, down = map(_versus, (theory[0, -1], theory[1, 0]), ends)
+    versus = partial(demo.versus, of=comparison.root_mean_of)
+    up, down = map(versus, (theory[0, -1], theory[1, 0]), ends)
     return figure, (
         f"Factor of the RMS over {depth} layers: signal {up}; gradient, on its way down, {down} (root mean "
         f"squares of {NETWORKS} networks). {within} of them keep both within a factor of {FACTOR}."
@@ -48,22 +51,3 @@ def _draw_map(ax: Axes, gain: float) -> None:
     plotting.plot_cobweb(lambda q: mean_field.length_map(tanh, q, gain), gain**2, 30, stop=stop, ax=ax)
     ax.set(xlabel="q in this layer", ylabel="q' in the next", title=f"The map at gain {gain:.2f}")
     ax.locator_params(nbins=3)
-
-
-def _draw_rms(ax: Axes, theory: NDArray, rms: NDArray) -> None:
-    depth = theory.shape[1] - 1
-    names, places = ("signal", "gradient"), ((0.6, 0.92), (0.6, 0.85))
-    style = {"every": max(1, depth // 12), "center": _root_mean_square}
-    canvas.plot_two(ax, np.arange(depth + 1), theory, rms, names, places, **style)
-    bottom = min(1e-4, theory.min() / 10)
-    canvas.set_decades(ax, bottom, max(1e4, 10 * theory.max(), bottom**-0.4))
-    canvas.shade(ax, FACTOR)
-    canvas.set_layers(ax, depth, ylabel="RMS, relative", title=f"{NETWORKS} networks of width {WIDTH}")
-
-
-def _root_mean_square(rms: NDArray, axis: int) -> NDArray:
-    return np.sqrt(np.square(rms).mean(axis=axis))
-
-
-def _versus(predicted: float, squares: NDArray) -> str:
-    return demo.versus(predicted, squares, comparison.root_mean_of)

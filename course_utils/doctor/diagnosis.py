@@ -1,8 +1,4 @@
-"""What one forward and one backward pass tell about the initialization of any network.
-
-`diagnose` runs a model once on a batch, leaves no trace in it, and returns a table with one row a layer, and
-verdicts that name the layer, the likely cause and the remedy.
-"""
+"""What one forward and one backward pass tell about the initialization of any network."""
 
 import math
 from collections.abc import Callable
@@ -136,13 +132,12 @@ def _objective(outputs: Any, targets: Any, loss: Callable | None) -> tuple[Tenso
         raise TypeError(f"targets must be a tensor unless you pass loss=...; got {type(targets).__name__}")
     if classes:
         return cross_entropy(output.movedim(-1, 1) if last else output, targets.long()), None, classes
-    shapes = f"got targets {tuple(wanted)} for an output {tuple(shape)}"
+    if shape == wanted and not labels:
+        return mse_loss(output, targets.to(output.dtype)), None, 0
+    needed = "floating-point targets must have the output's shape"
     if labels:
         needed = "integer targets need its shape without the dimension of classes, 1 or last"
-        raise ValueError(f"{needed}; {shapes}")
-    if shape != wanted:
-        raise ValueError(f"floating-point targets must have the output's shape; {shapes}")
-    return mse_loss(output, targets.to(output.dtype)), None, 0
+    raise ValueError(f"{needed}; got targets {tuple(wanted)} for an output {tuple(shape)}")
 
 
 def _table(case: Case, findings: tuple[Finding, ...]) -> pd.DataFrame:

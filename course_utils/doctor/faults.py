@@ -168,11 +168,6 @@ def _culprits(case: Case, last: Call, factor: float) -> list[Call]:
     return list(off) if factor > 0 and sum(off.values()) >= abs(math.log(factor)) / 2 else []
 
 
-def _place(case: Case, n: Call) -> str:
-    """Return the name of a layer, or of the last one before a sum."""
-    return next((m.layer for m in reversed(case.nodes[: n.index + 1]) if m.is_row), "inputs")
-
-
 @judge(3, "exploding signal", "vanishing signal")
 def _signal(case: Case) -> Findings:
     """Blame what makes the signal, or the part of it that depends on the input, leave [1 / FAR, FAR]."""
@@ -190,7 +185,9 @@ def _drift(case: Case, n: Call, faded: bool) -> Findings:
     what, value = "The second moment of the signal", n.activated.total
     if faded and n.activated.total_varying < value:
         what, value = "The part of the second moment that depends on the input", n.activated.total_varying
-    depth, layer = sum(m.role == "layer" for m in case.nodes[: n.index + 1]), _place(case, n)
+    upto = case.nodes[: n.index + 1]
+    depth = sum(m.role == "layer" for m in upto)
+    layer = next((m.layer for m in reversed(upto) if m.is_row), "inputs")  # for a sum, the last before it
     evidence = f"{what} at {layer} is {value:.2g} of what entered the first layer, "
     evidence += f"a factor of {value ** (1 / max(depth, 1)):.2g} per layer. "
     if off := _culprits(case, n, value):

@@ -1,7 +1,4 @@
-"""What follows what in a network's graph: activations, norms, residual branches, and the gain they call for.
-
-It turns the calls that a `Recorder` saw into numbers; `faults` judges them, `initialize` acts on them.
-"""
+"""What follows what in a network's graph: activations, norms, residual branches, and the gain called for."""
 
 import math
 from collections import Counter

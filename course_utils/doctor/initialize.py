@@ -1,8 +1,4 @@
-"""One call that gives every layer of any model the law that its fan-in and what follows it call for.
-
-`initialize_` runs the model once on a batch to see what follows what, plans a law for each parameter, draws
-all of them, and only then writes. What it cannot read it leaves alone, and says so.
-"""
+"""One call that gives every layer of any model the law that its fan-in and what follows it call for."""
 
 import math
 import re

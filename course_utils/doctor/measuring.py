@@ -72,10 +72,9 @@ def tensors_in(values: Any) -> Iterator[Tensor]:
 
 def is_fixed(x: Tensor) -> bool:
     """Return whether a tensor cannot be written to: expanded, or made in inference mode, outside of it."""
-    sealed, strided = x.is_inference() and not torch.is_inference_mode_enabled(), x.layout == torch.strided
-    return sealed or (
-        strided and any(n > 1 and not step for n, step in zip(x.shape, x.stride(), strict=True))
-    )
+    sealed = x.is_inference() and not torch.is_inference_mode_enabled()
+    steps = zip(x.shape, x.stride(), strict=True) if x.layout == torch.strided else ()
+    return sealed or any(n > 1 and not step for n, step in steps)
 
 
 def fans(call: Any, x: Tensor, weight: Tensor) -> tuple[float, float, int]:

@@ -1,8 +1,4 @@
-"""What passes through a network: every call of a layer, what it returns, and the gradient that comes back.
-
-A `Recorder` sees one forward pass of any module without touching it, and writes down `Call`s; hooks add the
-gradients on the way back. What follows from them is for `graph` to say.
-"""
+"""What passes through a network: every call of a layer, what it returns, and the gradient that comes back."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping

@@ -1,8 +1,4 @@
-"""The clinic's grades: a diagnosis is held against the planted fault, a repair against a healthy twin.
-
-Repairs are tried on networks that the learner has not seen. A wrong answer is met with the patient's own
-numbers.
-"""
+"""The clinic's grades: a diagnosis is held against the planted fault, a repair against a healthy twin."""
 
 import textwrap
 from dataclasses import dataclass
@@ -14,8 +10,6 @@ from course_utils.checks import check_name
 from course_utils.exercises.cases import Case, Repair
 from course_utils.exercises.repairs import about_repair, clinic_patient, clue, solution
 from course_utils.exercises.signs import MEANINGS, Patient, examine
-
-NAMES = (*MEANINGS, "healthy")
 
 
 @cache
@@ -98,8 +92,8 @@ def grade(
         return Grade(number)
     layers = [*_first_look(number)[1]["layer"]]
     layers += sorted({"", *(name for _, name in case.answers)} - {*layers})
-    for name, given, known in (("fault", fault, NAMES), ("layer", layer or "", layers)):
-        check_name(name, given, known)
+    check_name("fault", fault, [*MEANINGS, "healthy"])
+    check_name("layer", layer or "", layers)
     if repair is not None and not callable(repair):
         raise TypeError(f"repair must be a function of (model, inputs), or None; got {type(repair).__name__}")
     wrong, warning = about_repair(number, repair)

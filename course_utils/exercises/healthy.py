@@ -38,8 +38,6 @@ def _sentences(generator: Generator) -> tuple[Tensor, Tensor]:
 
 
 class _Residual(nn.Module):
-    """x -> x + branch(x)."""
-
     def __init__(self, *branch: nn.Module) -> None:
         super().__init__()
         self.branch = nn.Sequential(*branch)
@@ -49,8 +47,6 @@ class _Residual(nn.Module):
 
 
 class _TextNetwork(nn.Module):
-    """Tokens (batch, time) through an embedding, a GRU and two linear layers."""
-
     def __init__(self) -> None:
         super().__init__()
         self.embedding, self.recurrent = nn.Embedding(50, 32), nn.GRU(32, 64, batch_first=True)
@@ -61,8 +57,6 @@ class _TextNetwork(nn.Module):
 
 
 class _Encoder(nn.Module):
-    """A transformer of two blocks, averaged over time."""
-
     def __init__(self) -> None:
         super().__init__()
         options = {"dropout": 0.0, "batch_first": True, "norm_first": True}
@@ -75,8 +69,6 @@ class _Encoder(nn.Module):
 
 
 class _Product(nn.Module):
-    """Four layers whose weights are kept (in, out), for h @ W."""
-
     def __init__(self) -> None:
         super().__init__()
         self.matrices = nn.ParameterList(torch.zeros(pair) for pair in pairwise((256, 64, 256, 64, CLASSES)))
@@ -88,13 +80,11 @@ class _Product(nn.Module):
 
 
 def _mlp(*widths: int, act: type[nn.Module] = nn.ReLU) -> nn.Sequential:
-    """Return a plain network with an activation after each layer but the last."""
     layers = [layer for pair in pairwise(widths) for layer in (nn.Linear(*pair), act())]
     return nn.Sequential(*layers[:-1])
 
 
 def _cnn() -> nn.Sequential:
-    """Return three convolutions and a linear layer, for images (3, 8, 8)."""
     convs = [layer for c in (3, 24, 24) for layer in (nn.Conv2d(c, 24, 3, padding=1), nn.ReLU())]
     return nn.Sequential(*convs, nn.Flatten(), nn.Linear(24 * 64, CLASSES))
 
@@ -107,7 +97,6 @@ def _residual(*, norm: bool) -> nn.Sequential:
 
 
 def _batch_norms() -> nn.Sequential:
-    """Return thirty residual branches of linear layer, batch norm and ReLU, and a linear layer."""
     linears = [nn.Linear(64, 64, bias=False) for _ in range(30)]
     blocks = [_Residual(linear, nn.BatchNorm1d(64), nn.ReLU()) for linear in linears]
     return nn.Sequential(*blocks, nn.BatchNorm1d(64), nn.Linear(64, CLASSES))

@@ -1,8 +1,4 @@
-"""Two small networks that train side by side, and what one can see in them at every step.
-
-`Trainer` trains one, `Pair` two from the same seed: the same data and batches, and the same draws wherever
-law and shape of a layer are the same. Nothing here draws or knows of widgets.
-"""
+"""Two small networks that train side by side, and what one can see in them at every step."""
 
 import copy
 import math

@@ -1,7 +1,4 @@
-"""A small network of the playground: its settings, its shape and its first weights.
-
-Each menu of the panel is one table here: a new entry shows up in the panel, in the engine and in the tests.
-"""
+"""A small network of the playground: its settings, its shape and its first weights."""
 
 import math
 from collections.abc import Callable
@@ -28,8 +25,6 @@ def linear_maps(network: nn.Sequential) -> list[nn.Linear]:
 
 
 def _each(fill: Callable[..., object], **options: float | str) -> Scheme:
-    """Return the scheme that fills one weight after the other, each from its own stream."""
-
     def scheme(network: nn.Sequential, inputs: Tensor, streams: list[Generator]) -> None:
         for layer, stream in zip(linear_maps(network), streams, strict=True):
             fill(layer.weight, generator=stream, **options)
@@ -86,7 +81,7 @@ SCHEMES: dict[str, Scheme] = {
     "LSUV": lambda network, inputs, streams: lsuv_(network, inputs, generator=streams[0]),
 }
 
-# What a setting may be, by its field in `Settings`, and what stands behind each name.
+# What a setting may be, by its field in `Settings`, and what stands behind each name: the panel's menus.
 MENUS: dict[str, dict[str, Any]] = {
     "activation": {
         "ReLU": activations.relu,

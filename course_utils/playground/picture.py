@@ -1,13 +1,9 @@
-"""The picture of two networks in training, made anew at every frame: maps, losses and four charts by layer.
-
-What stands still (axes, labels, the points of the data) is drawn once and kept as pixels; a frame restores
-these and adds a dozen lines and two small maps, which takes a few hundredths of a second.
-"""
+"""The picture of two networks in training, made anew at every frame: maps, losses, four charts by layer."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -48,6 +44,7 @@ _AWAY = np.linspace(-1, 1, 256)[:, None]
 _ENDS = np.where(_AWAY < 0, *(np.array([*bytes.fromhex(colour[1:])]) for colour in (GREEN, PINK)))
 _SHADES = (255 - 0.45 * np.abs(_AWAY) * (255 - _ENDS)).astype(np.uint8)
 CLASS_COLOURS = np.frombuffer(bytes.fromhex(_TINTS), np.uint8).reshape(10, 3)
+_font = cache(partial(ImageFont.truetype, findfont("DejaVu Sans:bold")))  # in so many pixels
 
 
 @dataclass(frozen=True)
@@ -63,9 +60,8 @@ def take_snapshot(trainer: Trainer) -> Snapshot:
     if trainer.network is None:
         return Snapshot(None, None)
     probabilities = trainer.probability_map(GRID)
-    return Snapshot(
-        trainer.measures(), class_map(probabilities) if np.isfinite(probabilities).all() else None
-    )
+    shown = class_map(probabilities) if np.isfinite(probabilities).all() else None
+    return Snapshot(trainer.measures(), shown)
 
 
 def draw(pair: Pair, snapshots: Sequence[Snapshot]) -> Image.Image:
@@ -184,11 +180,6 @@ def _canvas(width: float, height: float) -> FigureCanvasAgg:
     return FigureCanvasAgg(Figure(figsize=(width / 100, height / 100), dpi=100 * DENSITY, layout="none"))
 
 
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(findfont("DejaVu Sans:bold"), size)
-
-
 def _write(pen: ImageDraw.ImageDraw, centre: tuple[float, float], text: str, size: int) -> None:
     pen.text(centre, text, "black", _font(size * DENSITY), "mm", stroke_width=5, stroke_fill="white")
 
@@ -237,11 +228,8 @@ def _enlarge(values: NDArray, side: int) -> NDArray:
 
 def _edges(winner: NDArray) -> NDArray:
     """Return where the winner is another than nearby; np.roll goes round, but the map's frame covers that."""
-    edge = np.zeros(winner.shape, bool)
-    for axis in (0, 1):
-        for shift in (-1, 1, 2):
-            edge |= winner != np.roll(winner, shift, axis)
-    return edge
+    edges = [winner != np.roll(winner, shift, axis) for axis in (0, 1) for shift in (-1, 1, 2)]
+    return np.logical_or.reduce(edges)
 
 
 def _name_regions(tile: Image.Image, winner: NDArray) -> None:
