@@ -1,9 +1,8 @@
 """Theory beyond one infinitely wide layer: finite widths, products of matrices, and architectures.
 
-Conventions as in `mean_field`: `gain` is a standard deviation, `q` the second moment of a pre-activation.
-First the spread of finite networks and all directions of a deep one, where laws are over networks, and of the
-logarithm where a product of layers is log-normal; then uneven widths, pairs of inputs, norms, residual
-streams, pruning and first losses, for wide layers unless a function says otherwise. All numbers are float64.
+Conventions as in `mean_field`. First the spread of finite networks and all directions of a deep one, where
+laws are over networks, and of the logarithm where a product of layers is log-normal; then architectures,
+pruning and first losses, for wide layers unless a function says otherwise.
 
 Raises, besides what a docstring lists: ValueError for a q, gain, depth or width out of its range,
 and for a name that is none of those listed.

@@ -119,8 +119,7 @@ def _chain(
 def _linear_chain(gain: float, depth: int, width: int, count: int, generator: torch.Generator) -> Profile:
     """Draw, layer by layer, only the mean and the mean square of `width` standard normal numbers.
 
-    The mean is N(0, 1/width); the squared deviations from it sum to an independent chi2 with width - 1
-    degrees of freedom (Cochran 1934), here a gamma variate, which exists for width 1 too.
+    A mean of N(0, 1/width), and squared deviations of chi2 with width - 1 (Cochran 1934): a gamma variate.
     """
     rng = numpy_generator(generator)
     unit_mean = rng.standard_normal((count, depth + 1)) / np.sqrt(width)

@@ -1,9 +1,8 @@
 """What the theory computes with: expectations over normal numbers.
 
-The one place that integrates. Two rules, both Gauss-Legendre on panels, in float64. Where a function's kinks
-are declared, panels end there and shrink towards them: `gaussian_expectation`, for many normal laws at once,
-and `pair_expectation`. Where nothing is known of the function, panels are halved until they agree:
-`adaptive_expectation`.
+The one place that integrates, by Gauss-Legendre on panels, in float64. They end at a function's kinks and
+shrink towards them, in `gaussian_expectation`, for many normal laws at once, and `pair_expectation`; where
+nothing is known of the function, they are halved until they agree, in `adaptive_expectation`.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,9 +1,7 @@
 """Interactive demos: a question, controls, a figure that follows them, and what it shows in a sentence.
 
-Each file here but `canvas` and `demo` is one of them: `<name>_figure`, a pure function of the controls'
-values which needs no browser. It and `<name>_demo`, the controls over it, are found here by name, as
-`demos.tanh_demo()`, and loaded when first asked for. The figures go into an `Image` widget: nothing is
-printed, so that a stored notebook stays free of widget output.
+Each file but `canvas` and `demo` is one: `<name>_figure`, a pure function of the controls' values, and
+`<name>_demo`, the controls over it, found here by name and loaded when first asked for: `demos.tanh_demo()`.
 """
 
 from importlib import import_module

@@ -107,11 +107,7 @@ class _Renderer(RendererAgg):
 
 
 class _Canvas(FigureCanvasAgg):
-    """A canvas that keeps ticks, grid and labels as pixels for as long as they stay the same.
-
-    They take half of a redraw. Texts that are placed in shares of the axes, or at a height, belong to them.
-    What is saved to a file is drawn as ever.
-    """
+    """A canvas that keeps ticks, grid, labels and texts placed by the axes as pixels while they last."""
 
     _frame = _size = None
 

@@ -1,8 +1,7 @@
 """The playground: two networks that train side by side in a notebook while every setting can be changed.
 
-The panel's rules. At most one playground of a kernel trains: running one, or making another, pauses the one
-that does. A new learning rate holds from the next step on; every other change starts both networks anew from
-step 0, and they go on training if they were. Whatever goes wrong is said in the panel.
+At most one playground of a kernel trains: running one, or making another, pauses the one that does. A new
+learning rate holds from the next step on; every other change starts both networks anew from step 0.
 """
 
 import asyncio
