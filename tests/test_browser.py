@@ -235,13 +235,6 @@ def test_planted_faults_are_found(visit: Visit, monkeypatch: pytest.MonkeyPatch)
     assert "not follow width" not in "\n".join(found)
 
 
-def slides_of(**cells: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Return a notebook of these cells, each of which begins a slide or, as `..._subslide`, one below."""
-    for name, cell in cells.items():
-        cell.metadata.slideshow = {"slide_type": "subslide" if name.endswith("_subslide") else "slide"}
-    return new_notebook(cells=[*cells.values()], metadata=NOTEBOOK_METADATA)
-
-
 def wait_for_slide(visit: Visit, place: str) -> None:
     visit.page.wait_for_function(
         f"document.querySelector('.slides section section.present')?.id === 'slide-{place}'", timeout=60_000
@@ -250,13 +243,20 @@ def wait_for_slide(visit: Visit, place: str) -> None:
 
 def test_a_lecturer_finds_the_way(visit: Visit):
     """An address opens its section, arrows leave no slide out, links open slides, texts keep their source."""
-    title, section = map(new_markdown_cell, ("# Title", "## ● The fix: √n and [more](more.ipynb)"))
-    below, code = new_markdown_cell("below"), new_code_cell("6 * 7")
-    folder, page = visit.server.root / "notebooks", visit.page
+    texts = [
+        "# Title",
+        "## ● The *fix*: √n and [more](more.ipynb)",
+        "[out](https://example.org/x.ipynb)",
+        "end",
+    ]
+    cells = [*map(new_markdown_cell, texts)]
+    cells.insert(3, new_code_cell("6 * 7"))
+    for cell, kind in zip(cells, ("slide", "slide", "subslide", "slide", "slide"), strict=True):
+        cell.metadata.slideshow = {"slide_type": kind}
+    page, notebook = visit.page, new_notebook(cells=cells, metadata=NOTEBOOK_METADATA)
     for name in ("slides", "more"):
-        notebook = slides_of(title=title, section=section, below_subslide=below, code=code)
-        nbformat.write(notebook, folder / f"{name}.ipynb")
-    visit.open("rise/notebooks/slides.ipynb", "#●-The-fix:-√n-and")
+        nbformat.write(notebook, visit.server.root / "notebooks" / f"{name}.ipynb")
+    visit.open("rise/notebooks/slides.ipynb", "#●-The-fix:-√n-and-more")
     wait_for_slide(visit, "1-0")
     text = page.locator("#slide-1-0 .jp-MarkdownCell")
     text.dblclick(position={"x": 30, "y": 20})
@@ -271,6 +271,10 @@ def test_a_lecturer_finds_the_way(visit: Visit):
     page.keyboard.press("Shift+Enter")
     cell.get_by_text("42").wait_for()
     wait_for_slide(visit, "2-0")
+    page.evaluate(GO, [1, 1])
+    with page.expect_popup() as elsewhere:
+        page.get_by_role("link", name="out").click()
+    elsewhere.value.close()
     page.evaluate(GO, [1, 0])
     page.get_by_role("link", name="more").click()
     page.wait_for_url("**/rise/notebooks/more.ipynb*")

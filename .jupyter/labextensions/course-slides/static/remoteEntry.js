@@ -86,7 +86,7 @@
   /* The slide that the end of an address names: by its id, or by a heading, with dashes as in JupyterLab's links. */
   function named(hash) {
     const name = decodeURIComponent(hash.slice(1));
-    const asLink = heading => heading.firstChild?.textContent.trim().replaceAll(' ', '-') === name;
+    const asLink = heading => heading.textContent.replace(/¶$/, '').trim().replaceAll(' ', '-') === name;
     const headings = [...document.querySelectorAll('.slides section section :is(h1, h2, h3, h4)')];
     return document.getElementById(name.slice(1)) ?? headings.find(asLink)?.closest('section');
   }
@@ -101,7 +101,8 @@
   }
 
   function onLink(event) {
-    const notebook = event.target.closest?.('.slides a[href]')?.href.match(/([^/?#]+\.ipynb)[^#]*(#.*)?$/);
+    const link = event.target.closest?.('.slides a[href]');
+    const notebook = link?.origin === location.origin && link.href.match(/([^/?#]+\.ipynb)[^#]*(#.*)?$/);
     if (!notebook) return;
     event.preventDefault();
     event.stopImmediatePropagation();
