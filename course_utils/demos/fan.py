@@ -45,10 +45,12 @@ def fan_figure(width: int = 64, depth: int = 150, seed: int = 0) -> demo.Drawing
 
 
 def _sentence(depth: int, median: float, std: float, last: NDArray) -> str:
-    logs, predicted = np.log(last / median), 200 * NormalDist(0, std).cdf(-math.log(2))
-    strays = comparison.mean_of(100 * (np.abs(logs) > math.log(2)))
+    logs, share = np.log(last / median), 2 * NormalDist(0, std).cdf(-math.log(2))
+    # The error is the predicted share's: where no network strays, that of the measured one would be 0.
+    error = math.sqrt(share * (1 - share) / NETWORKS)
+    strays = comparison.Estimate(100 * (np.abs(logs) > math.log(2)).mean(), 100 * error)
     return (
-        f"Beyond a factor of two from the median {median:.2g} at layer {depth}: predicted {predicted:.1f} % "
-        f"of the networks, measured {strays:.1f} % of {NETWORKS:,}. Standard deviation of ln RMS: predicted "
+        f"Beyond a factor of two from the median {median:.2g} at layer {depth}: predicted {100 * share:.1f} "
+        f"% of the networks, measured {strays:.1f} % of {NETWORKS:,}. Standard deviation of ln RMS: predicted "
         f"{std:.3f} (about √(L/2n)), measured {comparison.std_of(logs):.3f}."
     )

@@ -8,7 +8,7 @@ from drawing_checks import band_edges, check_line, check_numbers, check_words, n
 from scipy.special import digamma, polygamma
 
 from course_utils import propagation
-from course_utils.comparison import mean_of, std_of
+from course_utils.comparison import std_of
 from course_utils.demos.fan import fan_figure
 
 SETTINGS = {"width": 32, "depth": 29, "seed": 3}
@@ -34,9 +34,9 @@ def check(figure, sentence):
         np.testing.assert_allclose(band_edges(band, np.arange(30)), np.percentile(rms, ends, axis=0))
     check_words(ax, "layer (l)", "RMS of the layer, relative", "1,000 networks, depth / width = 0.91")
     std, logs = math.sqrt(29 * noise) / 2, np.log(rms[:, -1]) - 14.5 * growth
-    strays, spread = mean_of(100 * (np.abs(logs) > math.log(2))), std_of(logs)
     share = 100 * math.erfc(math.log(2) / std / math.sqrt(2))
-    measured = [f"{x:.1f}" for x in strays], [f"{x:.3f}" for x in spread]
+    strays = (np.abs(logs) > math.log(2)).sum() / 10, math.sqrt(share * (100 - share) / 1000)
+    measured = [f"{x:.1f}" for x in strays], [f"{x:.3f}" for x in std_of(logs)]
     first = f"{math.exp(14.5 * growth):.2g}", 29, f"{share:.1f}", *measured[0]
     check_numbers(sentence, *first, "1,000", f"{std:.3f}", 2, *measured[1])
 
@@ -44,6 +44,10 @@ def check(figure, sentence):
 def test_the_widest_fan_is_predicted():
     assert f"predicted {np.sqrt(300 * polygamma(1, 8)) / 2:.3f}" in fan_figure(width=16, depth=300)[1]
     assert two(std_of([1.0, 2.0, 4.0])) == f"{std_of([1.0, 2.0, 4.0])}".split(" ± ")
+
+
+def test_where_no_network_strays_the_share_still_has_an_error():
+    assert "predicted 0.1 % of the networks, measured 0.0 ± 0.1 % of" in fan_figure(width=64, depth=5)[1]
 
 
 def test_one_in_three_strays_where_depth_is_the_width():
