@@ -224,7 +224,9 @@ def _asserted(rows: Sequence[Any], holds: Callable[[Row], bool], otherwise: str)
     return table
 
 
-def compare(*rows: tuple[str, float, Estimate] | tuple[str, float, Estimate, Any]) -> Comparison:
+def compare(
+    *rows: tuple[str, float, Estimate] | tuple[str, float, Estimate, float | EllipsisType],
+) -> Comparison:
     """Return the table of (quantity, predicted, measured) rows, having asserted |z| <= `Z_LIMIT` in each.
 
     A row may have a fourth entry, the learner's guess or ... for none yet; it is shown as "you", and

@@ -48,8 +48,9 @@ def digits() -> Images:
 
     data = load_digits()
     pixels, labels = data.images.astype(np.uint8), data.target  # whole numbers from 0 to 16
-    train, test, *labels = train_test_split(pixels, labels, test_size=360, stratify=labels, random_state=0)
-    return _images("digits", train, labels[0], test, labels[1])
+    parts = train_test_split(pixels, labels, test_size=360, stratify=labels, random_state=0)
+    train, test, train_labels, test_labels = parts
+    return _images("digits", train, train_labels, test, test_labels)
 
 
 def moons(points: int, *, noise: float = 0.1, generator: torch.Generator) -> tuple[Tensor, Tensor]:

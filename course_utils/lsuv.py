@@ -33,7 +33,8 @@ def lsuv_(
     such layer (tied layers are scaled at the first call), or if no layer is called.
     Source: Mishkin and Matas 2016, "All you need is a good init", algorithm 1.
     """
-    trial, settled, factors = copy.deepcopy(model), set(), {}
+    trial, settled = copy.deepcopy(model), set()
+    factors: dict[str, float] = {}
 
     def scale(name: str, layer: nn.Module, args: tuple, keywords: dict, output: Tensor) -> Tensor:
         if layer.weight not in settled:  # else it was called before, or one that it is tied to

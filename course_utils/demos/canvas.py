@@ -1,4 +1,8 @@
-"""A canvas for demos: figures that a slider can wait for."""
+"""A canvas for demos: figures that a slider can wait for.
+
+Axes are emptied and used again, ticks and labels are kept as pixels while they stay the same, limits come in
+steps that seldom change.
+"""
 
 from collections.abc import Callable, Sequence
 from contextvars import Context, ContextVar, copy_context
@@ -107,7 +111,11 @@ class _Renderer(RendererAgg):
 
 
 class _Canvas(FigureCanvasAgg):
-    """A canvas that keeps ticks, grid, labels and texts placed by the axes as pixels while they last."""
+    """A canvas that keeps ticks, grid and labels as pixels for as long as they stay the same.
+
+    They take half of a redraw. Texts that are placed in shares of the axes, or at a height, belong to them.
+    What is saved to a file is drawn as ever.
+    """
 
     _frame = _size = None
 

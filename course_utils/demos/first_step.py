@@ -73,7 +73,10 @@ def first_step_figure(hidden: int = 4, rate: float = 0.1, optimizer: str = "SGD"
 
 
 def _draw_shares(ax: Axes, shares: NDArray, first: NDArray) -> None:
-    """Draw falls as circles with their range, hollow where the `first` loss was far off; rises as crosses."""
+    """Draw falls as circles with their range, rises as crosses.
+
+    A circle is hollow where the `first` loss was more than twice that of a guess: its share says little.
+    """
     octaves, median, far = np.log2(FACTORS), np.median(shares, axis=1), first > 2 * np.log(10)
     falls, all_fall = median > LEAST, (shares > 0).all(axis=1)
     low, high, blue = shares.min(axis=1), shares.max(axis=1), {"color": plotting.BLUE}

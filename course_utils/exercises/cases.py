@@ -52,6 +52,8 @@ def _patient(complaint: str, *answers: tuple[str, str], **entry: object) -> Call
 
 
 def _scaled(factor: Callable[[nn.Module], float], *names: str) -> Plant:
+    """Multiply the weights of the named layers, or of all if none is named."""
+
     def plant(model: nn.Module, inputs: Tensor, generator: Generator) -> None:
         every = [module for module in model.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
         for layer in [model.get_submodule(name) for name in names] or every:

@@ -69,6 +69,8 @@ class _Encoder(nn.Module):
 
 
 class _Product(nn.Module):
+    """Four layers whose weights are kept (in, out), for h @ W."""
+
     def __init__(self) -> None:
         super().__init__()
         self.matrices = nn.ParameterList(torch.zeros(pair) for pair in pairwise((256, 64, 256, 64, CLASSES)))

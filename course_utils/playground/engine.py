@@ -1,4 +1,7 @@
-"""Two small networks that train side by side, and what one can see in them at every step."""
+"""Two small networks that train side by side, and what one can see in them at every step.
+
+Nothing here draws or knows of widgets.
+"""
 
 import copy
 import math

@@ -25,6 +25,8 @@ def linear_maps(network: nn.Sequential) -> list[nn.Linear]:
 
 
 def _each(fill: Callable[..., object], **options: float | str) -> Scheme:
+    """Return the scheme that fills one weight after the other, each from its own stream."""
+
     def scheme(network: nn.Sequential, inputs: Tensor, streams: list[Generator]) -> None:
         for layer, stream in zip(linear_maps(network), streams, strict=True):
             fill(layer.weight, generator=stream, **options)

@@ -1,9 +1,13 @@
-"""The picture of two networks in training, made anew at every frame: maps, losses, four charts by layer."""
+"""The picture of two networks in training, made anew at every frame: maps, losses, four charts by layer.
+
+What stands still (axes, labels, the points of the data) is drawn once and kept as pixels: a frame has no time
+for more than a dozen lines and two small maps.
+"""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache, partial
+from functools import cache, lru_cache
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -44,7 +48,6 @@ _AWAY = np.linspace(-1, 1, 256)[:, None]
 _ENDS = np.where(_AWAY < 0, *(np.array([*bytes.fromhex(colour[1:])]) for colour in (GREEN, PINK)))
 _SHADES = (255 - 0.45 * np.abs(_AWAY) * (255 - _ENDS)).astype(np.uint8)
 CLASS_COLOURS = np.frombuffer(bytes.fromhex(_TINTS), np.uint8).reshape(10, 3)
-_font = cache(partial(ImageFont.truetype, findfont("DejaVu Sans:bold")))  # in so many pixels
 
 
 @dataclass(frozen=True)
@@ -178,6 +181,11 @@ def averaged(losses: Sequence[float], window: int) -> tuple[NDArray, NDArray]:
 
 def _canvas(width: float, height: float) -> FigureCanvasAgg:
     return FigureCanvasAgg(Figure(figsize=(width / 100, height / 100), dpi=100 * DENSITY, layout="none"))
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(findfont("DejaVu Sans:bold"), size)
 
 
 def _write(pen: ImageDraw.ImageDraw, centre: tuple[float, float], text: str, size: int) -> None:
