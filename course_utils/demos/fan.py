@@ -51,6 +51,6 @@ def _sentence(depth: int, median: float, std: float, last: NDArray) -> str:
     strays = comparison.Estimate(100 * (np.abs(logs) > math.log(2)).mean(), 100 * error)
     return (
         f"Beyond a factor of two from the median {median:.2g} at layer {depth}: predicted {100 * share:.1f} "
-        f"% of the networks, measured {strays:.1f} % of {NETWORKS:,}. Standard deviation of ln RMS: predicted "
-        f"{std:.3f} (about √(L/2n)), measured {comparison.std_of(logs):.3f}."
+        f"% of the networks, measured {strays:.1f} % of {NETWORKS:,}. Standard deviation of ln RMS: "
+        f"predicted {std:.3f} (about √(L/2n)), measured {comparison.std_of(logs):.3f}."
     )
