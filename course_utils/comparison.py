@@ -42,6 +42,8 @@ def _rounded(values: Sequence[float], error: float) -> tuple[str, ...]:
         return tuple(f"{x:g}" for x in (*values, error))
     if error == 0:
         return *(repr(float(x)) for x in values), "exact"
+    if error <= np.spacing(np.abs(values).max()):  # no more than rounding
+        return *(f"{x:.15g}" for x in values), "exact"
     size = math.floor(math.log10(max(*np.abs(values), error)))
     power = size if size < -3 or size > 5 else 0
     # 1 - log10 leaves two digits; rounding first keeps 0.0996 from becoming 0.100

@@ -47,6 +47,8 @@ ESTIMATORS = {
         (Estimate(1.234, 0.0996), "1.23 ± 0.10"),
         (Estimate(-0.9031e-24, 0.0123e-24), "-9.03e-25 ± 0.12e-25"),
         (Estimate(0.5, 0.0), "0.5 (exact)"),
+        (Estimate(0.9375, 4e-17), "0.9375 (exact)"),  # of rounding
+        (Estimate(1.0, 1e-15), "1.0000000000000000 ± 0.0000000000000010"),
         (Estimate(math.nan, math.nan), "nan ± nan"),
     ],
 )

@@ -1,7 +1,7 @@
 """Notebook 10: how small residual branches must be for the gradient to stay smooth."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -37,9 +37,9 @@ def circle_draws() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
     Inputs and errors are (networks, points, units), the matrices (layers, networks, units, units).
     """
-    generator, shape = demo.luck(), (DEEPEST, NETWORKS, WIDTH, WIDTH)
-    u, v, readout = torch.randn(3, NETWORKS, 1, WIDTH, generator=generator, dtype=torch.float64)
-    matrices = torch.randn(*shape, generator=generator).double() * np.sqrt(2 / WIDTH)
+    draw = partial(torch.randn, generator=demo.luck(), dtype=torch.float64)
+    u, v, readout = draw(3, NETWORKS, 1, WIDTH)
+    matrices = draw(DEEPEST, NETWORKS, WIDTH, WIDTH) * np.sqrt(2 / WIDTH)
     t = 2 * np.pi * torch.arange(POINTS, dtype=torch.float64)[:, None] / POINTS
     return t.cos() * u + t.sin() * v, readout.expand(NETWORKS, POINTS, WIDTH), matrices
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -32,11 +32,13 @@ NORMS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
 
 @cache
 def _draws() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return inputs, errors and matrices of the deepest network: each setting takes its part of them."""
-    generator, images = demo.luck(), (NETWORKS, WIDTH, MOST_IMAGES)
-    matrices = (DEEPEST + 1, NETWORKS, WIDTH, WIDTH)
-    x, errors, W = (torch.randn(*shape, generator=generator) for shape in (images, images, matrices))
-    return x, errors, W / math.sqrt(WIDTH)
+    """Return inputs, errors and matrices of the deepest network: each setting takes its part of them.
+
+    In float64: where gradients grow by 10^7, so do rounding errors, and float32's differ between processors.
+    """
+    images, matrices = (NETWORKS, WIDTH, MOST_IMAGES), (DEEPEST + 1, NETWORKS, WIDTH, WIDTH)
+    draw = partial(torch.randn, generator=demo.luck(), dtype=torch.float64)
+    return draw(*images), draw(*images), draw(*matrices) / math.sqrt(WIDTH)
 
 
 def measured_gradients(norm: str, batch: int, depth: int) -> NDArray:
@@ -48,7 +50,7 @@ def measured_gradients(norm: str, batch: int, depth: int) -> NDArray:
     errors = errors[..., :batch] - errors[..., :batch].mean(dim=2, keepdim=True)
     layer, inputs = demo.pick("norm", NORMS, norm), x[..., :batch].contiguous()
     _, *gradients = propagation.layer_gradients(layer, inputs, matrices[: depth + 1], errors)
-    squares = torch.stack([g.square().mean(dim=(1, 2)) for g in gradients], dim=1).double().numpy()
+    squares = torch.stack([g.square().mean(dim=(1, 2)) for g in gradients], dim=1).numpy()
     return np.sqrt(squares / squares[:, -1:])
 
 
@@ -77,7 +79,6 @@ def norm_figure(norm: str = "batch norm", batch: int = 8, depth: int = 50) -> de
     canvas.set_decades(ax, 0.05, max(1e3, 20 * theory[0]))
     growth = demo.power_of_ten(math.log10(theory[0]))
     ax.set_title(f"Predicted over {depth} layers: the gradient is multiplied by {growth}")
-    # Two decimals: float32 rounding, which grows with the gradient, differs between processors in the third.
     log = comparison.mean_of(np.log10(measured[:, 0]))
     images = f" with {batch} images" if norm.startswith("batch") else ""
     kept = [(rms <= FACTOR).sum() - 1 for rms in (theory, np.median(measured, axis=0))]
