@@ -193,16 +193,11 @@ def plot_history(
     return ax
 
 
-def plot_fan(
-    samples: ArrayLike, low: ArrayLike, middle: ArrayLike, high: ArrayLike, *, ax: Axes | None = None
-) -> Axes:
+def plot_fan(samples: ArrayLike, low: ArrayLike, middle: ArrayLike, high: ArrayLike, *, ax: Axes) -> Axes:
     """Draw `samples` (networks, layers) as a fan chart with five single networks, and predicted quantiles.
 
     The shades hold the central 95, 80 and 50 % of the networks; `low`, `middle`, `high` have shape (layers,).
-    Without `ax` in a new figure, with a legend.
     """
-    own = ax is None
-    ax = plt.subplots()[1] if own else ax
     samples = np.asarray(samples)
     edges = np.percentile(samples, [2.5, 10, 25, 75, 90, 97.5], axis=0)
     for i in range(3):
@@ -211,8 +206,6 @@ def plot_fan(
     ax.plot(middle, "k--", linewidth=2, label="predicted median")
     ax.plot(low, "k:", linewidth=2, label="predicted 95 %")
     ax.plot(high, "k:", linewidth=2)
-    if own:
-        ax.legend(loc="lower left")
     ax.set_xlabel("layer (l)")
     return use_log_axis(ax)
 

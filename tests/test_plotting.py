@@ -81,12 +81,6 @@ def test_functions_draw_into_the_given_axes_and_return_it():
     assert plotting.plot_cobweb(np.sqrt, 0.1, 3, stop=1, ax=ax) is ax
 
 
-def test_plot_fan_makes_axes_when_none_are_given():
-    one = np.ones(25)
-    first, second = (plotting.plot_fan(SAMPLES, one / 2, one, one * 2) for _ in range(2))
-    assert first is not second
-
-
 def test_plot_samples_band_is_the_central_95_percent_at_each_point():
     ax = plotting.plot_samples(
         np.arange(25), SAMPLES, ax=one_axes(), color=plotting.GREEN, marker="^", label="He"
@@ -117,7 +111,7 @@ def test_plot_history_draws_median_and_range_of_window_means():
 
 def test_plot_fan_shades_hold_their_shares():
     one = np.ones(25)
-    ax = plotting.plot_fan(SAMPLES, one / 2, one, one * 2)
+    ax = plotting.plot_fan(SAMPLES, one / 2, one, one * 2, ax=one_axes())
     for shade, percentiles in zip(ax.collections, [(2.5, 97.5), (10, 90), (25, 75)], strict=True):
         heights = shade.get_paths()[0].vertices[:, 1]
         low, high = np.percentile(SAMPLES, percentiles, axis=0)
@@ -191,7 +185,7 @@ def check_fan(ax, low, middle, high):
 
 def test_plot_fan_draws_each_quantile():
     low, middle, high = np.multiply.outer([0.5, 1, 3], np.geomspace(1, 2, 25))
-    ax = plotting.plot_fan(SAMPLES, low, middle, high)
+    ax = plotting.plot_fan(SAMPLES, low, middle, high, ax=one_axes())
     check_fan(ax, low, middle, high)
     with pytest.raises(AssertionError):
         check_fan(ax, high, middle, low)
@@ -199,10 +193,10 @@ def test_plot_fan_draws_each_quantile():
         check_fan(ax, low, low, high)
 
 
-def test_plot_fan_names_its_lines_in_a_legend():
+def test_plot_fan_names_its_lines():
     one = np.ones(25)
-    ax = plotting.plot_fan(SAMPLES, one / 2, one, one * 2)
-    names = {text.get_text() for text in ax.get_legend().get_texts()}
+    ax = plotting.plot_fan(SAMPLES, one / 2, one, one * 2, ax=one_axes())
+    names = {text.get_text() for text in ax.legend().get_texts()}
     by_name = {line.get_label(): line for line in ax.lines if line.get_label() in names}
     np.testing.assert_array_equal(by_name["predicted median"].get_ydata(), one)
     np.testing.assert_array_equal(by_name["predicted 95 %"].get_ydata(), one / 2)
@@ -211,7 +205,7 @@ def test_plot_fan_names_its_lines_in_a_legend():
 
 def test_plot_fan_shows_five_single_networks():
     one = np.ones(25)
-    solid = lines(plotting.plot_fan(SAMPLES, one / 2, one, one * 2), "-")
+    solid = lines(plotting.plot_fan(SAMPLES, one / 2, one, one * 2, ax=one_axes()), "-")
     np.testing.assert_array_equal([line.get_ydata() for line in solid], SAMPLES[:5])
 
 

@@ -89,12 +89,18 @@ def plot_relative(
     set_decades(ax, bottom, max(1e4, 10 * values.max(), bottom**-0.4))
 
 
-def shade(ax: Axes, factor: float, end: float = 0.99, color: str = GREY, alpha: float = 0.12) -> None:
-    """Shade 1 / factor to factor, in log10 on a linear axis; its name ends at the share `end` of the axis."""
+def shade(
+    ax: Axes, factor: float, end: float = 0.99, *, below: bool = False, color: str = GREY, alpha: float = 0.12
+) -> None:
+    """Shade 1 / factor to factor, in log10 on a linear axis.
+
+    Its name stands above, or `below` it, and ends at the share `end` of the axis.
+    """
     low, high = (x if ax.get_yscale() == "log" else np.log10(x) for x in (1 / factor, factor))
     ax.axhspan(low, high, color=color, alpha=alpha, linewidth=0)
-    style = {"ha": "right", "va": "bottom", "color": color, "transform": ax.get_yaxis_transform()}
-    ax.text(end, high, f"within a factor of {factor:g}", **style)
+    y, va = (low, "top") if below else (high, "bottom")
+    style = {"ha": "right", "va": va, "color": color, "transform": ax.get_yaxis_transform()}
+    ax.text(end, y, f"within a factor of {factor:g}", **style)
 
 
 class _Renderer(RendererAgg):

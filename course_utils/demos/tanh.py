@@ -34,7 +34,7 @@ def tanh_figure(gain: float = 1.5, depth: int = 100) -> demo.Drawing:
     _draw_map(left, gain)
     style = {"x": 0.6, "center": lambda rms, axis: np.sqrt(np.square(rms).mean(axis=axis))}
     canvas.plot_relative(right, range(depth + 1), theory, np.sqrt(squares), ("signal", "gradient"), **style)
-    canvas.shade(right, FACTOR)
+    canvas.shade(right, FACTOR, below=True)  # the gradient is above
     canvas.set_layers(right, depth, ylabel="RMS, relative", title=f"{NETWORKS} networks of width {WIDTH}")
     ends = squares[0][:, -1], squares[1][:, 0]
     within = (np.abs(np.log(ends)) <= 2 * math.log(FACTOR)).all(axis=0).sum()

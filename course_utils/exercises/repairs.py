@@ -29,12 +29,9 @@ REWIRED = {"vanishing gradient", "exploding gradient", "input scale"}
 @contextmanager
 def _own_stream(seed: int) -> Iterator[None]:
     """Let what draws without a generator draw from `seed`, and put torch's random state back."""
-    state = torch.default_generator.get_state()
-    torch.default_generator.manual_seed(seed)
-    try:
+    with torch.random.fork_rng(devices=()):
+        torch.default_generator.manual_seed(seed)
         yield
-    finally:
-        torch.default_generator.set_state(state)
 
 
 def solution(number: int) -> Case:

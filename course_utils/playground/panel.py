@@ -221,6 +221,7 @@ class Playground(widgets.VBox):
         return Settings(**{field: control.value for field, control in self.controls[side].items()})
 
     def _start(self) -> None:
+        self.status.value = f"Starting anew with the {self.data.value} …"  # the digits take a second
         self.pair = Pair(self.settings(0), self.settings(1), self.data.value, self.seed.value)
 
     def _changed(self, change: Bunch) -> None:

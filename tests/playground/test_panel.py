@@ -174,6 +174,15 @@ async def test_step_pauses_and_makes_one_step():
     await idle()
 
 
+def test_a_start_is_announced_before_it_is_made():
+    panel, said = Playground(), []
+    panel.status.observe(lambda change: said.append((change.new, panel.pair.task.classes)), names="value")
+    panel.data.value = "digits"
+    assert said[0] == ("Starting anew with the digits …", 2)  # it still has the moons
+    assert "step 0" in said[-1][0]
+    assert said[-1][1] == 10
+
+
 def test_the_status_gives_the_mean_loss_of_the_last_twenty_steps():
     panel = Playground()
     panel.pair.train(30)
