@@ -19,10 +19,10 @@ export JUPYTER_CONFIG_PATH := $(CURDIR)/.jupyter$(addprefix :,$(JUPYTER_CONFIG_P
 LAB := -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root)
 N ?= 00
 
-.PHONY: help lab slides layout test outputs bench pins clean
+.PHONY: help lab slides layout test outputs resolution bench pins clean
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 lab: $(STAMP) ## open the course in JupyterLab, after setting up .venv if need be
 	@$(PY) $(LAB) --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
@@ -40,6 +40,9 @@ test: $(STAMP) ## run everything that CI runs: lint, format, unit tests, every n
 
 outputs: $(STAMP) ## run every notebook in place and store its outputs
 	@$(PY) tests/store_outputs.py notebooks/*.ipynb
+
+resolution: $(STAMP) ## store how small an error each comparison of the notebooks would catch
+	@$(PY) tests/resolution.py
 
 bench: $(STAMP) ## time the package
 	@$(PY) tests/benchmarks.py
