@@ -155,7 +155,7 @@ def he_networks(count: int, hidden: Sequence[int]) -> Ensemble:
 
     `hidden` are the widths of the hidden layers. float64, because a step may lower the loss by 1e-12.
     """
-    sizes = [data.digits().train_inputs.shape[1], *hidden, 10]
+    sizes = [balanced_digits(1)[0].shape[1], *hidden, 10]
     network = Ensemble(count, sizes, relu, kaiming_normal_, output_init_=lecun_normal_, generator=luck())
     return network.double()
 

@@ -10,7 +10,7 @@ from course_utils import comparison, mean_field, network_laws, plotting, propaga
 from course_utils.activations import tanh
 from course_utils.demos import canvas, demo
 
-NETWORKS, WIDTH, DEEPEST, FACTOR = 30, 256, 100, 30
+NETWORKS, WIDTH, DEEPEST, FACTOR = 20, 256, 100, 30
 _theory = lru_cache(maxsize=64)(network_laws.signal_and_gradient)
 
 

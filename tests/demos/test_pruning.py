@@ -46,7 +46,7 @@ def check(figure, sentence):
     heading = f"20 % of the weights, 25.6 links a unit: × {factor:.3g} a layer"
     check_words(ax, "layer (l)", "second moment (m)", heading)
     ratio, spread = mean_of(measured[:, -1] / theory.get_ydata()[-1]), std_of(np.log(measured[:, -1]))
-    found = 50, 128, *two(ratio), f"{math.sqrt(variance[-1]):.2f}", 95, *two(spread)
+    found = 32, 128, *two(ratio), f"{math.sqrt(variance[-1]):.2f}", 95, *two(spread)
     within = np.sum((measured[:, -1] >= 0.1) & (measured[:, -1] <= 10))
     check_numbers(sentence, 10, f"{factor**10:.3g}", *found, within, 10)
 

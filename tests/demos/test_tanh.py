@@ -40,7 +40,7 @@ def laws(gain, depth):
 
 def drawn_networks(gain, depth):
     """Return squares of signal and gradient over the first and over the last layer's."""
-    draws = torch.randn(101, 2, 30, 256, generator=torch.Generator().manual_seed(0)).numpy()
+    draws = torch.randn(101, 2, 20, 256, generator=torch.Generator().manual_seed(0)).numpy()
     signal, gradient = propagation.gradient_chain(tanh, (gain, gain), draws[: depth + 1])
     return signal / signal[:, :1], gradient
 
@@ -61,13 +61,13 @@ def check(figure, sentence):
     for markers, line, law, samples in zip(lines[::2], lines[1::2], theory, squares, strict=True):
         check_samples(right, markers, layers, np.sqrt(samples), root_mean_square)
         check_line(line, law, layers)
-    check_words(right, "layer (l)", "RMS, relative", "30 networks of width 256")
+    check_words(right, "layer (l)", "RMS, relative", "20 networks of width 256")
     assert [t.get_text() for t in right.texts if "within" in t.get_text()] == ["within a factor of 30"]
     ends = squares[0][:, -1], squares[1][:, 0]
     rows = (Row("", law, root_mean_of(x)) for law, x in zip((theory[0][-1], theory[1][0]), ends, strict=True))
     up, down = map(format_estimate, rows)
     within = np.sum((np.abs(np.log(ends)) <= math.log(900)).all(axis=0))
-    check_numbers(sentence, 20, *up, *down, 30, within, 30)
+    check_numbers(sentence, 20, *up, *down, 20, within, 30)
 
 
 @pytest.mark.parametrize(("gain", "factor"), [(1.0, 0.084), (1.25, 5.8)])
