@@ -41,7 +41,7 @@ ROOMS = {
 }
 
 # Calls that draw from or set a generator that nobody passed in.
-TORCH_STATE = re.compile(r"torch\.((random|cuda)\.)?(manual_seed|seed|set_rng_state|fork_rng)(_all)?")
+TORCH_STATE = re.compile(r"torch\.((random|cuda)\.)?(manual_seed|seed|set_rng_state)(_all)?")
 TORCH_DRAW = re.compile(r"torch\.(bernoulli|multinomial|normal|poisson|rand(n|int|perm)?(_like)?)")
 IN_PLACE_DRAW = re.compile(
     r".*(bernoulli|cauchy|exponential|geometric|normal|orthogonal|random|sparse|uniform)_"
