@@ -167,7 +167,6 @@ def test_nobody_imports_demos(module: str):
     "source",
     [
         "import torch\ntorch.manual_seed(0)",
-        "import torch\ntorch.random.fork_rng()",
         "import torch\ntorch.cuda.manual_seed_all(0)",
         "from torch import manual_seed as s\ns(0)",
         "import torch\ntorch.randn(3)",
