@@ -1,0 +1,68 @@
+"""What a learner calls: `check("04.3", answer)`, `hint("04.3")`, `solution("04.3")`, and `progress()`."""
+
+import textwrap
+from typing import Any
+
+from course_utils.exercises import progress as record
+from course_utils.exercises.asking import Function, Question, is_untouched, source_of
+from course_utils.exercises.questions import NOTEBOOKS, find, questions_of
+from course_utils.exercises.running import Unreadable
+
+
+def _say(words: str) -> None:
+    print("\n".join(textwrap.fill(line, 100, subsequent_indent="  ") for line in words.splitlines()))
+
+
+def _found(number: str) -> Question | None:
+    """Return the question, or say that there is none with this number."""
+    try:
+        return find(number)
+    except ValueError as error:
+        _say(f"{number}: {error}")
+        return None
+
+
+def check(number: str, answer: Any) -> None:
+    """Say whether an answer is right; if it is not, which mistake it looks like, or where to look.
+
+    number: of the exercise, such as "04.3". answer: a number, a function, a text, as the exercise asks.
+    """
+    question = _found(number)
+    if question is None:
+        return
+    if is_untouched(answer):
+        return _say(f"{number} not attempted yet: replace ... by your answer.")
+    try:
+        right, words = question.judge(answer)
+    except Unreadable as reason:
+        record.note(number, record.TRIED)
+        return _say(f"{number} cannot be judged: {reason}.")
+    record.note(number, record.SOLVED if right else record.TRIED)
+    _say(f"{number} {'right' if right else 'not yet'}. {words}")
+
+
+def hint(number: str, level: int = 1) -> None:
+    """Say where to look (level 1), or the first step (level 2)."""
+    if question := _found(number):
+        _say(f"{number} {question.hints[min(max(level, 1), 2) - 1]}")
+
+
+def solution(number: str) -> None:
+    """Print the solution; the exercise then counts as read, unless it is solved."""
+    if question := _found(number):
+        record.note(number, record.READ)
+        _say(f"{number} {question.solution}")
+        if isinstance(question, Function):
+            print(f"\n{source_of(question.right)}", end="")
+
+
+def progress() -> None:
+    """Print how many exercises of each notebook are solved, tried, read, and open."""
+    events = record.events()
+    print("notebook  solved  tried  read  open")
+    for notebook in NOTEBOOKS:
+        best = [events.get(number, set()) for number in questions_of(notebook)]
+        solved = sum(record.SOLVED in done for done in best)
+        read = sum(record.READ in done and record.SOLVED not in done for done in best)
+        tried = sum(done == {record.TRIED} for done in best)
+        print(f"{notebook:8}  {solved:6}  {tried:5}  {read:4}  {len(best) - solved - read - tried:4}")

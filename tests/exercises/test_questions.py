@@ -1,0 +1,223 @@
+"""Each exercise knows its answer and its mistakes, tells them apart, and has a sentence for anything else."""
+
+import math
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+
+from course_utils.exercises import checking
+from course_utils.exercises.asking import Choice, Function, Number, Open, near
+from course_utils.exercises.questions import NOTEBOOKS, find, questions_of
+from course_utils.exercises.running import Unreadable, run
+
+ALL = {number: question for notebook in NOTEBOOKS for number, question in questions_of(notebook).items()}
+each = pytest.mark.parametrize("number", ALL)
+
+
+@pytest.fixture(autouse=True)
+def own_record(tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSE_PROGRESS", str(tmp_path / "progress"))
+
+
+def known(question):
+    """Return the right answer and the mistakes of a question, each with what it gets told."""
+    if isinstance(question, Choice):
+        wrong = [(option, text) for option, text in question.options.items() if option != question.answer]
+        return [(question.answer, question.options[question.answer]), *wrong]
+    right = question.right if isinstance(question, Function) else question.answer
+    return [(right, question.because), *question.mistakes]
+
+
+def values(question, given):
+    """Return the numbers that an answer is told by."""
+    if isinstance(question, Function):
+        return run(question.measure, given)
+    return tuple(given.values()) if isinstance(given, dict) else (given,)
+
+
+def said(capsys, number, answer):
+    """Return what `check` prints of an answer, on one line."""
+    checking.check(number, answer)
+    return " ".join(capsys.readouterr().out.split())
+
+
+def plain(text):
+    return " ".join(text.split())
+
+
+@each
+def test_the_answer_is_right_and_each_mistake_gets_its_own_message(number, capsys):
+    question = ALL[number]
+    if isinstance(question, Open):
+        assert said(capsys, number, "I would keep the mean, I think.").startswith(f"{number} right.")
+        return
+    (right, because), *mistakes = known(question)
+    assert said(capsys, number, right) == plain(f"{number} right. {because}")
+    for wrong, message in mistakes:
+        assert said(capsys, number, wrong) == plain(f"{number} not yet. {message}")
+    assert len({text for _, text in known(question)}) == len(known(question)) >= 4
+
+
+@each
+def test_no_two_known_answers_lie_within_tolerance(number):
+    question = ALL[number]
+    if isinstance(question, Choice | Open):
+        return
+    found = [values(question, given) for given, _ in known(question)]
+    for one, other in combinations(found, 2):
+        assert not near(one, other, 2 * question.tolerance)
+        assert not near(other, one, 2 * question.tolerance)
+
+
+def fails(*arguments, **keywords):
+    raise KeyError("planted")
+
+
+NONSENSE = (
+    None,
+    "nonsense",
+    math.nan,
+    math.inf,
+    torch.ones(3),
+    np.zeros((2, 2)),
+    [1, 2],
+    {},
+    1j,
+    fails,
+    object,
+)
+
+
+@each
+def test_nonsense_gets_a_sentence(number, capsys):
+    for given in NONSENSE:
+        words = said(capsys, number, given)
+        assert words.startswith(
+            (f"{number} cannot be judged: ", f"{number} not yet. ", f"{number} not attempted")
+        )
+        assert "right." not in words
+
+
+@each
+def test_untouched_says_so(number, capsys):
+    space = {"check": checking.check}
+    exec(ALL[number].cell(number), space)
+    assert capsys.readouterr().out.startswith(f"{number} not attempted yet")
+
+
+@each
+def test_words_are_complete(number, capsys):
+    question = ALL[number]
+    assert question.stars in (1, 2, 3)
+    assert 1 <= question.minutes <= 30
+    assert all((question.statement, *question.hints, question.because, question.solution))
+    for call in (checking.hint, checking.solution):
+        call(number)
+        assert capsys.readouterr().out.startswith(number)
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_exercises_begin_within_reach_and_one_is_open(notebook):
+    questions = [*questions_of(notebook).values()]
+    assert questions[0].stars == 1
+    assert max(question.stars for question in questions) == 3
+    assert any(isinstance(question, Open) for question in questions)
+    assert len(questions) >= (8 if "01" <= notebook <= "07" else 6)
+
+
+# The engine.
+
+
+def number_question(**changes):
+    words = {
+        "statement": "s",
+        "stars": 1,
+        "minutes": 1,
+        "hints": ("look", "step"),
+        "because": "so",
+        "solution": "s",
+    }
+    return Number(**words, answer=0.5, mistakes=((2.0, "twice"),), **changes)
+
+
+@pytest.mark.parametrize(
+    "given", [0.5, np.float32(0.5), np.array([0.5]), torch.tensor(0.5), torch.tensor([[0.5]]), 1 / 2]
+)
+def test_every_form_of_a_right_number_is_accepted(given):
+    assert number_question().judge(given) == (True, "so")
+
+
+def test_tolerance_is_relative_and_holds_on_both_sides():
+    question = number_question(tolerance=0.1)
+    assert [question.judge(x).right for x in (0.449, 0.451, 0.549, 0.551)] == [False, True, True, False]
+
+
+def test_an_unknown_number_gets_the_first_hint():
+    assert number_question().judge(7.0) == (False, "7 is not it. look")
+
+
+def test_what_a_function_prints_is_not_shown_and_its_luck_is_always_the_same(capsys):
+    def talks(x):
+        print("secret")
+        return torch.rand(()).item()
+
+    before = torch.default_generator.get_state()
+    assert run(lambda f: f(1), talks) == run(lambda f: f(1), talks)
+    assert capsys.readouterr().out == ""
+    assert torch.equal(before, torch.default_generator.get_state())
+
+
+def test_an_endless_function_is_stopped(monkeypatch):
+    monkeypatch.setattr("course_utils.exercises.running.SECONDS", 0.2)
+
+    def endless(x):
+        while True:
+            pass
+
+    with pytest.raises(Unreadable, match=r"not ended after 0\.2 seconds"):
+        run(lambda f: f(1), endless)
+
+
+def test_an_error_names_the_learners_line():
+    def broken(x):
+        y = x
+        return y / 0
+
+    with pytest.raises(Unreadable, match=r'your line \d+, "return y / 0", raised ZeroDivisionError'):
+        run(lambda f: f(1), broken)
+
+
+@pytest.mark.parametrize("number", ["04.0", "04.99", "99.1", "", 4.3, None])
+def test_an_unknown_exercise_gets_a_sentence(number, capsys):
+    checking.check(number, 1)
+    assert "exercises" in capsys.readouterr().out
+
+
+def test_progress_counts_solved_tried_and_read(capsys):
+    for place, answer in ((1, find("04.1").answer), (2, 77.0), (3, ...)):
+        checking.check(f"04.{place}", answer)
+    checking.solution("04.4")
+    checking.solution("04.1")
+    capsys.readouterr()
+    checking.progress()
+    line = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("04"))
+    assert line.split() == ["04", "1", "1", "1", str(len(questions_of("04")) - 3)]
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\n", b"[1]\n{}\n", b'["04.2", "solved"]\n{"half'])
+def test_a_foreign_record_costs_nothing_else(content, capsys, tmp_path, monkeypatch):
+    path = tmp_path / "record"
+    path.write_bytes(content)
+    monkeypatch.setenv("COURSE_PROGRESS", str(path))
+    checking.check("04.1", find("04.1").answer)
+    checking.progress()
+    assert "04.1 right" in capsys.readouterr().out
+
+
+def test_a_record_that_cannot_be_written_costs_nothing_else(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSE_PROGRESS", str(tmp_path))  # a folder
+    checking.check("04.1", find("04.1").answer)
+    checking.progress()
+    assert "04.1 right" in capsys.readouterr().out
