@@ -14,6 +14,7 @@ from nbformat import NotebookNode
 WORDS, LINES = 130, 8  # a minute
 TABLE, FIGURE = 0.5, 1.0  # minutes
 MAX_WORDS = 90  # on a slide, outside tables
+EXERCISES = "## Exercises"
 HEADING = re.compile(r"^(#+) ([●○]?)")
 ADDRESS = re.compile(r"(?<=\])\([^)]*\)")
 
@@ -62,9 +63,10 @@ def marks(cells: list[NotebookNode]) -> list[str]:
     return [next(filter(None, reversed(found)), "") for found in signs]
 
 
-def needed(cells: list[NotebookNode]) -> float:
-    """Return the minutes for all that may not be skipped."""
-    return sum(minutes(cell) for cell, mark in zip(cells, marks(cells), strict=True) if mark != "○")
+def needed(cells: list[NotebookNode], optional: bool = False) -> float:
+    """Return the minutes for all that may not be skipped, or for all that may; exercises state their own."""
+    parts = zip(cells, above(cells), marks(cells), strict=True)
+    return sum(minutes(c) for c, over, mark in parts if (mark == "○") == optional and EXERCISES not in over)
 
 
 def short(cells: list[NotebookNode]) -> float:

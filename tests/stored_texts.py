@@ -1,4 +1,4 @@
-"""What users read: labels, tooltips, menus, questions, hints, solutions, what figures say, and defaults.
+"""What users read: labels, tooltips, menus, exercises, hints, solutions, what figures say, and defaults.
 
 `python tests/stored_texts.py` writes them to texts.txt, which a test compares with what is said now: a number
 in a sentence is as easily wrong as one in a formula. Read the difference before you commit it.
@@ -15,7 +15,8 @@ import ipywidgets as widgets
 import course_utils
 from course_utils import demos
 from course_utils.doctor.findings import LAWS
-from course_utils.exercises import PATIENTS, clinic_patient, hint, solution
+from course_utils.exercises.clinic import PATIENTS, clinic_patient, hint, solution
+from course_utils.exercises.questions import NOTEBOOKS, questions_of
 from course_utils.exercises.signs import MEANINGS
 from course_utils.playground import Playground
 from course_utils.playground.experiments import EXPERIMENTS
@@ -57,6 +58,16 @@ def of_the_clinic() -> Iterator[str]:
         yield f"{name}: {meaning}"
 
 
+def of_the_questions() -> Iterator[str]:
+    for number, question in ((n, q) for notebook in NOTEBOOKS for n, q in questions_of(notebook).items()):
+        yield f"\nexercise {number} {'*' * question.stars} {question.minutes}: {question.statement}"
+        for field, value in vars(question).items():
+            if field in ("hints", "because", "solution", "options", "answer", "tolerance", "names"):
+                yield f"{field}: {f'{value:.4g}' if isinstance(value, float) else value}"
+        for wrong, message in getattr(question, "mistakes", ()):
+            yield f"{f'{wrong:.4g}' if isinstance(wrong, float) else 'mistake'}: {message}"
+
+
 def of_the_doctor() -> Iterator[str]:
     for name, law in LAWS.items():
         yield f"{name}: {law.fault or 'no fault'}: {law.cause}"
@@ -73,13 +84,21 @@ def of_the_package() -> Iterator[str]:
     for _, name, _ in pkgutil.walk_packages(course_utils.__path__, "course_utils."):
         for function in vars(importlib.import_module(name)).values():
             public = callable(function) and not getattr(function, "__name__", "_").startswith("_")
-            if public and function.__module__ == name and (said := defaults(function)):
+            raised = isinstance(function, type) and issubclass(function, Exception)
+            if public and not raised and function.__module__ == name and (said := defaults(function)):
                 yield f"{name.removeprefix('course_utils.')}.{function.__name__}: {said}"
 
 
 def texts() -> str:
     """Return all texts."""
-    parts = [*of_demos(), *of_the_playground(), *of_the_clinic(), *of_the_doctor(), *of_the_package()]
+    parts = [
+        *of_demos(),
+        *of_the_playground(),
+        *of_the_clinic(),
+        *of_the_questions(),
+        *of_the_doctor(),
+        *of_the_package(),
+    ]
     return "\n".join(parts) + "\n"
 
 

@@ -14,6 +14,9 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from notebook_links import COURSE_MAP, NOTEBOOKS_FOLDER, headings, links, numbers_are_links, stands_in_the_map
 from reading_time import MAX_WORDS, running_words
 from store_outputs import README_NOTEBOOK, README_PICTURE, last_picture
+from write_exercises import cells_of, section
+
+from course_utils.exercises.questions import NOTEBOOKS as WITH_QUESTIONS
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted(NOTEBOOKS_FOLDER.glob("*.ipynb"))
@@ -83,6 +86,11 @@ def closing(name: str, notebook: NotebookNode) -> Iterator[str]:
 
 
 def exercises(name: str, notebook: NotebookNode) -> Iterator[str]:
+    if name[:2] in WITH_QUESTIONS:
+        stored = [cell.source for cell in notebook.cells[section(notebook.cells)]]
+        if stored != [cell.source for cell in cells_of(name[:2])]:
+            yield "its exercises are not those of course_utils/exercises/questions: run write_exercises.py"
+        return
     found = re.findall(r"^### Exercise (\d+)", "\n".join(headings(notebook)), re.MULTILINE)
     if found not in (list("123"), list("1234"), list("12345")):
         yield f"exercises {found}, not three to five numbered from 1"
@@ -224,6 +232,14 @@ RULES: list[Rule] = [
     stands_in_the_map,
     small_file,
 ]
+
+
+def test_exercises_that_are_not_those_of_the_questions_are_found():
+    wanted, notebook = cells_of("04"), good_notebook()
+    notebook.cells[section(notebook.cells)] = wanted
+    assert list(exercises("04_relu.ipynb", notebook)) == []
+    notebook.cells[section(notebook.cells)] = wanted[:-1]
+    assert list(exercises("04_relu.ipynb", notebook)) != []
 
 
 def test_there_are_notebooks():

@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from course_utils.exercises import PATIENTS
+from course_utils.exercises.clinic import PATIENTS
 
 ROOT = Path(__file__).parent.parent
 

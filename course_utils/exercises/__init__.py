@@ -1,7 +1,5 @@
-"""Exercises with checks: the clinic, networks with a planted fault to diagnose and repair."""
+"""Exercises that answer: questions with checks for each notebook, and the clinic of notebook 20."""
 
-from course_utils.exercises.grading import grade, hint
-from course_utils.exercises.repairs import PATIENTS, clinic_patient, solution
-from course_utils.exercises.signs import examine
+from course_utils.exercises.checking import check, hint, progress, solution
 
-__all__ = ["PATIENTS", "clinic_patient", "examine", "grade", "hint", "solution"]
+__all__ = ["check", "hint", "progress", "solution"]

@@ -3,7 +3,7 @@
 import textwrap
 from typing import Any
 
-from course_utils.exercises import progress as record
+from course_utils.exercises import record
 from course_utils.exercises.asking import Function, Question, is_untouched, source_of
 from course_utils.exercises.questions import NOTEBOOKS, find, questions_of
 from course_utils.exercises.running import Unreadable

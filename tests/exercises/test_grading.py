@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from course_utils.doctor import FAULTS
-from course_utils.exercises import PATIENTS, grade, hint, solution
+from course_utils.exercises.clinic import PATIENTS, grade, hint, solution
 
 LAST = PATIENTS[-1]
 

@@ -9,7 +9,7 @@ import torch
 
 from course_utils.doctor import FAULTS, diagnose
 from course_utils.doctor.plot import plot_diagnosis
-from course_utils.exercises import PATIENTS, clinic_patient, examine, solution
+from course_utils.exercises.clinic import PATIENTS, clinic_patient, examine, solution
 from course_utils.exercises.repairs import healthy_twin
 from course_utils.exercises.signs import MEANINGS, weighted
 

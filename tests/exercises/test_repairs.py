@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from course_utils.exercises import PATIENTS, clinic_patient, grade, solution
+from course_utils.exercises.clinic import PATIENTS, clinic_patient, grade, solution
 from course_utils.exercises.repairs import STEPS, faults_after, healthy_twin, repaired_by, trained
 from course_utils.initializers import kaiming_normal_, lecun_normal_
 
