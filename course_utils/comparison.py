@@ -252,9 +252,14 @@ def refute(*rows: tuple[str, float, Estimate]) -> Comparison:
     return _asserted(rows, lambda row: abs(row.z) > Z_LIMIT, f"|z| <= {Z_LIMIT:g}, not refuted")
 
 
+def guesses() -> list[Row]:
+    """Return the rows of this notebook's `compare` tables with a guess that was made."""
+    return [row for row in _guessed.values() if row.guess is not ...]
+
+
 def tally() -> None:
     """Print how many of the guesses in this notebook's `compare` tables were near what was predicted."""
-    made = [row for row in _guessed.values() if row.guess is not ...]
+    made = guesses()
     if made:
         print(f"Guesses within a factor of two: {sum(row.near for row in made)} of {len(made)}.")
     else:

@@ -3,6 +3,7 @@
 import textwrap
 from typing import Any
 
+from course_utils.comparison import guesses
 from course_utils.exercises import record
 from course_utils.exercises.asking import Function, Question, is_untouched, source_of
 from course_utils.exercises.questions import NOTEBOOKS, find, questions_of
@@ -26,10 +27,12 @@ def check(number: str, answer: Any) -> None:
     """Say whether an answer is right; if it is not, which mistake it looks like, or where to look.
 
     number: of the exercise, such as "04.3". answer: a number, a function, a text, as the exercise asks.
+    What was tried and solved, and the guesses made so far, are recorded for `progress`.
     """
     question = _found(number)
     if question is None:
         return
+    record.note_guesses(guesses())
     if is_untouched(answer):
         return _say(f"{number} not attempted yet: replace ... by your answer.")
     try:
@@ -57,12 +60,18 @@ def solution(number: str) -> None:
 
 
 def progress() -> None:
-    """Print how many exercises of each notebook are solved, tried, read, and open."""
+    """Print how many exercises of each notebook are solved, tried, read and open, and how guesses went."""
     events = record.events()
     print("notebook  solved  tried  read  open")
     for notebook in NOTEBOOKS:
-        best = [events.get(number, set()) for number in questions_of(notebook)]
-        solved = sum(record.SOLVED in done for done in best)
-        read = sum(record.READ in done and record.SOLVED not in done for done in best)
-        tried = sum(done == {record.TRIED} for done in best)
-        print(f"{notebook:8}  {solved:6}  {tried:5}  {read:4}  {len(best) - solved - read - tried:4}")
+        done = [_state(events.get(number, [])) for number in questions_of(notebook)]
+        counts = [done.count(state) for state in (record.SOLVED, record.TRIED, record.READ, "")]
+        print("{:8}  {:6}  {:5}  {:4}  {:4}".format(notebook, *counts))
+    last = [done[-1] for name, done in events.items() if name.startswith("guess: ")]
+    if last:
+        print(f"Guesses within a factor of two: {last.count(record.NEAR)} of {len(last)}.")
+
+
+def _state(done: list[str]) -> str:
+    """Return the best that was done: solved, else read, else tried."""
+    return next((state for state in (record.SOLVED, record.READ, record.TRIED) if state in done), "")

@@ -9,7 +9,9 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-SOLVED, TRIED, READ = "solved", "tried", "read"
+from course_utils.comparison import Row
+
+SOLVED, TRIED, READ, NEAR, FAR = "solved", "tried", "read", "near", "far"
 
 
 def place() -> Path:
@@ -17,20 +19,26 @@ def place() -> Path:
     return Path(os.environ.get("COURSE_PROGRESS") or Path.home() / ".course_progress")
 
 
-def note(number: str, event: str) -> None:
-    """Append an event of an exercise, unless it is known or cannot be written."""
-    if event in events().get(number, set()):
+def note(name: str, event: str) -> None:
+    """Append an event of an exercise or a guess, unless it is known or cannot be written."""
+    if event in events().get(name, [])[-1:]:
         return
     with suppress(OSError, RuntimeError), place().open("ab") as file:  # RuntimeError: there is no home
-        file.write(json.dumps([number, event]).encode() + b"\n")
+        file.write(json.dumps([name, event]).encode() + b"\n")
 
 
-def events() -> dict[str, set[str]]:
-    """Return the events of each exercise; what is not readable is left out."""
-    found: dict[str, set[str]] = {}
+def note_guesses(rows: list[Row]) -> None:
+    """Append for each guess whether it was near."""
+    for row in rows:
+        note(f"guess: {row.quantity}", NEAR if row.near else FAR)
+
+
+def events() -> dict[str, list[str]]:
+    """Return the events of each exercise and guess, in order; what is not readable is left out."""
+    found: dict[str, list[str]] = {}
     with suppress(OSError, RuntimeError):
         for line in place().read_bytes().splitlines():
             with suppress(ValueError, TypeError):
-                number, event = json.loads(line)
-                found.setdefault(str(number), set()).add(str(event))
+                name, event = json.loads(line)
+                found.setdefault(str(name), []).append(str(event))
     return found

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from course_utils import comparison
+from course_utils.comparison import Estimate, compare
 from course_utils.exercises import checking
 from course_utils.exercises.asking import Choice, Function, Number, Open, near
 from course_utils.exercises.questions import NOTEBOOKS, find, questions_of
@@ -204,6 +206,15 @@ def test_progress_counts_solved_tried_and_read(capsys):
     checking.progress()
     line = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("04"))
     assert line.split() == ["04", "1", "1", "1", str(len(questions_of("04")) - 3)]
+
+
+def test_progress_counts_the_last_of_each_guess(capsys, monkeypatch):
+    monkeypatch.setattr(comparison, "_guessed", {})
+    for guess in (5.0, 1.5):
+        compare(("RMS", 1.0, Estimate(1.0, 0.1), guess), ("std", 1.0, Estimate(1.0, 0.1), 9.0))
+        checking.check("04.1", ...)
+    checking.progress()
+    assert capsys.readouterr().out.splitlines()[-1] == "Guesses within a factor of two: 1 of 2."
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\n", b"[1]\n{}\n", b'["04.2", "solved"]\n{"half'])
