@@ -11,7 +11,12 @@ from course_utils.exercises.running import Unreadable
 
 
 def _say(words: str) -> None:
-    print("\n".join(textwrap.fill(line, 100, subsequent_indent="  ") for line in words.splitlines()))
+    print(
+        "\n".join(
+            textwrap.fill(line, 100, subsequent_indent="  ", break_on_hyphens=False)
+            for line in words.splitlines()
+        )
+    )
 
 
 def _found(number: str) -> Question | None:
