@@ -11,17 +11,21 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import ipywidgets as widgets
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
 from matplotlib.artist import Artist
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
+from torch import nn
 
 import course_utils
 from course_utils import demos, plotting
+from course_utils.doctor import initialize_
 from course_utils.doctor.findings import LAWS
 from course_utils.doctor.plot import plot_diagnosis
 from course_utils.exercises import PATIENTS, clinic_patient, hint, solution
@@ -57,8 +61,13 @@ def of_a_figure(figure: Figure) -> Iterator[str]:
     yield plotting.describe(figure)
     for ax in figure.axes:
         limits, ticks = (*ax.get_xlim(), *ax.get_ylim()), (*ax.get_xticks(), *ax.get_yticks())
-        yield f"  limits {short(limits)}, ticks {short(ticks)}"
-        yield from dict.fromkeys(map(look, [*ax.lines, *ax.collections, *ax.patches, *ax.texts]))
+        place = short(ax.get_position().bounds)
+        yield f"  limits {short(limits)}, ticks {short(ticks)}, place {place}"
+        words = [ax.title, ax.xaxis.label, ax.yaxis.label, *ax.texts, *figure.texts]
+        legend = ax.get_legend()
+        keys = [*legend.legend_handles, *legend.get_texts()] if legend else []
+        drawn = [*ax.lines, *ax.collections, *ax.patches, *words, *keys]
+        yield from dict.fromkeys(map(look, drawn))  # once, for the bars of a histogram are many
 
 
 def of_demos() -> Iterator[str]:
@@ -92,6 +101,15 @@ def of_plots() -> Iterator[str]:
         yield from of_a_figure(figure)
 
 
+def of_the_style() -> Iterator[str]:
+    """Yield the settings of Matplotlib that the course changes."""
+    yield "\nstyle"
+    with plt.rc_context(), patch.object(plotting, "set_matplotlib_formats"):
+        before = dict(plt.rcParams)
+        plotting.use_course_style()
+        yield from (f"{name}: {value}" for name, value in plt.rcParams.items() if before[name] != value)
+
+
 def of_widgets(widget: widgets.Widget) -> Iterator[str]:
     said = {name: value for name in SHOWN if (value := getattr(widget, name, None)) not in (None, "")}
     if "description" in said:
@@ -112,15 +130,35 @@ def of_the_playground() -> Iterator[str]:
 
 def of_the_clinic() -> Iterator[str]:
     for number in PATIENTS:
-        yield f"\npatient {number}: {clinic_patient(number).complaint}"
+        patient = clinic_patient(number)
+        yield f"\npatient {number}: {patient.complaint}\n{' '.join(repr(patient.model).split())}"
         yield f"{hint(number)}\n{solution(number)}"
     for name, (meaning, _) in MEANINGS.items():
         yield f"{name}: {meaning}"
 
 
+class Several(nn.Sequential):
+    """Modules in a row, of which those that take or return several tensors work on one."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for part in self:
+            x = part(x, x, x)[0] if isinstance(part, nn.MultiheadAttention) else part(x)
+        return x[0]
+
+
 def of_the_doctor() -> Iterator[str]:
     for name, law in LAWS.items():
         yield f"{name}: {law.fault or 'no fault'}: {law.cause}"
+    parts = (
+        nn.Linear(4, 8),
+        nn.ReLU(),
+        nn.Linear(8, 8),
+        nn.LayerNorm(8),
+        nn.MultiheadAttention(8, 2),
+        nn.LSTM(8, 4),
+    )
+    done = initialize_(Several(*parts), torch.ones(5, 3, 4))
+    yield done.table.to_string(float_format="{:.3g}".format)
 
 
 def defaults(function: Callable) -> str:
@@ -159,8 +197,8 @@ def of_the_code() -> Iterator[str]:
 
 def texts() -> str:
     """Return all texts."""
-    parts = [*of_demos(), *of_plots(), *of_the_playground(), *of_the_clinic(), *of_the_doctor()]
-    return "\n".join([*parts, *of_the_package(), *of_the_code()]) + "\n"
+    parts = [*of_demos(), *of_plots(), *of_the_style(), *of_the_playground(), *of_the_clinic()]
+    return "\n".join([*parts, *of_the_doctor(), *of_the_package(), *of_the_code()]) + "\n"
 
 
 if __name__ == "__main__":
