@@ -36,7 +36,7 @@ from course_utils.playground.experiments import EXPERIMENTS
 from course_utils.playground.picture import Picture
 
 STORED = Path(__file__).with_name("texts.txt")
-SHOWN = ("description", "tooltip", "options", "min", "max", "step", "readout_format")
+SHOWN = ("description", "tooltip", "icon", "options", "min", "max", "step", "readout_format")
 LOOKS = "label color facecolor alpha linestyle linewidth marker markersize fillstyle markevery "
 LOOKS += "ha va rotation fontsize position"
 
