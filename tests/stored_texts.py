@@ -196,9 +196,11 @@ def of_the_code() -> Iterator[str]:
 
 
 def texts() -> str:
-    """Return all texts."""
-    parts = [*of_demos(), *of_plots(), *of_the_style(), *of_the_playground(), *of_the_clinic()]
-    return "\n".join([*parts, *of_the_doctor(), *of_the_package(), *of_the_code()]) + "\n"
+    """Return all texts; figures are drawn in Matplotlib's own style, whatever was set before."""
+    with plt.rc_context():
+        plt.rcdefaults()
+        parts = [*of_demos(), *of_plots(), *of_the_style(), *of_the_playground(), *of_the_clinic()]
+        return "\n".join([*parts, *of_the_doctor(), *of_the_package(), *of_the_code()]) + "\n"
 
 
 if __name__ == "__main__":
