@@ -1,14 +1,14 @@
-"""What users read and see: labels, menus, questions, hints, solutions, figures, defaults, sentences.
+"""What users read and see: labels, menus, questions, hints, solutions, figures, defaults.
 
 `python tests/stored_texts.py` writes them to texts.txt, which a test compares with what is said now: a number
 in a sentence is as easily wrong as one in a formula, and a colour as a name. Read the difference before you
 commit it.
 """
 
-import ast
 import importlib
 import inspect
 import pkgutil
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest.mock import patch
@@ -37,6 +37,7 @@ from course_utils.playground.picture import Picture
 
 STORED = Path(__file__).with_name("texts.txt")
 SHOWN = ("description", "tooltip", "icon", "options", "min", "max", "step", "readout_format")
+NUMBER = re.compile(r"\d[\d.,]*(?:e[+-]?\d+)?")
 LOOKS = "label color facecolor alpha linestyle linewidth marker markersize fillstyle markevery "
 LOOKS += "ha va rotation fontsize position"
 
@@ -77,6 +78,18 @@ def of_demos() -> Iterator[str]:
         for argument, control in figure.demo.keywords.items():
             yield f"{argument}: {', '.join(f'{k} {v}' for k, v in control.keywords.items() if k in SHOWN)}"
         yield from of_a_figure(figure()[0])
+        yield from of_the_ends(figure)
+
+
+def of_the_ends(figure: Callable) -> Iterator[str]:
+    """Yield the words of a demo's title and sentence, # for a number, at both ends or at each option."""
+    for argument, control in figure.demo.keywords.items():
+        limits = control.keywords
+        for value in limits.get("options") or (limits["min"], limits["max"]):
+            value = 10.0**value if "FloatLogSlider" in str(control) else value
+            drawing, sentence = figure(**{argument: value})
+            titles = [ax.get_title() or ax.get_title("left") for ax in drawing.axes]
+            yield f"{argument} {short(value)}: " + NUMBER.sub("#", f"{titles} {sentence}")
 
 
 def of_plots() -> Iterator[str]:
@@ -176,31 +189,12 @@ def of_the_package() -> Iterator[str]:
                 yield f"{name.removeprefix('course_utils.')}.{function.__name__}: {said}"
 
 
-def sentences(node: ast.AST) -> Iterator[str]:
-    """Yield the texts of two words or more in a part of the code, but no docstrings."""
-    for child in ast.iter_child_nodes(node):
-        words = child.value if isinstance(child, ast.Constant) else None
-        if isinstance(child, ast.JoinedStr) or (isinstance(words, str) and " " in words.strip()):
-            if not isinstance(node, ast.Expr):
-                yield ast.unparse(child)
-        else:
-            yield from sentences(child)
-
-
-def of_the_code() -> Iterator[str]:
-    """Yield all sentences in the code, with what is put into them: errors, verdicts, what figures say."""
-    folder = Path(course_utils.__path__[0])
-    for path in sorted(folder.rglob("*.py")):
-        if found := [*sentences(ast.parse(path.read_text(encoding="utf-8")))]:
-            yield "\n".join([f"\nsentences of {path.relative_to(folder).as_posix()}", *found])
-
-
 def texts() -> str:
     """Return all texts; figures are drawn in Matplotlib's own style, whatever was set before."""
     with plt.rc_context():
         plt.rcdefaults()
         parts = [*of_demos(), *of_plots(), *of_the_style(), *of_the_playground(), *of_the_clinic()]
-        return "\n".join([*parts, *of_the_doctor(), *of_the_package(), *of_the_code()]) + "\n"
+        return "\n".join([*parts, *of_the_doctor(), *of_the_package()]) + "\n"
 
 
 if __name__ == "__main__":
