@@ -58,7 +58,7 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     param: negative slope of "leaky_relu" (0.01 if None), ignored by all others.
     Trap: torch, and so this function, gives SELU 3/4; self-normalization needs 1, so pass "linear" for that.
     Raises: ValueError for an unknown nonlinearity.
-    Source: He et al. 2015, eq. 10 and 15 (ReLU and leaky ReLU); the gains of tanh and SELU are empirical.
+    Source: He et al. 2015 (ReLU and leaky ReLU); the gains of tanh and SELU are empirical.
     """
     slope = 0.01 if param is None else param
     gains = _GAINS | {"leaky_relu": math.sqrt(2.0 / (1 + slope**2))}
@@ -200,7 +200,7 @@ def lecun_normal_(tensor: Tensor, gain: float = 1.0, generator: Rng = None) -> T
     """Fill with draws from N(0, gain**2 / fan_in), which keeps a linear layer's variance and normalizes SELU.
 
     Else as `variance_scaling_`. JAX and Keras truncate their `lecun_normal`. Source: LeCun et al. 1998,
-    "Efficient BackProp", Section 4.6.
+    "Efficient BackProp".
     """
     return variance_scaling_(tensor, gain, "fan_in", "normal", generator)
 
@@ -234,7 +234,7 @@ def kaiming_normal_(
 
     a: negative slope, which only "leaky_relu" looks at; 0 makes that a ReLU. Raises: as `calculate_gain`.
     mode: "fan_in" or "fan_out"; it and tensor as in `variance_scaling_`. JAX and Keras truncate `he_normal`.
-    Source: He et al. 2015, eq. 10 (fan_in), 14 (fan_out) and 15 (leaky).
+    Source: He et al. 2015.
     """
     return variance_scaling_(tensor, calculate_gain(nonlinearity, a), mode, "normal", generator)
 

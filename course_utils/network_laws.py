@@ -180,7 +180,7 @@ def relu_moments(widths: ArrayLike, variances: ArrayLike) -> tuple[NDArray, NDAr
 
     m is the mean square of h_l, 1 in layer 0; g that of dL/dh_l, 1 in layer depth, for an error that does not
     depend on the network. `widths` is (depth + 1,), `variances` of the weights (depth,).
-    Source: He et al. (2015), eq. 10 and 14.
+    Source: He et al. (2015).
     """
     widths, variances = np.asarray(widths), np.asarray(variances)
     upwards = np.cumprod([1, *(widths[:-1] * variances / 2)])

@@ -1,29 +1,75 @@
-"""What users read: labels, tooltips, menus, exercises, hints, solutions, what figures say, and defaults.
+"""What users read and see: labels, menus, questions, exercises, hints, solutions, figures, defaults.
 
 `python tests/stored_texts.py` writes them to texts.txt, which a test compares with what is said now: a number
-in a sentence is as easily wrong as one in a formula. Read the difference before you commit it.
+in a sentence is as easily wrong as one in a formula, and a colour as a name. Read the difference before you
+commit it.
 """
 
 import importlib
 import inspect
 import pkgutil
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import ipywidgets as widgets
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.artist import Artist
+from matplotlib.collections import PolyCollection
+from matplotlib.figure import Figure
+from torch import nn
 
 import course_utils
-from course_utils import demos
+from course_utils import demos, plotting
+from course_utils.doctor import initialize_
 from course_utils.doctor.findings import LAWS
+from course_utils.doctor.plot import plot_diagnosis
 from course_utils.exercises.clinic import PATIENTS, clinic_patient, hint, solution
 from course_utils.exercises.questions import NOTEBOOKS, questions_of
 from course_utils.exercises.signs import MEANINGS
 from course_utils.playground import Playground
+from course_utils.playground.engine import make_task
 from course_utils.playground.experiments import EXPERIMENTS
-from course_utils.plotting import describe
+from course_utils.playground.picture import Picture
 
 STORED = Path(__file__).with_name("texts.txt")
-SHOWN = ("description", "tooltip", "options", "min", "max", "step", "readout_format")
+SHOWN = ("description", "tooltip", "icon", "options", "min", "max", "step", "readout_format")
+NUMBER = re.compile(r"\d[\d.,]*(?:e[+-]?\d+)?")
+LOOKS = "label color facecolor alpha linestyle linewidth marker markersize fillstyle markevery "
+LOOKS += "ha va rotation fontsize position"
+
+
+def short(value: object) -> str:
+    """Return a value as text, numbers to three digits."""
+    if isinstance(value, list | tuple | np.ndarray):
+        return f"({' '.join(map(short, value))})"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def look(artist: Artist) -> str:
+    """Return what a thing drawn looks like, and where it lies if it is a text, or a band that is not data."""
+    values = [getattr(artist, f"get_{name}")() for name in LOOKS.split() if hasattr(artist, f"get_{name}")]
+    if isinstance(artist, PolyCollection) and artist.get_transform() != artist.axes.transData:
+        values.append(artist.get_paths()[0].vertices[::8])
+    return f"  {type(artist).__name__} {' '.join(map(short, values))}"
+
+
+def of_a_figure(figure: Figure) -> Iterator[str]:
+    """Yield what a figure says, the limits and ticks of its axes, and what all looks like that they hold."""
+    yield plotting.describe(figure)
+    for ax in figure.axes:
+        limits, ticks = (*ax.get_xlim(), *ax.get_ylim()), (*ax.get_xticks(), *ax.get_yticks())
+        place = short(ax.get_position().bounds)
+        yield f"  limits {short(limits)}, ticks {short(ticks)}, place {place}"
+        words = [ax.title, ax.xaxis.label, ax.yaxis.label, *ax.texts, *figure.texts]
+        legend = ax.get_legend()
+        keys = [*legend.legend_handles, *legend.get_texts()] if legend else []
+        drawn = [*ax.lines, *ax.collections, *ax.patches, *words, *keys]
+        yield from dict.fromkeys(map(look, drawn))  # once, for the bars of a histogram are many
 
 
 def of_demos() -> Iterator[str]:
@@ -32,7 +78,50 @@ def of_demos() -> Iterator[str]:
         yield f"\ndemo {name}: {figure.demo.args[0]}"
         for argument, control in figure.demo.keywords.items():
             yield f"{argument}: {', '.join(f'{k} {v}' for k, v in control.keywords.items() if k in SHOWN)}"
-        yield describe(figure()[0])
+        yield from of_a_figure(figure()[0])
+        yield from of_the_ends(figure)
+
+
+def of_the_ends(figure: Callable) -> Iterator[str]:
+    """Yield the words of a demo's title and sentence, # for a number, at both ends or at each option."""
+    for argument, control in figure.demo.keywords.items():
+        limits = control.keywords
+        for value in limits.get("options") or (limits["min"], limits["max"]):
+            value = 10.0**value if "FloatLogSlider" in str(control) else value
+            drawing, sentence = figure(**{argument: value})
+            titles = [ax.get_title() or ax.get_title("left") for ax in drawing.axes]
+            yield f"{argument} {short(value)}: " + NUMBER.sub("#", f"{titles} {sentence}")
+
+
+def of_plots() -> Iterator[str]:
+    """Yield what functions that draw make of simple numbers."""
+    x, rows = np.arange(30), np.array([[1.0], [2.0], [4.0]]) * np.linspace(1, 2, 30)
+    history = pd.DataFrame({"step": np.repeat(x, 3), "network": [0, 1, 2] * 30, "loss": rows.T.ravel()})
+    table = pd.DataFrame({"layer": list("abc"), "fault": ["", "dead", ""], "second_moment": 1.0})
+    table["gradient_second_moment"] = 2.0
+    for name, draw in {
+        "plot_samples": lambda ax: plotting.plot_samples(x, rows, rows[1], ax=ax, label="label"),
+        "plot_signal": lambda ax: plotting.plot_signal(rows, rows[1], ax=ax),
+        "plot_history": lambda ax: plotting.plot_history(history, ax=ax, label="label"),
+        "plot_fan": lambda ax: plotting.plot_fan(rows, *rows, ax=ax),
+        "plot_cobweb": lambda ax: plotting.plot_cobweb(np.sqrt, 0.2, 3, stop=2, ax=ax),
+        "plot_layer_histograms": lambda ax: plotting.plot_layer_histograms({3: rows}, (0, 9), axes=[ax]),
+        "mark_dtype_limits": lambda ax: plotting.mark_dtype_limits([torch.float16], ax=ax),
+        "plot_diagnosis": lambda ax: plot_diagnosis(table, axes=[ax, ax.twinx()]),
+    }.items():
+        figure = Figure()
+        draw(figure.subplots())
+        yield f"\n{name}"
+        yield from of_a_figure(figure)
+
+
+def of_the_style() -> Iterator[str]:
+    """Yield the settings of Matplotlib that the course changes."""
+    yield "\nstyle"
+    with plt.rc_context(), patch.object(plotting, "set_matplotlib_formats"):
+        before = dict(plt.rcParams)
+        plotting.use_course_style()
+        yield from (f"{name}: {value}" for name, value in plt.rcParams.items() if before[name] != value)
 
 
 def of_widgets(widget: widgets.Widget) -> Iterator[str]:
@@ -48,11 +137,15 @@ def of_the_playground() -> Iterator[str]:
     yield from of_widgets(Playground())
     for experiment in EXPERIMENTS:
         yield f"{experiment}\n"
+    for data, depth in (("moons", 2), ("digits", 20)):
+        (line, _), *_ = Picture(make_task(data, 0), depth, 1000).lines.values()
+        yield from of_a_figure(line.figure)
 
 
 def of_the_clinic() -> Iterator[str]:
     for number in PATIENTS:
-        yield f"\npatient {number}: {clinic_patient(number).complaint}"
+        patient = clinic_patient(number)
+        yield f"\npatient {number}: {patient.complaint}\n{' '.join(repr(patient.model).split())}"
         yield f"{hint(number)}\n{solution(number)}"
     for name, (meaning, _) in MEANINGS.items():
         yield f"{name}: {meaning}"
@@ -68,9 +161,28 @@ def of_the_questions() -> Iterator[str]:
             yield f"{f'{wrong:.4g}' if isinstance(wrong, float) else 'mistake'}: {message}"
 
 
+class Several(nn.Sequential):
+    """Modules in a row, of which those that take or return several tensors work on one."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for part in self:
+            x = part(x, x, x)[0] if isinstance(part, nn.MultiheadAttention) else part(x)
+        return x[0]
+
+
 def of_the_doctor() -> Iterator[str]:
     for name, law in LAWS.items():
         yield f"{name}: {law.fault or 'no fault'}: {law.cause}"
+    parts = (
+        nn.Linear(4, 8),
+        nn.ReLU(),
+        nn.Linear(8, 8),
+        nn.LayerNorm(8),
+        nn.MultiheadAttention(8, 2),
+        nn.LSTM(8, 4),
+    )
+    done = initialize_(Several(*parts), torch.ones(5, 3, 4))
+    yield done.table.to_string(float_format="{:.3g}".format)
 
 
 def defaults(function: Callable) -> str:
@@ -90,16 +202,11 @@ def of_the_package() -> Iterator[str]:
 
 
 def texts() -> str:
-    """Return all texts."""
-    parts = [
-        *of_demos(),
-        *of_the_playground(),
-        *of_the_clinic(),
-        *of_the_questions(),
-        *of_the_doctor(),
-        *of_the_package(),
-    ]
-    return "\n".join(parts) + "\n"
+    """Return all texts; figures are drawn in Matplotlib's own style, whatever was set before."""
+    with plt.rc_context():
+        plt.rcdefaults()
+        parts = [*of_demos(), *of_plots(), *of_the_style(), *of_the_playground(), *of_the_clinic()]
+        return "\n".join([*parts, *of_the_questions(), *of_the_doctor(), *of_the_package()]) + "\n"
 
 
 if __name__ == "__main__":

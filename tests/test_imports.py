@@ -114,7 +114,9 @@ def test_the_core_and_the_rooms_are_those_of_the_table():
 @pytest.mark.parametrize("module", MODULES)
 def test_module_follows_the_rules(module: str):
     source = (PACKAGE / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
-    assert import_complaints(module, source) + randomness_complaints(module, source) == []
+    assert import_complaints(module, source) == []
+    if not module.startswith("exercises.questions."):  # run with the global generator seeded, and put back
+        assert randomness_complaints(module, source) == []
 
 
 # Tests of initializers also show what happens without a generator; benchmarks only measures time.

@@ -182,7 +182,8 @@ def test_only_the_linear_activation_itself_takes_the_shortcut():
 
 def test_unit_logits_do_not_depend_on_the_size_of_any_image():
     generator = torch.Generator().manual_seed(0)
-    network = Ensemble(2, [6, 16, 3], activations.relu, lecun_normal_, generator=generator)
+    network = Ensemble(2, [6, 16, 16, 3], activations.relu, lecun_normal_, generator=generator)
     inputs, sizes = normal(4, 6), torch.tensor([[0.1], [1.0], [3.0], [10.0]])
     scaled = propagation.unit_logits(network, sizes * inputs)
     torch.testing.assert_close(scaled, propagation.unit_logits(network, inputs))
+    assert scaled.shape == (2, 4, 3)

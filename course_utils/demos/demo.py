@@ -43,7 +43,7 @@ class Demo(widgets.VBox):
         self._defaults = {name: first[name].default for name in controls}
         self.controls = {name: control(value=self._defaults[name]) for name, control in controls.items()}
         self.image = widgets.Image(format="jpeg")
-        self.sentence = widgets.HTML().add_class("course-sentence")
+        self.sentence = widgets.HTML()
         self.reset_button = widgets.Button(description="Reset", tooltip="Back to the first setting")
         self.reset_button.on_click(lambda _: self.reset())
         for control in self.controls.values():

@@ -40,12 +40,18 @@ def fan_figure(width: int = 64, depth: int = 150, seed: int = 0) -> demo.Drawing
     canvas.name_lines(ax, (0.02, 0.2), (0.02, 0.13), (0.02, 0.06))
     canvas.set_decades(ax, min(low[-1], 0.01), max(high[-1], 10))
     canvas.set_layers(ax, depth, ylabel="RMS of the layer, relative")
-    ax.set_title(f"{NETWORKS:,} networks, depth / width = {depth / width:.2g}")
-    return figure, _sentence(depth, median[-1], np.sqrt(variance[-1]) / 2, rms[:, -1])
+    std = np.sqrt(variance[-1]) / 2
+    ax.set_title(f"Predicted: {100 * _beyond(std):.1f} % of the networks are beyond a factor of 2")
+    return figure, _sentence(depth, median[-1], std, rms[:, -1])
+
+
+def _beyond(std: float) -> float:
+    """Return the predicted share of networks beyond a factor of two from the median."""
+    return 2 * NormalDist(0, std).cdf(-math.log(2))
 
 
 def _sentence(depth: int, median: float, std: float, last: NDArray) -> str:
-    logs, share = np.log(last / median), 2 * NormalDist(0, std).cdf(-math.log(2))
+    logs, share = np.log(last / median), _beyond(std)
     # The error is the predicted share's: where no network strays, that of the measured one would be 0.
     error = math.sqrt(share * (1 - share) / NETWORKS)
     strays = comparison.Estimate(100 * (np.abs(logs) > math.log(2)).mean(), 100 * error)

@@ -35,14 +35,16 @@ def tanh_figure(gain: float = 1.5, depth: int = 100) -> demo.Drawing:
     style = {"x": 0.6, "center": lambda rms, axis: np.sqrt(np.square(rms).mean(axis=axis))}
     canvas.plot_relative(right, range(depth + 1), theory, np.sqrt(squares), ("signal", "gradient"), **style)
     canvas.shade(right, FACTOR, below=True)  # the gradient is above
-    canvas.set_layers(right, depth, ylabel="RMS, relative", title=f"{NETWORKS} networks of width {WIDTH}")
+    title = f"Predicted: gradient × {theory[1, 0]:.3g}"
+    canvas.set_layers(right, depth, ylabel="RMS, relative", title=title)
     ends = squares[0][:, -1], squares[1][:, 0]
     within = (np.abs(np.log(ends)) <= 2 * math.log(FACTOR)).all(axis=0).sum()
     versus = partial(demo.versus, of=comparison.root_mean_of)
     up, down = map(versus, (theory[0, -1], theory[1, 0]), ends)
     return figure, (
         f"Factor of the RMS over {depth} layers: signal {up}; gradient, on its way down, {down} (root mean "
-        f"squares of {NETWORKS} networks). {within} of them keep both within a factor of {FACTOR}."
+        f"squares of {NETWORKS} networks of width {WIDTH}). {within} of them keep both within a factor of "
+        f"{FACTOR}."
     )
 
 

@@ -71,7 +71,7 @@ def _replaced(places: range, new: Callable[[nn.Module], nn.Module]) -> Plant:
 
 
 @_patient(
-    "I used the initialization of a paper from 2012, with twelve hidden layers instead of their eight. "
+    "I used the initialization of a paper from 2012, with thirteen layers instead of their eight. "
     "The loss has read 2.303 for an hour.",
     ("vanishing signal", "0"),
     network=healthy.deep(12),

@@ -36,8 +36,9 @@ EXPERIMENTS = (
     Experiment(
         "2 All weights equal",
         "A starts with every weight 0.1: signals and gradients flow. What can 32 equal units draw?",
-        "A: what one unit can. All units of a layer stay equal, so A sees only the coordinates' sum: its "
-        "boundaries are parallel lines, and it classifies less than 80 %. B closes the circle.",
+        "A: what one unit can. All units of a layer stay equal, so A sees one weighted sum of the "
+        "coordinates: its boundaries are parallel lines, and it classifies less than 80 %. B closes the "
+        "circle.",
         Settings(depth=2, scheme="constant 0.1"),
         Settings(depth=2),
         data="circles",

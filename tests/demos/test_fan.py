@@ -32,9 +32,10 @@ def check(figure, sentence):
     assert [named(ax, name) for name in names] == [twice, middle, low]
     for band, ends in zip(ax.collections, ((2.5, 97.5), (10, 90), (25, 75)), strict=True):
         np.testing.assert_allclose(band_edges(band, np.arange(30)), np.percentile(rms, ends, axis=0))
-    check_words(ax, "layer (l)", "RMS of the layer, relative", "1,000 networks, depth / width = 0.91")
     std, logs = math.sqrt(29 * noise) / 2, np.log(rms[:, -1]) - 14.5 * growth
     share = 100 * math.erfc(math.log(2) / std / math.sqrt(2))
+    title = f"Predicted: {share:.1f} % of the networks are beyond a factor of 2"
+    check_words(ax, "layer (l)", "RMS of the layer, relative", title)
     strays = (np.abs(logs) > math.log(2)).sum() / 10, math.sqrt(share * (100 - share) / 1000)
     measured = [f"{x:.1f}" for x in strays], [f"{x:.3f}" for x in std_of(logs)]
     first = f"{math.exp(14.5 * growth):.2g}", 29, f"{share:.1f}", *measured[0]

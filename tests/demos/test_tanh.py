@@ -61,13 +61,13 @@ def check(figure, sentence):
     for markers, line, law, samples in zip(lines[::2], lines[1::2], theory, squares, strict=True):
         check_samples(right, markers, layers, np.sqrt(samples), root_mean_square)
         check_line(line, law, layers)
-    check_words(right, "layer (l)", "RMS, relative", "20 networks of width 256")
+    check_words(right, "layer (l)", "RMS, relative", f"Predicted: gradient × {theory[1][0]:.3g}")
     assert [t.get_text() for t in right.texts if "within" in t.get_text()] == ["within a factor of 30"]
     ends = squares[0][:, -1], squares[1][:, 0]
     rows = (Row("", law, root_mean_of(x)) for law, x in zip((theory[0][-1], theory[1][0]), ends, strict=True))
     up, down = map(format_estimate, rows)
     within = np.sum((np.abs(np.log(ends)) <= math.log(900)).all(axis=0))
-    check_numbers(sentence, 20, *up, *down, 20, within, 30)
+    check_numbers(sentence, 20, *up, *down, 20, 256, within, 30)
 
 
 @pytest.mark.parametrize(("gain", "factor"), [(1.0, 0.084), (1.25, 5.8)])

@@ -275,6 +275,22 @@ def test_a_hand_written_norm_is_known_by_its_name():
     assert table["activation"].tolist() == ["norm", "", ""]
 
 
+def test_a_hand_written_norm_may_add_what_another_layer_computes():
+    class AdaptiveNorm(nn.Module):
+        def forward(self, x, shift):
+            return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True)) + shift
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.other, self.norm = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH), AdaptiveNorm()
+
+        def forward(self, x):
+            return self.norm(self.one(x), self.other(x))
+
+    assert diagnose(Model(), VECTORS).table["kind"].tolist() == ["Linear", "Linear", "AdaptiveNorm"]
+
+
 def test_sparse_gradients_and_checkpoints():
     sparse, dense = (nn.Embedding(50, 8, sparse=sparse) for sparse in (True, False))
     sparse.weight = dense.weight
