@@ -123,12 +123,16 @@ class Function(Question):
         name = self.stub.removeprefix("def ").partition("(")[0]
         return f'{self.stub}\n    ...\n\n\ncheck("{number}", {name})'
 
+    def measured(self, function: Callable) -> Values:
+        """Return what is measured on a function; what only rounding keeps from 0 is 0."""
+        return tuple(round(value, 9) for value in run(self.measure, function))
+
     def judge(self, given: Any) -> Verdict:
         """Return the verdict on a function, from what is measured on it and on those that are known."""
         if not callable(given):
             raise Unreadable(f"a function is expected; got {type(given).__name__} {shortened(given)}")
-        values = run(self.measure, given)
-        known = [(run(self.measure, f), text) for f, text in ((self.right, self.because), *self.mistakes)]
+        values = self.measured(given)
+        known = [(self.measured(f), text) for f, text in ((self.right, self.because), *self.mistakes)]
         found = ", ".join(f"{name} {value:.3g}" for name, value in zip(self.names, values, strict=True))
         return self._told(values, known, self.tolerance, f"Measured on yours: {found}.")
 

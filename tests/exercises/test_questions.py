@@ -35,7 +35,7 @@ def known(question):
 def values(question, given):
     """Return the numbers that an answer is told by."""
     if isinstance(question, Function):
-        return run(question.measure, given)
+        return question.measured(given)
     return tuple(given.values()) if isinstance(given, dict) else (given,)
 
 

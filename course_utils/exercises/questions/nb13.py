@@ -1,0 +1,316 @@
+"""Exercises of notebook 13: what layers add to a stream, and what depth needs then."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from course_utils.exercises.asking import Choice, Experiment, Function, Number, Open, Values
+from course_utils.initializers import zeros_
+from course_utils.network_laws import stream_law
+
+_HALF = float(stream_law(0.5, 72, "pre-norm", 256)[0][-1])  # second moment, s = 1/2, 36 blocks
+_XAVIER = 1 * (2 / 5) * (1 / 2) * 4 * (2 / 5)  # gain of an MLP branch: W1, ReLU, W2
+_FACTOR = 16 ** (1 / 24)  # per branch, from 1 to 16 in 24
+_PRE = stream_law(1.0, 60, "pre-norm", 256)[0]
+_K, _N = 40, 64  # of the ReZero network
+
+
+def _scale(gain: float, moment: float = 2.0) -> float:
+    """Return the s with which 48 branches of this gain bring a stream without norm to the moment."""
+    return math.sqrt((moment ** (1 / 48) - 1) / gain)
+
+
+class _Stream(nn.Module):
+    """A stream without norm and its MLP branches, as torch builds them."""
+
+    def __init__(self, count: int, n: int):
+        super().__init__()
+        self.branches = nn.ModuleList(
+            nn.Sequential(nn.Linear(n, 4 * n), nn.ReLU(), nn.Linear(4 * n, n)) for _ in range(count)
+        )
+
+    def forward(self, x):
+        for branch in self.branches:
+            x = x + branch(x)
+        return x
+
+
+@torch.no_grad()
+def _branch_gains(mend_: Callable) -> Values:
+    """Return √K times the RMS of all branches' outputs, and the mean of theirs, and what biases add."""
+    found = []
+    for count, n in ((12, 64), (40, 48)):
+        model = _Stream(count, n)
+        mend_(model)
+        x = torch.randn(100, n)
+        x /= x.square().mean(dim=1, keepdim=True).sqrt()
+        gains = torch.stack([branch(x).square().mean() for branch in model.branches])
+        biased = torch.stack([branch(torch.zeros(1, n)).square().mean() for branch in model.branches])
+        found += [(count * gains.mean()).sqrt(), count**0.5 * gains.sqrt().mean()]
+        found += [(biased.mean() / gains.mean().clamp(min=1e-12)).sqrt()]
+    return tuple(value.item() for value in found)
+
+
+@torch.no_grad()
+def mend_(model):
+    """Draw all branches again, so that each has the gain 1/K."""
+    K = len(model.branches)
+    for first, _, last in model.branches:
+        first.weight.normal_(0, math.sqrt(1 / first.in_features))
+        last.weight.normal_(0, math.sqrt(2 / last.in_features / K))
+        first.bias.zero_()
+        last.bias.zero_()
+
+
+def _drawn(first_variance: Callable, last_variance: Callable, biases: bool = False) -> Callable:
+    """Return a wrong `mend_`, of which the variances follow from n and K."""
+
+    def wrong(model):
+        count, n = len(model.branches), model.branches[0][0].in_features
+        for first, _, last in model.branches:
+            first.weight.normal_(0, math.sqrt(first_variance(n, count)))
+            last.weight.normal_(0, math.sqrt(last_variance(n, count)))
+            if not biases:
+                zeros_(first.bias)
+                zeros_(last.bias)
+
+    return wrong
+
+
+QUESTIONS = (
+    Number(
+        statement="A pre-norm transformer of 36 blocks, each with one branch of attention and one MLP, adds "
+        "them with $s = \\frac12$. Branches keep the second moment of what they read and share no weights; "
+        "the stream starts with RMS 1. What is its RMS at the end?",
+        stars=1,
+        minutes=3,
+        answer=math.sqrt(_HALF),
+        mistakes=(
+            (_HALF, "That is the second moment; the RMS is its root."),
+            (math.sqrt(1 + 36 / 4), "A block has two branches: there are 72."),
+            (math.sqrt(1 + 72 / 2), "The factor s is on the branch, so second moments get s² = ¼."),
+            (1.25**36, "So it would be without a norm, where branches read the stream at its size."),
+        ),
+        hints=(
+            "What does one branch add to the second moment, whatever the stream's size?",
+            "Each of the 72 branches adds s² = ¼.",
+        ),
+        because="m = 1 + 72/4 = 19.",
+        solution="A pre-norm branch reads a second moment of 1 and adds s² = ¼: m = 1 + 72/4 = 19, and the "
+        "RMS is √19 = 4.36.",
+    ),
+    Number(
+        statement="An MLP branch has $4n$ hidden ReLU units, and Xavier's variance $\\frac2{5n}$ in both "
+        "matrices; biases are 0. Which factor $s$ lets a stream with 48 such branches, without any norm, end "
+        "at twice its second moment?",
+        stars=2,
+        minutes=6,
+        answer=_scale(_XAVIER),
+        mistakes=(
+            (_scale(1.0), "That is for branches of gain 1. These keep less of the second moment."),
+            (_scale(2 * _XAVIER), "ReLU removes half of the second moment between the two matrices."),
+            (_scale(_XAVIER / 4), "The second matrix sums over 4n units, not n."),
+            (_scale(_XAVIER, 4.0), "That doubles the RMS: the second moment becomes 4."),
+            (math.sqrt(1 / 48 / _XAVIER), "Without a norm branches multiply: (1 + s²a)^48, not 1 + 48 s²a."),
+        ),
+        hints=(
+            "Which gain a has the branch: first matrix, ReLU, second matrix?",
+            "a = 2/5 · ½ · 4 · 2/5 = 0.32, and m grows by 1 + s²a.",
+        ),
+        because="The gain is 0.32, and (1 + 0.32 s²)^48 = 2.",
+        solution="a = n·2/(5n) · ½ · 4n·2/(5n) = 0.32; (1 + 0.32 s²)^48 = 2 gives s = 0.213.",
+    ),
+    Choice(
+        statement="To be twice as safe, someone sets both $s = 0$ (learned, as in ReZero) and $W_2 = 0$ in "
+        "branches $s\\,W_2\\operatorname{relu}(W_1x)$. Which of $s$, $W_2$, $W_1$ get a gradient that is not "
+        "zero at the first step?",
+        stars=2,
+        minutes=3,
+        answer="none",
+        options={
+            "only s": "∂ℓ/∂s = g·W₂h, and W₂ is 0.",
+            "only W2": "∂ℓ/∂W₂ = s g hᵀ, and s is 0.",
+            "s and W2": "Each gets its gradient through the other: look at ∂ℓ/∂s and ∂ℓ/∂W₂ with both at 0.",
+            "none": "Each factor's gradient contains the other factors: with two zeros on the path all are "
+            "0, for ever.",
+        },
+        hints=(
+            "Write down ∂ℓ/∂s and ∂ℓ/∂W₂, as in the section on zero branches.",
+            "∂ℓ/∂s = g·W₂h.",
+        ),
+        because="Each factor's gradient contains the other factors: with two zeros on the path all are 0, "
+        "for ever.",
+        solution="∂ℓ/∂s = g·W₂h = 0, ∂ℓ/∂W₂ = s g hᵀ = 0, and W₁ is reached through both: the branch never "
+        "moves.",
+    ),
+    Number(
+        statement="A wide pre-norm network has 60 branches of gain 1 and $s = 1$; the stream starts with "
+        "second moment 1. By which factor is the RMS of the gradient larger at the stream after 11 branches "
+        "than after 59?",
+        stars=2,
+        minutes=4,
+        answer=math.sqrt(_PRE[59] / _PRE[11]),
+        mistakes=(
+            (_PRE[59] / _PRE[11], "That is the factor on the squared gradient."),
+            (
+                math.sqrt(_PRE[11] / _PRE[59]),
+                "The gradient is larger where the stream is smaller, and that is early.",
+            ),
+            (math.sqrt(59 / 11), "After k branches the stream has m = 1 + k, not k."),
+            (
+                2.0**24,
+                "So it would be without a norm: each branch doubles the squared gradient there.",
+            ),
+            (math.sqrt(_PRE[60]), "That is from the last branch back to the start, not from 59 to 11."),
+        ),
+        hints=(
+            "What stays the same along the stream, in product?",
+            "m|g|² is the same everywhere, and m = 1 + k.",
+        ),
+        because="m|g|² is constant, and m grows from 12 to 60.",
+        solution="|g₁₁|²/|g₅₉|² = m₅₉/m₁₁ = 60/12 = 5, so the RMS is larger by √5 = 2.24.",
+    ),
+    Function(
+        statement="`model.branches` holds $K$ branches `nn.Sequential(nn.Linear(n, 4 * n), nn.ReLU(), "
+        "nn.Linear(4 * n, n))`, as torch builds them, of a stream without norm. Write `mend_`: change "
+        "weights and biases in place so that the stream's second moment grows by $(1 + \\frac1K)^K$, with "
+        "equal branches, for any $n$ and $K$.",
+        stars=2,
+        minutes=10,
+        stub="def mend_(model):",
+        measure=_branch_gains,
+        names=(
+            "√K × RMS of all branches on inputs of RMS 1, K = 12",
+            "mean of each branch's √K × RMS",
+            "RMS on an input of 0, over that",
+            "for K = 40, the first",
+            "the second",
+            "the third",
+        ),
+        right=mend_,
+        tolerance=0.06,  # five standard errors: a mean over 12 branches, drawn anew, is known to 1 %
+        mistakes=(
+            (
+                _drawn(lambda n, k: 1 / n, lambda n, k: 2 / (4 * n)),
+                "Branches have gain 1, but nothing depends on K yet: the stream would grow by 2^K.",
+            ),
+            (
+                _drawn(lambda n, k: 1 / n, lambda n, k: 2 / (4 * n) / k**2),
+                "A factor 1/K on the branch is 1/K² on second moments: branches could be larger.",
+            ),
+            (
+                _drawn(lambda n, k: 2 / n, lambda n, k: 2 / (4 * n) / k),
+                "You gave both matrices He's 2, but only one ReLU stands between them: the gain is 2/K.",
+            ),
+            (
+                _drawn(lambda n, k: 1 / n, lambda n, k: 2 / n / k),
+                "The last matrix has fan-in 4n, and you took its n outputs: the gain is 4/K.",
+            ),
+            (
+                _drawn(lambda n, k: 1 / (3 * n), lambda n, k: 1 / (12 * n) / k),
+                "The factor is right for branches of gain 1; those of torch's default have 1/18.",
+            ),
+            (
+                _drawn(lambda n, k: 1 / n, lambda n, k: 0.0),
+                "Zero branches keep the stream as it is; here it should grow, by nearly e.",
+            ),
+            (
+                _drawn(lambda n, k: 1 / n, lambda n, k: 2 / (4 * n) / k, biases=True),
+                "The weights are right. torch's biases are still there, and add to the stream.",
+            ),
+        ),
+        hints=(
+            "Which gain must a branch have so that the second moment grows by 1 + 1/K?",
+            "1/K: that is n Var(w₁) · ½ · 4n Var(w₂), and biases of 0.",
+        ),
+        because="Each branch has the gain 1/K, whatever n and K are.",
+        solution="n Var(w₁) · ½ · 4n Var(w₂) = 1/K, for instance with 1/n and 2/(4n)/K, and no biases:",
+    ),
+    Number(
+        statement="In a pre-norm network with 24 branches of gain 1 each branch has its own $s_k$, such that "
+        "every branch multiplies the stream's second moment by the same factor, from 1 to 16 in all. Which "
+        "$s_k$ has the last branch?",
+        stars=3,
+        minutes=6,
+        answer=math.sqrt(16 - 16 / _FACTOR),
+        mistakes=(
+            (16 - 16 / _FACTOR, "That is s²: what the last branch adds to the second moment."),
+            (
+                math.sqrt(15 / 24),
+                "With equal s all branches add the same, so that the last multiplies least.",
+            ),
+            (
+                math.sqrt(_FACTOR - 1),
+                "That is the first branch's, and without norms each one's: here the last must add more.",
+            ),
+            (
+                math.sqrt(16 * (_FACTOR - 1)),
+                "One too far: the stream that the last branch multiplies is m₂₃, not m₂₄ = 16.",
+            ),
+        ),
+        hints=(
+            "What are m₂₃ and m₂₄? How much must the last branch add?",
+            "m_k = 16^(k/24), and the last branch adds s² = m₂₄ − m₂₃.",
+        ),
+        because="The last branch adds 16 − 16^(23/24), as much in proportion as the first.",
+        solution="m_k = 16^(k/24), and s² = 16 − 16^(23/24) = 1.746: s = 1.32, while the first has 0.35.",
+    ),
+    Experiment(
+        statement="ReZero: 40 branches $s_k W_2\\operatorname{relu}(W_1x)$ of width 64, "
+        "$\\operatorname{Var}(w) = \\frac1n$ and $\\frac2n$, $s_k = 0$, without norm, on one input of RMS 1. "
+        "A small step of SGD on the scalars alone changes the output $u\\cdot x_{40}$. In units of "
+        "$-\\eta\\,|u|^2$, over many networks, how large are mean and standard deviation of the change?",
+        stars=3,
+        minutes=12,
+        answer={"mean": float(_K), "std": math.sqrt(_K * (2 + 15 / _N))},
+        mistakes=(
+            (
+                {"mean": _K * _N / 2, "std": math.sqrt(_K * _N * 5 / 4)},
+                "That is the step of zero last matrices with s = 1: here only the scalars move.",
+            ),
+            (
+                {"mean": 1.0, "std": math.sqrt((2 + 15 / _N) / _K)},
+                "That is for one branch, an average: the changes of all 40 add up.",
+            ),
+            (
+                {"mean": float(_K), "std": _K * (2 + 15 / _N)},
+                "The mean is right; the other is a variance.",
+            ),
+            (
+                {"mean": _K / 2, "std": math.sqrt(_K * (2 + 15 / _N)) / 2},
+                "Half of that was expected: is Var(w) = 2/n in the last matrix, for the ReLU?",
+            ),
+            (
+                {"mean": float(_K * _N), "std": math.sqrt(_K * (2 + 15 / _N)) * _N},
+                "Divide by |u|², the sum of its squares, not by their mean.",
+            ),
+        ),
+        tolerance=0.06,  # 1,000 networks: 0.8 % for the mean, 3 % for the standard deviation
+        hints=(
+            "The gradient of s_k is u·f_k, with f_k what the branch would add. What does each then add?",
+            "The change is −η Σ (u·f_k)²; u·f_k is nearly normal, of variance |u|².",
+        ),
+        because="The mean is K at any width: zero last matrices move the output n/2 times as far, and with "
+        "far less scatter.",
+        solution="s_k becomes −η u·f_k, so the output changes by −η Σ (u·f_k)². Each (u·f_k)²/|u|² has mean "
+        "1 and variance 2 + 15/n: together 40, and √(40 · 2.23) = 9.5.",
+    ),
+    Open(
+        statement="A pre-norm network has 200 branches, $s = 1$. Somebody removes the last ten branches "
+        "after training, and hardly anything changes. Does the law of the stream at the start make this "
+        "plausible, and what would you change before training? Answer in a few sentences.",
+        stars=3,
+        minutes=6,
+        hints=(
+            "Which share of the stream's second moment do ten of 200 branches bring at the start?",
+            "Compare it with the gradient of their weights.",
+        ),
+        because="branch k adds 1 to a stream of second moment k, so that the last ten bring 10/201 = 5 % of "
+        "it, and their weights get gradients of 1.5/(1 + k) in square, the smallest of all. Larger s_k for "
+        "later branches, or post-norm with small s, give all of them the same share; s = 1/√200 makes all "
+        "nearly alike, too. But the law holds at step 0 only: training may make late branches agree.",
+        solution="There is no single answer; `check` with your own shows one to compare with.",
+    ),
+)

@@ -1,0 +1,320 @@
+"""Exercises of notebook 14: attention at the start, and what torch's transformer starts from."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from torch import nn
+
+from course_utils import initializers
+from course_utils.exercises.asking import Choice, Experiment, Function, Number, Open, Values
+
+_V_W = 256 * 0.05**2
+_HARMONIC = sum(1 / t for t in range(1, 65))
+
+
+def _concentration(v: float, tokens: int, d_h: int) -> float:
+    """Return E Σ p² of a head: softmax of `tokens` logits N(0, v|q|²/E|q|²), |q|² a chi² of d_h degrees."""
+    z, share = np.linspace(-9, 9, 151), np.linspace(0.01, 4, 40)  # |q|²/d_h
+    weights, of_share = np.exp(-(z**2) / 2), np.exp((d_h / 2 - 1) * np.log(share) - d_h / 2 * share)
+    weights, of_share = weights / weights.sum(), of_share / of_share.sum()
+    total = 0.0
+    for std, weight in zip(np.sqrt(v * share), of_share, strict=True):
+        if weight > 1e-6:  # 1/S² is the integral of t exp(-tS), t = exp(s)
+            e, s = np.exp(std * z), np.linspace(-16 - 9 * std, 4 + 9 * std, 201)
+            decay = np.exp(-np.exp(s)[:, None] * e)
+            squares = np.exp(2 * s) * (decay @ (weights * e**2)) * (decay @ weights) ** (tokens - 1)
+            total += weight * tokens * np.trapezoid(squares, s)
+    return float(total)
+
+
+@torch.no_grad()
+def _encoder_starts(mend_: Callable) -> Values:
+    """Return what a mended encoder starts from, each number over the wanted one, for two encoders."""
+    found = []
+    for width, heads, hidden, layers in ((64, 4, 128, 3), (48, 2, 144, 6)):
+        layer = nn.TransformerEncoderLayer(width, heads, hidden, batch_first=True, norm_first=True)
+        encoder = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+        mend_(encoder)
+        parts = [
+            (x.self_attn.in_proj_weight, x.self_attn.out_proj.weight, x.linear1.weight, x.linear2.weight)
+            for x in encoder.layers
+        ]
+        fans, last = (2 * width, 2 * width, width + hidden, width + hidden), 2 * layers
+        likest = 0.0
+        for fan_sum, factor, weights in zip(fans, (1, last, 1, last), zip(*parts, strict=True), strict=True):
+            flat = torch.stack(weights).flatten(1)
+            found.append(flat.square().mean() * fan_sum / 2 * factor)
+            likest = max(likest, torch.cosine_similarity(flat[0], flat[1:], dim=1).max())
+        found.append(1 - likest)
+        biases = [p for name, p in encoder.named_parameters() if name.endswith("bias")]
+        found.append(max(bias.abs().max() for bias in biases) * math.sqrt(width))
+    return tuple(value.item() for value in found)
+
+
+@torch.no_grad()
+def mend_(encoder):
+    """Draw all matrices of an encoder again by Xavier's law, with 1/√(2L) on the last of each branch."""
+    s = 1 / math.sqrt(2 * len(encoder.layers))
+    for layer in encoder.layers:
+        attention = layer.self_attn
+        for W in attention.in_proj_weight.chunk(3):  # query, key and value
+            initializers.xavier_normal_(W)
+        initializers.xavier_normal_(attention.out_proj.weight, gain=s)
+        initializers.xavier_normal_(layer.linear1.weight)
+        initializers.xavier_normal_(layer.linear2.weight, gain=s)
+        for bias in (attention.in_proj_bias, attention.out_proj.bias, layer.linear1.bias, layer.linear2.bias):
+            bias.zero_()
+
+
+def _wrongly(
+    encoder: nn.TransformerEncoder,
+    factor: Callable = lambda layers: 1 / math.sqrt(2 * layers),
+    names: tuple[str, ...] = ("out_proj", "linear2"),
+    chunks: int = 3,
+    biases: bool = False,
+    copied: bool = False,
+) -> None:
+    """Mend an encoder with one mistake: factor(layers) on the named matrices, stacked, as copies ..."""
+    kept = {name: p.clone() for name, p in encoder.named_parameters() if name.endswith("bias")}
+    mend_(encoder)
+    count = len(encoder.layers)
+    for layer in encoder.layers:
+        for stack in layer.self_attn.in_proj_weight.chunk(chunks):
+            initializers.xavier_normal_(stack)
+        for name, module in layer.named_modules():
+            if isinstance(module, nn.Linear):
+                initializers.xavier_normal_(module.weight)
+                if name.rpartition(".")[2] in names:
+                    module.weight.mul_(factor(count))
+        if "in_proj" in names:
+            layer.self_attn.in_proj_weight.mul_(factor(count))
+        if copied:
+            layer.load_state_dict(encoder.layers[0].state_dict())
+    for name, value in kept.items() if biases else ():
+        encoder.get_parameter(name).copy_(value)
+
+
+QUESTIONS = (
+    Number(
+        statement="Queries and keys have weights $N(0, 0.05^2)$, width $d = 256$ and $d_h = 64$ numbers in a "
+        "head; the logits are divided by $\\sqrt{d_h}$. Tokens are orthogonal, of second moment 1. How large "
+        "is the variance of the logits?",
+        stars=1,
+        minutes=3,
+        answer=_V_W**2,
+        mistakes=(
+            (_V_W, "That is the variance of one query's entry; a logit has a query and a key in it."),
+            (64 * _V_W**2, "That is without the root."),
+            (_V_W**2 / 64, "Logits are divided by √64 = 8, so their variance by 64, from a sum of 64 terms."),
+            ((256 * 0.05) ** 2, "0.05 is the standard deviation of the weights: v_w has its square."),
+        ),
+        hints=(
+            "First the variance v_w of one entry of a query, then that of q·k/√d_h.",
+            "v_w = 256 · 0.05² = 0.64.",
+        ),
+        because="v = v_w² with v_w = 256 · 0.0025 = 0.64; d_h drops out, thanks to the root.",
+        solution="q·k is a sum of 64 products of variance v_w², divided by 8: v = v_w² = 0.64² = 0.41.",
+    ),
+    Number(
+        statement="In a model several heads share their keys and values: $W_q$ has shape (512, 512), $W_k$ "
+        "and $W_v$ have (128, 512) each. The three are stacked into one matrix of shape (768, 512), which "
+        "Xavier's law fills. How large is $d\\operatorname{Var}(w)$ in it, for $d = 512$?",
+        stars=2,
+        minutes=4,
+        answer=512 * 2 / (512 + 768),
+        mistakes=(
+            (1.0, "That is Xavier for W_q alone; it sees the stack's fan-out."),
+            (0.5, "That is torch's stack of three square matrices, of shape (3d, d)."),
+            (768 * 2 / (512 + 768), "You multiplied by the fan-out: a query sums over 512 inputs."),
+            (512 * 2 / (512 + 128), "That is Xavier for W_k alone; it sees the stack's fan-out."),
+            (2 / (512 + 768), "That is Var(w) itself: multiply by d."),
+        ),
+        hints=(
+            "Xavier's variance is 2/(fan_in + fan_out). Which fans has the stack?",
+            "They are 512 and 768.",
+        ),
+        because="d · 2/(512 + 768); three matrices by themselves would have got 1, 1.6 and 1.6.",
+        solution="The stack has fan-in 512 and fan-out 768: 512 · 2/1280 = 0.8.",
+    ),
+    Number(
+        statement="A text is read from left to right: token $t$ attends to tokens $1, \\dots, t$ only. All "
+        "logits are nearly 0, tokens orthogonal, of second moment 1, and value and last matrix together keep "
+        "the second moment. How large is attention's output in second moment, averaged over 64 tokens?",
+        stars=2,
+        minutes=5,
+        answer=_HARMONIC / 64,
+        mistakes=(
+            (1 / 64, "That is token 64, which reads all; the early ones read fewer."),
+            (2 / 65, "You averaged how many tokens are read, and then divided; average 1/t itself."),
+            (math.sqrt(_HARMONIC / 64), "That is an RMS."),
+            (sum(t**-0.5 for t in range(1, 65)) / 64, "You averaged the RMS: take second moments."),
+            (1.0, "That is the first token, which can only read itself."),
+        ),
+        hints=(
+            "What is P = Σp² for token t, and the second moment of an average of t orthogonal values?",
+            "Both are 1/t.",
+        ),
+        because="Token t returns 1/t: the first one its own value, the last an average of 64.",
+        solution="Token t averages t orthogonal values, of second moment 1/t; the mean is "
+        "(1 + 1/2 + … + 1/64)/64 = 0.0741.",
+    ),
+    Experiment(
+        statement="Random heads as in the notebook: $d = 64$, $d_h = 16$, weights $N(0, \\frac1d)$, logits "
+        "divided by $\\sqrt{d_h}$. But now twelve tokens of second moment 1 have the cosine 0.6 with each "
+        "other. Over some thousands of heads: the mean square of the logits, and the concentration "
+        "$\\sum_jp_j^2$?",
+        stars=2,
+        minutes=10,
+        answer={"logits": 1.0, "concentration": _concentration(0.4, 12, 16)},
+        mistakes=(
+            (
+                {"logits": 1.0, "concentration": _concentration(1.0, 12, 16)},
+                "That is for orthogonal tokens. The softmax sees only by how much logits differ.",
+            ),
+            (
+                {"logits": 16.0, "concentration": _concentration(6.4, 12, 16)},
+                "Your logits are not divided by √16.",
+            ),
+            (
+                {"logits": 1 / 16, "concentration": _concentration(0.4 / 16, 12, 16)},
+                "Your logits are divided by 16, not by its root.",
+            ),
+            (
+                {"logits": 0.4, "concentration": _concentration(0.4, 12, 16)},
+                "The first is the variance within a token's logits; their mean square was asked for.",
+            ),
+            (
+                {"logits": 0.52**2, "concentration": _concentration(0.52 * 0.16, 12, 16)},
+                "Your tokens have a second moment of 0.52: mix common and own vectors with √0.6 and √0.4.",
+            ),
+        ),
+        tolerance=0.06,  # 3,000 heads: some 2 % for the logits, 0.5 % for the concentration
+        hints=(
+            "Make tokens √0.6 × a common vector + √0.4 × one of their own, all orthogonal.",
+            "Logits have variance 1 each, but what they share drops out of the softmax.",
+        ),
+        because="The logits are as large as before, but differ with variance 1 − 0.6 only, and shares get "
+        "flatter.",
+        solution="E z² = v_w² = 1 for any cosine; a token's logits share a part, and differ with variance "
+        "v(1 − c) = 0.4, for which `concentration_of_a_head(0.4, 12, 16)` is 0.116.",
+    ),
+    Choice(
+        statement="Instead of dividing logits by $\\sqrt{d_h}$, a colleague multiplies the initial $W_q$ and "
+        "$W_k$ by $d_h^{-1/4}$ and leaves out the root. How do this head and the usual one, from the same "
+        "random numbers and with the same SGD, compare?",
+        stars=2,
+        minutes=4,
+        answer="same start, other training",
+        options={
+            "same start, same training": "The logits are the same, the gradients of the weights are not: "
+            "smaller weights, without the root, have larger ones.",
+            "same start, other training": "The function is the same; but at the same rate its smaller "
+            "weights get larger gradients, and change faster, the more the larger d_h is.",
+            "same start on average only": "Both factors d_h^(−1/4) are constants: together they are 1/√d_h "
+            "in every single logit.",
+            "other start": "Multiply the two factors d_h^(−1/4) that meet in q·k.",
+        },
+        hints=(
+            "Compare the logits first; then the gradient with respect to W_q.",
+            "Write W = cU with c = d_h^(−1/4), as for the scale behind a batch norm (notebook 12).",
+        ),
+        because="The function is the same; but at the same rate its smaller weights get larger gradients, "
+        "and change faster, the more the larger d_h is.",
+        solution="With W = cU the gradient is ∇L(U)/c, so U moves by η/c² = η√d_h times ∇L(U): the start is "
+        "the same, the learning rate of W_q and W_k is √d_h times as large.",
+    ),
+    Function(
+        statement="Write `mend_` for an `nn.TransformerEncoder` of any depth and width: each layer gets its "
+        "own draw of Xavier's law in every matrix, query, key and value each for itself; the last matrix of "
+        "every branch is multiplied by $1/\\sqrt{2L}$, and all biases are 0. In place.",
+        stars=3,
+        minutes=12,
+        stub="def mend_(encoder):",
+        measure=_encoder_starts,
+        names=(
+            "mean(w²) over the wanted one, 3 layers: in_proj",
+            "out_proj",
+            "linear1",
+            "linear2",
+            "1 − largest cosine of two layers' matrices",
+            "largest bias × √d",
+            "the same, 6 layers: in_proj",
+            "out_proj",
+            "linear1",
+            "linear2",
+            "1 − cosine",
+            "largest bias × √d",
+        ),
+        right=mend_,
+        tolerance=0.08,  # mean(w²) of 12,000 normal weights is known to 1.3 %
+        mistakes=(
+            (partial(_wrongly, chunks=1), "Query, key and value were filled as one matrix of shape (3d, d)."),
+            (partial(_wrongly, names=()), "No matrix has the factor 1/√(2L)."),
+            (
+                partial(_wrongly, factor=lambda layers: layers**-0.5),
+                "Your factor is 1/√L, but a layer has two branches.",
+            ),
+            (
+                partial(_wrongly, names=("linear2",)),
+                "Attention is a branch, too: it ends in `self_attn.out_proj`.",
+            ),
+            (
+                partial(_wrongly, names=("in_proj", "out_proj", "linear1", "linear2")),
+                "The factor is on all matrices; it belongs on the last one of each branch.",
+            ),
+            (partial(_wrongly, biases=True), "torch's biases are still there, in `linear1` and `linear2`."),
+            (partial(_wrongly, copied=True), "Your layers start as copies of each other."),
+        ),
+        hints=(
+            "Print `[*encoder.layers[0].named_parameters()]`: which matrices end a branch?",
+            "`in_proj_weight.chunk(3)` gives query, key and value; `out_proj` and `linear2` end a branch.",
+        ),
+        because="All layers have draws of their own, and their sum of branches is bounded at any depth.",
+        solution="The stack is three matrices, `out_proj` and `linear2` end the two branches of a layer:",
+    ),
+    Number(
+        statement="Attention averages all 16 tokens equally, in a wide post-norm network with $s = 1$ and "
+        "branches of gain 1; the tokens are already alike. The loss reads one token. Which share of its "
+        "squared gradient, summed over tokens, is left on its way back through three attention branches?",
+        stars=3,
+        minutes=10,
+        answer=1 / 16 + 15 / 16 / 8,
+        mistakes=(
+            (1 / 8, "That is the part in which tokens differ; their mean keeps its size."),
+            (1 / 16, "That is what remains after very many layers: three leave more."),
+            (1.0, "So it would be for branches that treat each token alone, as MLPs do."),
+            (
+                1 / 16 + 15 / 16 / 8**0.5,
+                "A layer halves the second moment of the part in which tokens differ, not its square root.",
+            ),
+            (math.sqrt(1 / 16 + 15 / 16 / 8), "That is the RMS: squares were asked for."),
+        ),
+        hints=(
+            "Split the gradient into its mean over tokens and the rest. Which of them passes the average?",
+            "A norm halves both; the branch gives the mean its half back, and nothing to the rest.",
+        ),
+        because="The mean over tokens, 1/16 of the squares, stays; the rest is halved three times.",
+        solution="A layer's Jacobian is (I + J)/√2. On the mean over tokens |J'ḡ|² = |ḡ|², so that it stays; "
+        "J vanishes on the rest, which is halved. Left are 1/16 + (15/16)/8 = 0.18.",
+    ),
+    Open(
+        statement="A head with torch's stacked Xavier ($v = \\frac14$) reads a text of 4,096 unlike tokens. "
+        "How many of them does a token read at the start, in effect, and how large is what it gets? Would "
+        "you make the logits larger before training? Answer in a few sentences.",
+        stars=3,
+        minutes=6,
+        hints=(
+            "For many tokens Σ p² is about E e^(2z)/(T (E e^z)²), with z normal.",
+            "That is e^v/T. What is the second moment of such an average of unlike values?",
+        ),
+        because="Σp² is about e^v/T, so that a token reads T/e^v, some 3,200 of 4,096, and the average of so "
+        "many unlike values has 1/3,200 of their second moment: attention is nearly silent at the start. "
+        "Logits large enough to single out a few tokens need v of about 2 ln T = 17, but then the draw "
+        "chooses them, and the softmax lets little gradient through. Better to leave them small, when "
+        "everything can still be learned, and let training make the queries look for keys.",
+        solution="There is no single answer; `check` with your own shows one to compare with.",
+    ),
+)
