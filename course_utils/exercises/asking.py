@@ -10,6 +10,7 @@ import math
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from reprlib import repr as shortened
 from typing import Any, NamedTuple
 
@@ -123,6 +124,10 @@ class Function(Question):
         name = self.stub.removeprefix("def ").partition("(")[0]
         return f'{self.stub}\n    ...\n\n\ncheck("{number}", {name})'
 
+    @cached_property
+    def _known(self) -> list[tuple[Values, str]]:
+        return [(self.measured(f), text) for f, text in ((self.right, self.because), *self.mistakes)]
+
     def measured(self, function: Callable) -> Values:
         """Return what is measured on a function; what only rounding keeps from 0 is 0."""
         return tuple(round(value, 9) for value in run(self.measure, function))
@@ -132,9 +137,8 @@ class Function(Question):
         if not callable(given):
             raise Unreadable(f"a function is expected; got {type(given).__name__} {shortened(given)}")
         values = self.measured(given)
-        known = [(self.measured(f), text) for f, text in ((self.right, self.because), *self.mistakes)]
         found = ", ".join(f"{name} {value:.3g}" for name, value in zip(self.names, values, strict=True))
-        return self._told(values, known, self.tolerance, f"Measured on yours: {found}.")
+        return self._told(values, self._known, self.tolerance, f"Measured on yours: {found}.")
 
 
 @dataclass(frozen=True, kw_only=True)
