@@ -122,7 +122,7 @@ class Function(Question):
     def cell(self, number: str) -> str:
         """Return the stub and its check."""
         name = self.stub.removeprefix("def ").partition("(")[0]
-        return f'{self.stub}\n    ...\n\n\ncheck("{number}", {name})'
+        return f'{self.stub} ...\n\n\ncheck("{number}", {name})'
 
     @cached_property
     def _known(self) -> list[tuple[Values, str]]:

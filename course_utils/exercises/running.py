@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-SECONDS = 3.0
+SECONDS = 10.0  # the first optimizer of a process takes some seconds to import
 
 
 class Unreadable(Exception):

@@ -53,15 +53,15 @@ def _from_zero(widths, std, largest):
     return overflow_layer(widths, std, largest) - 1
 
 
-def _bad_layers(first_bad_layer) -> Values:
+def _bad_layers(layer_that_fails) -> Values:
     """Return the layers that it names where all entries are equal and grow, and where one grows alone."""
     eye, alone = torch.eye(512), torch.arange(512) == 5
     equal = [1e36 * eye, eye, 1e5 * eye, eye, eye], torch.ones(512)
     single = [torch.where(alone, 1e30, 1.0).diag()] * 5, torch.where(alone, -1.0, 1.0)
-    return tuple(as_number(first_bad_layer([*matrices], x)) for matrices, x in (equal, single))
+    return tuple(as_number(layer_that_fails([*matrices], x)) for matrices, x in (equal, single))
 
 
-def first_bad_layer(matrices, x):
+def layer_that_fails(matrices, x):
     """Return the number, from 1, of the first layer with an entry that is not finite."""
     for layer, matrix in enumerate(matrices, start=1):
         x = matrix @ x
@@ -91,7 +91,7 @@ def _all_bad(matrices, x):
 
 
 def _bad_from_zero(matrices, x):
-    return first_bad_layer(matrices, x) - 1
+    return layer_that_fails(matrices, x) - 1
 
 
 QUESTIONS = (
@@ -232,18 +232,18 @@ QUESTIONS = (
         "the product is beyond `largest`:",
     ),
     Function(
-        statement="Write `first_bad_layer`: multiply the vector `x` by one of the `matrices` after the "
+        statement="Write `layer_that_fails`: multiply the vector `x` by one of the `matrices` after the "
         "other, and return the number, from 1, of the first layer whose output has an entry that is not "
         "finite.",
         stars=2,
         minutes=6,
-        stub="def first_bad_layer(matrices, x):",
+        stub="def layer_that_fails(matrices, x):",
         measure=_bad_layers,
         names=(
             "layer where all 512 entries grow alike",
             "layer where one entry grows alone",
         ),
-        right=first_bad_layer,
+        right=layer_that_fails,
         tolerance=0.01,
         mistakes=(
             (_bad_std, "A standard deviation can overflow before its numbers do; test the numbers."),
