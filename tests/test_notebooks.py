@@ -96,6 +96,14 @@ def exercises(name: str, notebook: NotebookNode) -> Iterator[str]:
         yield f"exercises {found}, not three to five numbered from 1"
 
 
+def letters(name: str, notebook: NotebookNode) -> Iterator[str]:
+    found = re.findall(
+        r"\(A\d\)|\bA\d holds|assumption A\d", "\n".join(cell.source for cell in cells(notebook, "markdown"))
+    )
+    if found:
+        yield f"assumptions {found}: they are (I), (F), (W), (S) and (G), as in notebook 00"
+
+
 def slides(name: str, notebook: NotebookNode) -> Iterator[str]:
     for cell in notebook.cells:
         if "slide_type" not in cell.metadata.get("slideshow", {}):
@@ -215,6 +223,7 @@ RULES: list[Rule] = [
     opening,
     closing,
     exercises,
+    letters,
     slides,
     few_words,
     plan_adds_up,
@@ -369,6 +378,7 @@ PLANTED_FAULTS = [
     (closing, planted(7, "Next", "Then")),
     (exercises, planted(4, "### Exercise 3", "### Exercise 4")),
     (exercises, planted(4, "### Exercise 3", "")),
+    (letters, planted(2, "Nowhere.", "Assume (A1).")),
     (slides, with_change(lambda nb: nb.cells[2].metadata.clear())),
     (few_words, planted(2, "Nowhere.", "Nowhere. " * 91)),
     (few_words, planted_in_two_cells("word " * 46)),
