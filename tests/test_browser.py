@@ -20,6 +20,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from playwright.sync_api import Locator
 from store_outputs import NOTEBOOK_METADATA
 from test_predictions import NUMBER, is_collapsed
+from write_exercises import cells_of
 
 if browser.find_chromium() is None:
     pytest.skip(
@@ -343,6 +344,35 @@ def test_a_demo_works_in_jupyterlab(visit: Visit):
     run_in_lab(visit, "04_relu_and_kaiming.ipynb", SET_UP, DEMO)
     assert use_demo(show(visit, DEMO, ".course-demo")) == []
     visit.screenshot("04_demo")
+    assert visit.complaints() == []
+
+
+# What is typed over an exercise's cell, and what it is told.
+TYPED = {
+    "01.1": ("answer_1 = 'six'\ncheck('01.1', answer_1)", "01.1 cannot be judged: a number is expected"),
+    "04.1": ("answer_1 = 4\ncheck('04.1', answer_1)", "04.1 not yet. That is E z²."),
+    "04.4": ("answer_4 = (6 / 200) ** 0.5\ncheck('04.4', answer_4)", "04.4 right."),
+    "09.7": (
+        "def keep_rms_(*given):\n    print('x')\n    1 / 0\ncheck('09.7', keep_rms_)",
+        'line 3, "1 / 0"',
+    ),
+}
+
+
+def test_exercises_answer_what_is_typed_in_jupyterlab(visit: Visit):
+    asked = [cell for notebook in ("01", "04", "09") for cell in cells_of(notebook)]
+    cells = [asked[1], *(next(c for c in asked if f'check("{number}"' in c.source) for number in TYPED)]
+    path = visit.server.root / "notebooks" / "exercises.ipynb"
+    nbformat.write(new_notebook(cells=cells, metadata=NOTEBOOK_METADATA), path)
+    run_in_lab(visit, path.name, "import check")
+    for place, (typed, told) in enumerate(TYPED.values(), start=1):
+        cell = visit.page.locator(f'.jp-CodeCell[data-windowed-list-index="{place}"]')
+        cell.locator(".cm-content").click()
+        visit.page.keyboard.press("Control+A")
+        visit.page.keyboard.insert_text(typed)
+        visit.page.keyboard.press("Shift+Enter")
+        cell.locator(".jp-OutputArea-output").get_by_text(told).wait_for(timeout=60_000)
+    visit.screenshot("exercises")
     assert visit.complaints() == []
 
 

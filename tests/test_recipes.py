@@ -76,7 +76,8 @@ def _(model, inputs):
     for layer in model[::2]:
         layer.weight.div_(3)
 """
-NOTEBOOK = "notebooks/23_a_new_question.ipynb"
+NEW = "23"
+NOTEBOOK = f"notebooks/{NEW}_a_new_question.ipynb"
 MODEL = "09_orthogonal_weights.ipynb"  # the new notebook is its copy, and so are its rows
 README_ROW = re.search(
     rf"^.*\(notebooks/{MODEL}\).*\n", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE
@@ -138,7 +139,11 @@ def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with (copy / path).open("a", encoding="utf-8") as file:
             file.write(text)
     (copy / "tests/demos/test_power.py").write_text(DEMO_TEST, encoding="utf-8")
-    shutil.copy(ROOT / "notebooks" / MODEL, copy / NOTEBOOK)
+    text = (ROOT / "notebooks" / MODEL).read_text(encoding="utf-8")
+    text = re.sub(rf"\b{MODEL[:2]}\.(\d)\b", rf"{NEW}.\1", text)  # the numbers of its exercises
+    (copy / NOTEBOOK).write_text(text, encoding="utf-8")
+    questions = copy / "course_utils" / "exercises" / "questions"
+    shutil.copy(questions / f"nb{MODEL[:2]}.py", questions / f"nb{NEW}.py")
     add_to_the_map(copy / "notebooks/00_start_here.ipynb")
     return copy
 
