@@ -38,8 +38,10 @@ _CHARTS = {
     "stuck": ("dead or stuck units (%)", 0, 100),
 }
 _BY_LAYER = [*_CHARTS][1:]
+_MARKS = {"o": "●", "^": "▲"}  # of the points of two classes, on a map and in words
 _LEGENDS = (  # for two classes, and for more
-    "Maps: training points ● class 0, ▲ class 1; colour: the more probable class; line: even odds.",
+    "Maps: training points {} class 0, {} class 1; ".format(*_MARKS.values())
+    + "colour: the more probable class; line: even odds.",
     "Maps: the plane of the first two principal components; bold: the class predicted there.",
 )
 _TINTS = "b8e0f0 f7d0b5 bfe6cf f0cfe2 e8e4b0 cfcff2 dddddd d9c6b0 c3ecec f4c0c0"
@@ -201,7 +203,7 @@ def data_points(task: Task) -> Image.Image:
     ax.axis("off")
     shown = task.coordinates(task.train_inputs).numpy()
     if task.classes == 2:
-        for label, marker, color in ((0, "o", GREEN), (1, "^", PINK)):
+        for label, (marker, color) in enumerate(zip(_MARKS, (GREEN, PINK), strict=True)):
             x, y = shown[:200][task.train_labels[:200] == label].T
             ax.plot(x, y, marker, color=color, markersize=4, markeredgecolor="black", markeredgewidth=0.5)
     else:

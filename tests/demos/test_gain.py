@@ -66,6 +66,7 @@ def check(figure, sentence):
         check_line(line, law, layers)
     ends = np.log([measured[0][:, -1], measured[1][:, 0]])
     within = (np.abs(ends) <= math.log(30)).all(axis=0).sum()
+    assert 0 < (np.abs(ends) <= math.log(30) / 2).all(axis=0).sum() < within < 50
     start = f"GELU, gain {gain:.3g}: predicted to keep "
     kept = title(ax).removeprefix(start).split()[0]
     heading = f"{start}{kept} layers; {within} of 50 networks keep 20"

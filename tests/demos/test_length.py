@@ -79,3 +79,11 @@ def test_edges_of_the_controls_are_drawn(settings, heading, share):
     figure, sentence = length_figure(**settings)
     assert heading in title(figure.axes[0])
     assert f"predicted {share} %" in sentence
+
+
+def test_networks_are_counted_by_the_factor_that_is_shaded():
+    draws = {"count": 50, "generator": torch.Generator().manual_seed(0)}
+    logs = np.abs(propagation.log_lengths("Gaussian", 64, 10_000, **draws)[:, 300]) / math.log(10)
+    kept, fewer = (np.sum(logs <= limit) for limit in (1, 0.5))
+    assert 0 < fewer < kept < 50
+    assert f"measured {kept} of 50" in length_figure(depth=300)[1]

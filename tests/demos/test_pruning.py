@@ -80,3 +80,10 @@ def test_the_noise_has_its_pole_at_six_links():
         _, _, kurtosis = network_laws.pruned_normal("at random", links / 128)
         assert (network_laws.relu_log_variance(kurtosis, 10, 128) is None) == passed
     assert "has passed its pole" in pruning_figure("at random", 0.03, "rescaled")[1]
+
+
+def test_networks_are_counted_by_the_factor_that_is_shaded():
+    logs = np.abs(np.log10(signals("the smallest", 0.4)[:, -1]))
+    kept, fewer = (np.sum(logs <= limit) for limit in (1, 0.5))
+    assert 0 < fewer < kept < 32
+    assert f"{kept} of the networks keep m within a factor of 10" in pruning_figure(kept=0.4)[1]

@@ -73,3 +73,10 @@ def check(figure, sentence):
 @pytest.mark.parametrize(("gain", "factor"), [(1.0, 0.084), (1.25, 5.8)])
 def test_the_gradients_factor_is_the_product_over_the_layers_as_they_are(gain, factor):
     assert tanh_figure(gain=gain)[0].axes[1].lines[3].get_ydata()[0] == pytest.approx(factor, rel=0.01)
+
+
+def test_networks_that_keep_both_are_counted_by_the_factor_that_is_shaded():
+    ends = np.log([squares[:, k] for squares, k in zip(drawn_networks(1.3, 100), (-1, 0), strict=True)])
+    kept, fewer = ((np.abs(ends) <= 2 * math.log(factor)).all(axis=0).sum() for factor in (30, math.sqrt(30)))
+    assert 0 < fewer < kept < 20
+    assert f"{kept} of them keep both within a factor of 30" in tanh_figure(gain=1.3, depth=100)[1]

@@ -198,14 +198,20 @@ def test_an_unknown_exercise_gets_a_sentence(number, capsys):
 
 
 def test_progress_counts_solved_tried_and_read(capsys):
-    for place, answer in ((1, find("04.1").answer), (2, 77.0), (3, ...)):
+    for place in (1, 2, 3):
+        checking.check(f"04.{place}", find(f"04.{place}").answer)
+    for place, answer in ((4, 77.0), (5, 77.0), (6, ...)):
         checking.check(f"04.{place}", answer)
-    checking.solution("04.4")
-    checking.solution("04.1")
+    checking.solution("04.8")
+    checking.solution("04.1")  # it is solved
     capsys.readouterr()
     checking.progress()
-    line = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("04"))
-    assert line.split() == ["04", "1", "1", "1", str(len(questions_of("04")) - 3)]
+    header, *lines = capsys.readouterr().out.splitlines()
+    counts = next(line for line in lines if line.startswith("04")).split()
+    wanted = ["04", "3", "2", "1", str(len(questions_of("04")) - 6)]
+    assert dict(zip(header.split(), counts, strict=True)) == dict(
+        zip(["notebook", "solved", "tried", "read", "open"], wanted, strict=True)
+    )
 
 
 def test_progress_counts_the_last_of_each_guess(capsys, monkeypatch):
