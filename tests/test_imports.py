@@ -158,9 +158,7 @@ def test_a_planted_import_is_found(source: str):
     assert import_complaints("mean_field", source)
 
 
-@pytest.mark.parametrize(
-    "module", ["comparison", "playground.panel", "doctor.diagnosis", "exercises.grading"]
-)
+@pytest.mark.parametrize("module", ["comparison", "playground.panel", "doctor.diagnosis", "exercises.clinic"])
 def test_nobody_imports_demos(module: str):
     assert import_complaints(module, "from course_utils import demos")
 

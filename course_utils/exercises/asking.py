@@ -5,9 +5,7 @@ measured on it is compared with the same measured on a right one and on wrong on
 it does.
 """
 
-import inspect
 import math
-import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -217,8 +215,3 @@ def filled(initializer: Callable, *shape: int, seed: int = 1) -> Tensor:
     if not first.equal(second):
         raise Unreadable("two generators of one seed give different weights: draw from `generator`")
     return first
-
-
-def source_of(function: Callable) -> str:
-    """Return the code of a function as a learner would write it."""
-    return textwrap.dedent(inspect.getsource(function))

@@ -1,11 +1,12 @@
 """What a learner calls: `check("04.3", answer)`, `hint("04.3")`, `solution("04.3")`, and `progress()`."""
 
+import inspect
 import textwrap
 from typing import Any
 
 from course_utils.comparison import guesses
 from course_utils.exercises import record
-from course_utils.exercises.asking import Function, Question, is_untouched, source_of
+from course_utils.exercises.asking import Function, Question, is_untouched
 from course_utils.exercises.questions import NOTEBOOKS, find, questions_of
 from course_utils.exercises.running import Unreadable
 
@@ -37,7 +38,8 @@ def check(number: str, answer: Any) -> None:
     question = _found(number)
     if question is None:
         return
-    record.note_guesses(guesses())
+    for row in guesses():
+        record.note(f"guess: {row.quantity}", record.NEAR if row.near else record.FAR)
     if is_untouched(answer):
         return _say(f"{number} not attempted yet: replace ... by your answer.")
     try:
@@ -61,7 +63,7 @@ def solution(number: str) -> None:
         record.note(number, record.READ)
         _say(f"{number} {question.solution}")
         if isinstance(question, Function):
-            print(f"\n{source_of(question.right)}", end="")
+            print(f"\n{textwrap.dedent(inspect.getsource(question.right))}", end="")
 
 
 def progress() -> None:

@@ -9,8 +9,6 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from course_utils.comparison import Row
-
 SOLVED, TRIED, READ, NEAR, FAR = "solved", "tried", "read", "near", "far"
 
 
@@ -25,12 +23,6 @@ def note(name: str, event: str) -> None:
         return
     with suppress(OSError, RuntimeError), place().open("ab") as file:  # RuntimeError: there is no home
         file.write(json.dumps([name, event]).encode() + b"\n")
-
-
-def note_guesses(rows: list[Row]) -> None:
-    """Append for each guess whether it was near."""
-    for row in rows:
-        note(f"guess: {row.quantity}", NEAR if row.near else FAR)
 
 
 def events() -> dict[str, list[str]]:
