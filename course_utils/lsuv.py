@@ -12,18 +12,17 @@ from torch import Tensor, nn
 from course_utils.initializers import Rng, orthogonal_
 
 _LINEAR_MAPS = (nn.Linear, nn.modules.conv._ConvNd)
-_TOLERANCE = 1e-3  # how far a std may be from 1
 
 
 @torch.no_grad()
 def lsuv_(
-    model: nn.Module, *inputs: Any, max_iterations: int = 10, generator: Rng = None
+    model: nn.Module, *inputs: Any, tolerance: float = 1e-3, max_iterations: int = 10, generator: Rng = None
 ) -> dict[str, float]:
     """Give all linear and convolutional layers orthogonal weights, scaled until their outputs have std 1.
 
     inputs: one batch, that is what the model takes: `model(*inputs)`.
     One forward pass: each layer, at its first call, gets an orthogonal weight, which is divided by the std of
-    the layer's output, over batch and units, until |std - 1| <= 0.001; then the signal goes on. Biases
+    the layer's output, over batch and units, until |std - 1| <= tolerance; then the signal goes on. Biases
     are kept, and are why one division may not do; so are frozen weights (`requires_grad` False). The pass
     runs through a copy, and the weights are written at the end: nothing else in the model changes, and
     nothing at all if an error is raised.
@@ -42,7 +41,7 @@ def lsuv_(
             settled.add(layer.weight)
             orthogonal_(layer.weight, generator=generator)
             forward, shown = partial(layer.forward, *args, **keywords), name or type(layer).__name__
-            output, factors[name] = _unit_std(forward, layer.weight, shown, max_iterations)
+            output, factors[name] = _unit_std(forward, layer.weight, shown, tolerance, max_iterations)
         return output
 
     for name, layer in _linear_maps(trial):
@@ -69,14 +68,14 @@ def _linear_maps(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _unit_std(
-    forward: Callable[[], Tensor], weight: Tensor, name: str, max_iterations: int
+    forward: Callable[[], Tensor], weight: Tensor, name: str, tolerance: float, max_iterations: int
 ) -> tuple[Tensor, float]:
     """Divide a layer's weight by its output's std until that is 1; return the output and the factor."""
     factor = 1.0
     for _ in range(max_iterations + 1):
         output = forward()
         std = output.double().std(correction=0).item()
-        if abs(std - 1) <= _TOLERANCE:
+        if abs(std - 1) <= tolerance:
             return output, factor
         if not 0 < std < math.inf:
             raise ValueError(f"{name} cannot be scaled: its output has std {std:g} on these inputs")
@@ -85,5 +84,5 @@ def _unit_std(
         factor /= std
     raise ValueError(
         f"{name} cannot be scaled: after {max_iterations} divisions its output has std {std:.4g}, not 1 +- "
-        f"{_TOLERANCE:g}; biases that are too spread keep it up, half precision keeps it coarse"
+        f"{tolerance:g}; biases that are too spread keep it up, half precision keeps it coarse"
     )
