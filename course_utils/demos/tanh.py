@@ -4,7 +4,6 @@ import math
 from functools import lru_cache, partial
 
 import numpy as np
-from matplotlib.axes import Axes
 
 from course_utils import comparison, mean_field, network_laws, plotting, propagation
 from course_utils.activations import tanh
@@ -31,7 +30,10 @@ def tanh_figure(gain: float = 1.5, depth: int = 100) -> demo.Drawing:
     signal, gradient = propagation.gradient_chain(tanh, (gain, gain), draws)
     squares = signal / signal[:, :1], gradient
     figure, (left, right) = canvas.new_figure(2)
-    _draw_map(left, gain)
+    stop = next(stop for stop in (1, 2.5, 10) if stop >= 1.1 * gain**2)
+    plotting.plot_cobweb(lambda q: mean_field.length_map(tanh, q, gain), gain**2, 30, stop=stop, ax=left)
+    left.set(xlabel="q in this layer", ylabel="q' in the next", title=f"The map at gain {gain:.2f}")
+    left.locator_params(nbins=3)
     style = {"x": 0.6, "center": lambda rms, axis: np.sqrt(np.square(rms).mean(axis=axis))}
     canvas.plot_relative(right, range(depth + 1), theory, np.sqrt(squares), ("signal", "gradient"), **style)
     canvas.shade(right, FACTOR, below=True)  # the gradient is above
@@ -46,10 +48,3 @@ def tanh_figure(gain: float = 1.5, depth: int = 100) -> demo.Drawing:
         f"squares of {NETWORKS} networks of width {WIDTH}). {within} of them keep both within a factor of "
         f"{FACTOR}."
     )
-
-
-def _draw_map(ax: Axes, gain: float) -> None:
-    stop = next(stop for stop in (1, 2.5, 10) if stop >= 1.1 * gain**2)
-    plotting.plot_cobweb(lambda q: mean_field.length_map(tanh, q, gain), gain**2, 30, stop=stop, ax=ax)
-    ax.set(xlabel="q in this layer", ylabel="q' in the next", title=f"The map at gain {gain:.2f}")
-    ax.locator_params(nbins=3)
