@@ -172,11 +172,6 @@ class Playground(widgets.VBox):
             self.pause()
             self._guarded(self._start)
 
-    def close(self) -> None:
-        """Stop training and take the panel off the page."""
-        self.pause()
-        super().close()
-
     def _ended(self) -> None:
         self._run = self._task = None
         if Playground.active is self:

@@ -224,7 +224,9 @@ def class_map(probabilities: NDArray) -> Image.Image:
         layers = [_enlarge(np.ascontiguousarray(p), side // 2) for p in np.moveaxis(probabilities, 2, 0)]
         winner = np.argmax(layers, axis=0).repeat(2, axis=0).repeat(2, axis=1)
         colours = CLASS_COLOURS[winner]
-    tile = Image.fromarray(np.where(_edges(winner)[..., None], np.uint8(60), colours))
+    # np.roll goes round, but the map's frame covers that.
+    edges = [winner != np.roll(winner, shift, axis) for axis in (0, 1) for shift in (-1, 1, 2)]
+    tile = Image.fromarray(np.where(np.any(edges, axis=0)[..., None], np.uint8(60), colours))
     if probabilities.shape[2] > 2:
         _name_regions(tile, probabilities.argmax(axis=2))
     return tile
@@ -232,12 +234,6 @@ def class_map(probabilities: NDArray) -> Image.Image:
 
 def _enlarge(values: NDArray, side: int) -> NDArray:
     return np.asarray(Image.fromarray(values).resize((side, side), Image.Resampling.BILINEAR))
-
-
-def _edges(winner: NDArray) -> NDArray:
-    """Return where the winner is another than nearby; np.roll goes round, but the map's frame covers that."""
-    edges = [winner != np.roll(winner, shift, axis) for axis in (0, 1) for shift in (-1, 1, 2)]
-    return np.logical_or.reduce(edges)
 
 
 def _name_regions(tile: Image.Image, winner: NDArray) -> None:

@@ -341,7 +341,7 @@ async def test_of_two_playgrounds_only_the_last_to_run_trains():
 
 
 @in_a_loop
-async def test_running_the_cell_again_pauses_the_old_one_and_so_does_closing():
+async def test_running_the_cell_again_pauses_the_old_one():
     old = Playground()
     old.run()
     await frames(old)
@@ -349,7 +349,7 @@ async def test_running_the_cell_again_pauses_the_old_one_and_so_does_closing():
     assert not old.running
     new.run()
     await frames(new)
-    new.close()
+    new.pause()
     await idle()
 
 
