@@ -4,7 +4,7 @@ import html
 import inspect
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import ClassVar, TypeVar
 
 import ipywidgets as widgets
@@ -120,6 +120,11 @@ def pick(kind: str, known: Mapping[str, T], name: str) -> T:
 def luck(seed: int = 0) -> torch.Generator:
     """Return a generator, the same at every setting: a slider changes that, and not the luck."""
     return torch.Generator().manual_seed(seed)
+
+
+def remembered(sampler: Callable[..., T]) -> Callable[..., T]:
+    """Return the sampler without its generator but with a seed, 0 unless given; it keeps its last draws."""
+    return lru_cache(maxsize=8)(lambda *args, seed=0, **sizes: sampler(*args, **sizes, generator=luck(seed)))
 
 
 def versus(

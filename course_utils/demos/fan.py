@@ -1,7 +1,6 @@
 """Notebook 02: how many layers a width carries before networks of one law drift apart."""
 
 import math
-from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -12,13 +11,7 @@ from course_utils.activations import linear
 from course_utils.demos import canvas, demo
 
 NETWORKS, DEEPEST = 1000, 300
-
-
-@lru_cache(maxsize=4)
-def _relative_rms(width: int, seed: int) -> NDArray:
-    """Return the RMS of each layer over the input's, (NETWORKS, DEEPEST + 1)."""
-    draws = {"count": NETWORKS, "generator": demo.luck(seed)}
-    return np.exp(propagation.log_lengths("Gaussian", width, DEEPEST, **draws))
+_log_lengths = demo.remembered(propagation.log_lengths)
 
 
 @demo.asks(
@@ -30,7 +23,7 @@ def _relative_rms(width: int, seed: int) -> NDArray:
 def fan_figure(width: int = 64, depth: int = 150, seed: int = 0) -> demo.Drawing:
     """Draw networks with Var(w) = 1/width as a fan by layer, with the log-normal law's quantiles."""
     mean, variance = np.outer(network_laws.exact_log_growth(linear, 1.0, width), np.arange(depth + 1))
-    rms = _relative_rms(width, seed)[:, : depth + 1]
+    rms = np.exp(_log_lengths("Gaussian", width, DEEPEST, count=NETWORKS, seed=seed)[:, : depth + 1])
     low, median, high = (np.exp((mean + k * np.sqrt(variance)) / 2) for k in (-1.96, 0, 1.96))
     figure, (ax,) = canvas.new_figure()
     style = {"color": plotting.ORANGE, "linestyle": "-.", "linewidth": 2}

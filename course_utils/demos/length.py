@@ -1,23 +1,16 @@
 """Notebook 11: how exactly the gain must be hit for 10,000 layers, and which weights allow it."""
 
 import math
-from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
 
 from course_utils import comparison, network_laws, plotting, propagation
 from course_utils.demos import canvas, demo
 
 NETWORKS, DEEPEST, FACTOR = 50, 10_000, 10
 WEIGHTS = ("delta-orthogonal", "flattened orthogonal", "Gaussian")
-
-
-@lru_cache(maxsize=2)
-def _unit_lengths(weights: str, width: int) -> NDArray:
-    """Return ln |h_l| / |h_0| at gain 1 for l = 0..DEEPEST, (NETWORKS, DEEPEST + 1)."""
-    return propagation.log_lengths(weights, width, DEEPEST, count=NETWORKS, generator=demo.luck())
+_unit_lengths = demo.remembered(propagation.log_lengths)  # at gain 1
 
 
 @demo.asks(
@@ -36,7 +29,8 @@ def length_figure(
     """
     depth = round(depth)
     layers = np.unique(np.linspace(0, depth, 13).round().astype(int))
-    measured = (_unit_lengths(weights, width)[:, layers] + layers * np.log(gain)) / np.log(10)
+    logs = _unit_lengths(weights, width, DEEPEST, count=NETWORKS)[:, layers] + layers * np.log(gain)
+    measured = logs / np.log(10)
     growth, noise = network_laws.log_length_law(weights, width)
     mean, std = layers * (growth + np.log(gain)) / np.log(10), np.sqrt(layers) * noise / np.log(10)
     figure, (ax,) = canvas.new_figure()

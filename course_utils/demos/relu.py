@@ -1,21 +1,12 @@
 """Notebook 04: which gain a ReLU needs that leaks."""
 
-from functools import lru_cache
-
 import numpy as np
-from numpy.typing import NDArray
 
 from course_utils import plotting, propagation
 from course_utils.demos import canvas, demo
 
 NETWORKS, DEPTH = 50, 100
-
-
-@lru_cache(maxsize=4)
-def _unit_rms(negative_slope: float, width: int) -> NDArray:
-    """Return the RMS by layer of networks of gain 1, (networks, layers + 1)."""
-    draws = [width] * (DEPTH + 1), [1 / width] * DEPTH
-    return np.sqrt(propagation.leaky_chain(negative_slope, *draws, count=NETWORKS, generator=demo.luck()))
+_leaky_chain = demo.remembered(propagation.leaky_chain)
 
 
 @demo.asks(
@@ -30,7 +21,8 @@ def relu_figure(gain: float = 1.0, negative_slope: float = 0.0, width: int = 512
     The activation is homogeneous, so networks of every gain are those of gain 1 times gain**layer.
     """
     factor, layers = gain * np.sqrt((1 + negative_slope**2) / 2), np.arange(DEPTH + 1)
-    rms = _unit_rms(negative_slope, width) * gain**layers
+    of_gain_1 = (width,) * (DEPTH + 1), (1 / width,) * DEPTH
+    rms = np.sqrt(_leaky_chain(negative_slope, *of_gain_1, count=NETWORKS)) * gain**layers
     figure, (ax,) = canvas.new_figure()
     plotting.plot_signal(rms, factor**layers, ax=ax)
     ax.set(ylabel="RMS of the layer", title=f"Predicted: each layer multiplies the RMS by {factor:.3f}")

@@ -1,21 +1,15 @@
 """Notebook 13: which branch scale a residual stream of L blocks needs, with and without norms."""
 
 import math
-from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from course_utils import comparison, network_laws, plotting, propagation
 from course_utils.demos import canvas, demo
 
 NETWORKS, MOST_BLOCKS, FACTOR = 300, 96, 10
 NORMS = ("no norm", "pre-norm", "post-norm")
-
-
-@lru_cache(maxsize=8)
-def _draws(width: int) -> tuple[NDArray, ...]:
-    return propagation.branch_draws(2 * MOST_BLOCKS, width, count=NETWORKS, generator=demo.luck())
+_draws = demo.remembered(propagation.branch_draws)
 
 
 @demo.asks(
@@ -30,7 +24,8 @@ def stream_figure(
 ) -> demo.Drawing:
     """Draw a residual stream's second moment and its input's share, by branch times `scale`, two a block."""
     k = np.arange(2 * blocks + 1)
-    moments, shares = propagation.residual_stream(scale, norm, [table[: k[-1]] for table in _draws(width)])
+    draws = [table[: k[-1]] for table in _draws(2 * MOST_BLOCKS, width, count=NETWORKS)]
+    moments, shares = propagation.residual_stream(scale, norm, draws)
     theory, share_theory = network_laws.stream_law(scale, 2 * blocks, norm, width)
     figure, (ax,) = canvas.new_figure()
     plotting.plot_signal(moments, theory, ax=ax, label="stream (mₖ)")

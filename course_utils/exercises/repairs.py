@@ -4,7 +4,6 @@ import copy
 import math
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from course_utils.exercises import signs
 from course_utils.exercises.cases import CASES, Case, Repair
+from course_utils.exercises.running import seeded
 from course_utils.exercises.signs import MEANINGS, SPREAD, Patient, examine, weighted
 
 PATIENTS = range(1, len(CASES) + 1)
@@ -24,14 +24,6 @@ EXACT, ROUGH = 1.25, 2.0  # the factor on the twin's weight_std: where it is all
 ALL_IN_STD = {"transposed weight", "misplaced gain"}
 # The repair may change activations, connections and inputs, so that the model that it leaves is measured.
 REWIRED = {"vanishing gradient", "exploding gradient", "input scale"}
-
-
-@contextmanager
-def _own_stream(seed: int) -> Iterator[None]:
-    """Let what draws without a generator draw from `seed`, and put torch's random state back."""
-    with torch.random.fork_rng(devices=()):
-        torch.default_generator.manual_seed(seed)
-        yield
 
 
 def solution(number: int) -> Case:
@@ -47,7 +39,7 @@ def solution(number: int) -> Case:
 def healthy_twin(number: int, seed: int) -> Patient:
     """Return the patient as it was before the fault. Raises: as `solution`."""
     case, generator = solution(number), torch.Generator().manual_seed(seed)
-    with _own_stream(seed + 10**6), torch.no_grad():
+    with seeded(seed + 10**6), torch.no_grad():
         return Patient(number, case.complaint, *case.network(generator))
 
 
@@ -66,7 +58,7 @@ def repaired_by(repair: Repair, patient: Patient) -> Patient:
     """Return the patient after the learner's repair of a copy of it. What the repair raises gets a note."""
     model, inputs = copy.deepcopy(patient.model), patient.inputs.clone()
     try:
-        with torch.no_grad(), _own_stream(7):
+        with torch.no_grad(), seeded(7):
             returned = repair(model, inputs)
     except Exception as error:
         where = f"repair(model, inputs) on patient {patient.number}"

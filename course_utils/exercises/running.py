@@ -40,18 +40,21 @@ def limited(seconds: float) -> Iterator[None]:
         timer.cancel()
 
 
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Let what draws without a generator draw from `seed`, and put torch's random state back."""
+    with torch.random.fork_rng(devices=()):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
 def run(measure: Callable[[Any], Any], function: Callable) -> Any:
     """Return measure(function), without what it prints, with the same random numbers each time.
 
     Raises: Unreadable for whatever goes wrong in it, with the learner's line where it was that.
     """
     quiet = io.StringIO()
-    with (
-        contextlib.redirect_stdout(quiet),
-        contextlib.redirect_stderr(quiet),
-        torch.random.fork_rng(devices=()),
-    ):
-        torch.default_generator.manual_seed(0)
+    with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet), seeded(0):
         try:
             with limited(SECONDS):
                 return measure(function)

@@ -7,7 +7,7 @@ for more than a dozen lines and two small maps.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -49,6 +49,7 @@ _TINTS = "b8e0f0 f7d0b5 bfe6cf f0cfe2 e8e4b0 cfcff2 dddddd d9c6b0 c3ecec f4c0c0"
 _AWAY = np.linspace(-1, 1, 256)[:, None]
 _ENDS = np.where(_AWAY < 0, *(np.array([*bytes.fromhex(colour[1:])]) for colour in (GREEN, PINK)))
 _SHADES = (255 - 0.45 * np.abs(_AWAY) * (255 - _ENDS)).astype(np.uint8)
+_font = cache(partial(ImageFont.truetype, findfont("DejaVu Sans:bold")))  # in so many pixels
 CLASS_COLOURS = np.frombuffer(bytes.fromhex(_TINTS), np.uint8).reshape(10, 3)
 
 
@@ -183,11 +184,6 @@ def averaged(losses: Sequence[float], window: int) -> tuple[NDArray, NDArray]:
 
 def _canvas(width: float, height: float) -> FigureCanvasAgg:
     return FigureCanvasAgg(Figure(figsize=(width / 100, height / 100), dpi=100 * DENSITY, layout="none"))
-
-
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(findfont("DejaVu Sans:bold"), size)
 
 
 def _write(pen: ImageDraw.ImageDraw, centre: tuple[float, float], text: str, size: int) -> None:
