@@ -40,10 +40,8 @@ def _rounded(values: Sequence[float], error: float) -> tuple[str, ...]:
     """Return the values and their standard error as text, all to two significant digits of the latter."""
     if not (np.isfinite(values).all() and 0 <= error < math.inf):
         return tuple(f"{x:g}" for x in (*values, error))
-    if error == 0:
-        return *(repr(float(x)) for x in values), "exact"
-    if error <= np.spacing(np.abs(values).max()):  # no more than rounding
-        return *(f"{x:.15g}" for x in values), "exact"
+    if error <= np.spacing(np.abs(values).max()):  # 0, or no more than rounding
+        return *(f"{x:.15g}" if error else repr(float(x)) for x in values), "exact"
     size = math.floor(math.log10(max(*np.abs(values), error)))
     power = size if size < -3 or size > 5 else 0
     # 1 - log10 leaves two digits; rounding first keeps 0.0996 from becoming 0.100
@@ -259,8 +257,7 @@ def guesses() -> list[Row]:
 
 def tally() -> None:
     """Print how many of the guesses in this notebook's `compare` tables were near what was predicted."""
-    made = guesses()
-    if made:
+    if made := guesses():
         print(f"Guesses within a factor of two: {sum(row.near for row in made)} of {len(made)}.")
     else:
         print("No guesses yet: write a number over the dots (...) and run the notebook again.")
