@@ -1,7 +1,7 @@
 """Running what a learner wrote: quiet, limited in time, with the same luck; errors become sentences."""
 
-import _thread
 import contextlib
+import ctypes
 import io
 import linecache
 import threading
@@ -18,26 +18,39 @@ class Unreadable(Exception):
     """An answer that cannot be judged; its message is a sentence for the learner."""
 
 
+class _Late(BaseException):
+    """Raised in the thread of what runs too long; not an Exception, lest that catches it."""
+
+
+def _raise_in(thread: int, error: type[BaseException] | None) -> None:
+    """Let a thread raise an error at its next step; None: take back one that has not been raised yet."""
+    wanted = ctypes.py_object(error) if error else None
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), wanted)
+
+
 @contextlib.contextmanager
 def limited(seconds: float) -> Iterator[None]:
-    """Interrupt what runs in the main thread after so many seconds. Raises: Unreadable then."""
-    late = threading.Event()
+    """Interrupt what runs in this thread after so many seconds. Raises: Unreadable then."""
+    over, here = threading.Event(), threading.get_ident()
 
-    def interrupt() -> None:
-        late.set()
-        _thread.interrupt_main()
+    def watch() -> None:  # again and again, for what is raised in a finalizer is lost
+        ended = over.wait(seconds)
+        while not ended:
+            _raise_in(here, _Late)
+            ended = over.wait(0.1)
 
-    timer = threading.Timer(seconds, interrupt)
-    timer.daemon = True
-    timer.start()
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
     try:
         yield
-    except KeyboardInterrupt:
-        if not late.is_set():
-            raise
+    except _Late:
         raise Unreadable(f"it had not ended after {seconds:g} seconds, and was stopped") from None
     finally:
-        timer.cancel()
+        while watcher.is_alive():
+            with contextlib.suppress(_Late):
+                over.set()
+                watcher.join()
+        _raise_in(here, None)
 
 
 @contextlib.contextmanager

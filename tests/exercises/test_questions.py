@@ -1,6 +1,9 @@
 """Each exercise knows its answer and its mistakes, tells them apart, and has a sentence for anything else."""
 
+import contextlib
 import math
+import signal
+import time
 from itertools import combinations
 
 import numpy as np
@@ -171,15 +174,41 @@ def test_what_a_function_prints_is_not_shown_and_its_luck_is_always_the_same(cap
     assert torch.equal(before, torch.default_generator.get_state())
 
 
-def test_an_endless_function_is_stopped(monkeypatch):
-    monkeypatch.setattr("course_utils.exercises.running.SECONDS", 0.2)
+def endless(x):
+    while True:
+        pass
 
-    def endless(x):
-        while True:
-            pass
 
-    with pytest.raises(Unreadable, match=r"not ended after 0\.2 seconds"):
-        run(lambda f: f(1), endless)
+def stubborn(x):
+    for _ in range(3):
+        with contextlib.suppress(Exception):
+            endless(x)
+
+
+def deaf(x):
+    with contextlib.suppress(BaseException):
+        endless(x)
+    endless(x)
+
+
+@pytest.mark.parametrize("function", [endless, stubborn, deaf])
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.default_int_handler])
+def test_an_endless_function_is_stopped(function, handler, monkeypatch):
+    monkeypatch.setattr("course_utils.exercises.running.SECONDS", 0.1)
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        with pytest.raises(Unreadable, match=r"not ended after 0\.1 seconds"):
+            run(lambda f: f(1), function)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_what_ends_in_time_is_not_interrupted_later(monkeypatch):
+    monkeypatch.setattr("course_utils.exercises.running.SECONDS", 0.05)
+    assert run(lambda f: f(1), lambda x: x) == 1
+    end = time.monotonic() + 0.3
+    while time.monotonic() < end:
+        pass
 
 
 def test_an_error_names_the_learners_line():
