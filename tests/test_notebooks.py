@@ -14,7 +14,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from notebook_links import COURSE_MAP, NOTEBOOKS_FOLDER, headings, links, numbers_are_links, stands_in_the_map
 from reading_time import MAX_WORDS, running_words
 from store_outputs import README_NOTEBOOK, README_PICTURE, last_picture
-from write_exercises import cells_of, section
+from write_exercises import cells_of, minutes, section, state_minutes
 
 from course_utils.exercises.questions import NOTEBOOKS as WITH_QUESTIONS
 
@@ -90,6 +90,8 @@ def exercises(name: str, notebook: NotebookNode) -> Iterator[str]:
         stored = [cell.source for cell in notebook.cells[section(notebook.cells)]]
         if stored != [cell.source for cell in cells_of(name[:2])]:
             yield "its exercises are not those of course_utils/exercises/questions: run write_exercises.py"
+        if f" Exercises: {minutes(name[:2])}." not in "".join(cell.source for cell in notebook.cells[:4]):
+            yield "the opening does not say how long the exercises take: run write_exercises.py"
         return
     found = re.findall(r"^### Exercise (\d+)", "\n".join(headings(notebook)), re.MULTILINE)
     if found not in (list("123"), list("1234"), list("12345")):
@@ -246,6 +248,10 @@ RULES: list[Rule] = [
 def test_exercises_that_are_not_those_of_the_questions_are_found():
     wanted, notebook = cells_of("04"), good_notebook()
     notebook.cells[section(notebook.cells)] = wanted
+    notebook.cells[0].source += "\n\n**Minutes:** 90."
+    assert list(exercises("04_relu.ipynb", notebook)) != []  # the opening does not say how long they take
+    state_minutes(notebook.cells, "04")
+    state_minutes(notebook.cells, "04")  # twice is once
     assert list(exercises("04_relu.ipynb", notebook)) == []
     notebook.cells[section(notebook.cells)] = wanted[:-1]
     assert list(exercises("04_relu.ipynb", notebook)) != []

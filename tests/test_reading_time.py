@@ -6,10 +6,13 @@ from urllib.parse import unquote
 
 import nbformat
 import pytest
+import write_exercises
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 from notebook_links import COURSE_MAP, anchor
 from reading_time import above, marks, minutes, needed, short
+
+from course_utils.exercises.questions import NOTEBOOKS as WITH_QUESTIONS
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -56,11 +59,18 @@ def marked(cells: list[NotebookNode]) -> list[str]:
 
 def test_the_whole_course_takes_what_the_readme_says():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    hours, more = re.search(r"whole course takes about (\d+) hours, and (\w+) more", readme).groups()
+    words = r"whole course takes about (\d+) hours, (\w+) more .*, and (\w+) for the\s+exercises"
+    hours, more, exercises = re.search(words, readme).groups()
     stated, optional = map(sum, zip(*(stated_minutes(cells(path)) for path in NOTEBOOKS), strict=True))
     assert (int(hours), more) == (
         round(stated / 60),
         {3: "three", 4: "four", 5: "five"}[round(optional / 60)],
+    )
+    assert (
+        exercises
+        == {15: "fifteen", 16: "sixteen", 17: "seventeen"}[
+            round(sum(map(write_exercises.minutes, WITH_QUESTIONS)) / 60)
+        ]
     )
 
 

@@ -5,7 +5,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 from resolution import NOTEBOOKS, STORED, report, resolution, sections
 
-from course_utils.comparison import Z_LIMIT, Estimate, Row, compare
+from course_utils.comparison import Z_LIMIT, Estimate, compare, refute
 
 EACH, BEST = 0.2, 0.05
 
@@ -48,9 +48,8 @@ def test_in_a_logarithm_a_factor_or_a_rate_is_caught(quantity, predicted, error,
     assert resolution(quantity, predicted, error) == pytest.approx(caught, rel=1e-3)
 
 
-def notebook(error, text):
-    table = compare(("m", 1.0, Estimate(1.0, error)))._repr_markdown_()
-    cell = new_code_cell(outputs=[new_output("display_data", {"text/markdown": table})])
+def notebook(table, text=""):
+    cell = new_code_cell(outputs=[new_output("display_data", {"text/markdown": table._repr_markdown_()})])
     return [new_markdown_cell(f"## ● Measure\n\n{text}"), cell]
 
 
@@ -65,11 +64,16 @@ def notebook(error, text):
     ],
 )
 def test_planted_comparisons_are_told_apart(error, text, fine):
-    ((heading, section),) = sections(notebook(error, text)).items()
+    table = compare(("m", 1.0, Estimate(1.0, error)))
+    ((heading, section),) = sections(notebook(table, text)).items()
     assert (too_coarse(heading, section) == "") == fine
 
 
-def test_what_is_refuted_and_what_is_exact_has_no_resolution():
-    assert abs(Row("", 1.0, Estimate(2.0, 0.1)).z) > Z_LIMIT
-    cells = notebook(0.0, "")
-    assert sections(cells)["Measure"].rows == [("m", 0.0)]
+def test_an_exact_row_would_catch_any_error():
+    table = compare(("m", 1.0, Estimate(1.0, 0.0)))
+    assert sections(notebook(table))["Measure"].rows == [("m", 0.0)]
+
+
+def test_what_is_refuted_is_left_out_and_so_is_a_prediction_of_0():
+    tables = refute(("m", 1.0, Estimate(2.0, 0.1))), compare(("m", 0.0, Estimate(0.1, 0.1)))
+    assert [sections(notebook(table)) for table in tables] == [{}, {}]

@@ -1,8 +1,10 @@
 """Write the exercises of notebooks from their definitions: `python write_exercises.py notebooks/04*.ipynb`.
 
-The section "## Exercises" is made anew, from its heading to the next; then store the notebook's outputs.
+The section "## Exercises" is made anew, from its heading to the next, and the opening says how long they
+take; then store the notebook's outputs.
 """
 
+import re
 import sys
 from pathlib import Path
 
@@ -21,8 +23,7 @@ IMPORT = "from course_utils.exercises import check, hint, solution"
 def cells_of(notebook: str) -> list[NotebookNode]:
     """Return the cells of the exercises of notebook "04"."""
     questions = questions_of(notebook)
-    minutes = sum(question.minutes for question in questions.values())
-    text = OPENING.format(count=len(questions), minutes=minutes, first=next(iter(questions)))
+    text = OPENING.format(count=len(questions), minutes=minutes(notebook), first=next(iter(questions)))
     cells = [new_markdown_cell(text, id="exercises"), new_code_cell(IMPORT, id="exercises-import")]
     for number, question in questions.items():
         heading = f"### Exercise {number} {'★' * question.stars} ({question.minutes} minutes)"
@@ -37,6 +38,18 @@ def cells_of(notebook: str) -> list[NotebookNode]:
     return cells
 
 
+def minutes(notebook: str) -> int:
+    """Return how many minutes the exercises of notebook "04" take."""
+    return sum(question.minutes for question in questions_of(notebook).values())
+
+
+def state_minutes(cells: list[NotebookNode], notebook: str) -> None:
+    """Write behind the minutes of a notebook's opening those of its exercises."""
+    for cell in cells[:4]:
+        stated = r"(\*\*Minutes:\*\*.*?)(?: Exercises: \d+\.)?$"
+        cell.source = re.sub(stated, rf"\1 Exercises: {minutes(notebook)}.", cell.source, flags=re.MULTILINE)
+
+
 def section(cells: list[NotebookNode]) -> slice:
     """Return where the exercises are among the cells of a notebook."""
     starts = [place for place, cell in enumerate(cells) if cell.source.startswith("## ")]
@@ -48,6 +61,7 @@ def main(paths: list[str]) -> None:
     for path in map(Path, paths):
         notebook = nbformat.read(path, as_version=4)
         notebook.cells[section(notebook.cells)] = cells_of(path.stem[:2])
+        state_minutes(notebook.cells, path.stem[:2])
         nbformat.write(notebook, path)
 
 

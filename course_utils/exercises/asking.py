@@ -21,9 +21,9 @@ Values = tuple[float, ...]
 
 
 class Verdict(NamedTuple):
-    """Whether an answer is right, and what to say of it."""
+    """Whether an answer is right, None where nobody can tell, and what to say of it."""
 
-    right: bool
+    right: bool | None
     words: str
 
 
@@ -145,6 +145,7 @@ class Choice(Question):
 
     options: Mapping[str, str]
     answer: str
+    because: str = ""  # it stands among the options
 
     def judge(self, given: Any) -> Verdict:
         """Return the verdict on one of the options, in capitals or not."""
@@ -165,7 +166,7 @@ class Open(Question):
         """Return the model answer to a text of a sentence or more."""
         if not isinstance(given, str) or len(given.split()) < 5:
             raise Unreadable("a sentence or two, as a text in quotation marks, are expected")
-        return Verdict(True, f"Compare yours with this: {self.because}")
+        return Verdict(None, f"Compare yours with this: {self.because}")
 
 
 def is_untouched(given: Any) -> bool:

@@ -10,14 +10,18 @@ from course_utils.exercises.asking import Function, Question, is_untouched
 from course_utils.exercises.questions import NOTEBOOKS, find, questions_of
 from course_utils.exercises.running import Unreadable
 
+# What a verdict is recorded as, and said to be; an open question is done once it is answered.
+_OUTCOMES = {
+    True: (record.SOLVED, "right"),
+    False: (record.TRIED, "not yet"),
+    None: (record.SOLVED, "answered"),
+}
+
 
 def _say(words: str) -> None:
-    print(
-        "\n".join(
-            textwrap.fill(line, 100, subsequent_indent="  ", break_on_hyphens=False)
-            for line in words.splitlines()
-        )
-    )
+    style = {"width": 100, "subsequent_indent": "  ", "break_on_hyphens": False}
+    for line in words.splitlines():
+        print(textwrap.fill(line, **style))
 
 
 def _found(number: str) -> Question | None:
@@ -47,8 +51,9 @@ def check(number: str, answer: Any) -> None:
     except Unreadable as reason:
         record.note(number, record.TRIED)
         return _say(f"{number} cannot be judged: {reason}.")
-    record.note(number, record.SOLVED if right else record.TRIED)
-    _say(f"{number} {'right' if right else 'not yet'}. {words}")
+    state, said = _OUTCOMES[right]
+    record.note(number, state)
+    _say(f"{number} {said}. {words}")
 
 
 def hint(number: str, level: int = 1) -> None:

@@ -62,7 +62,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def run(measure: Callable[[Any], Any], function: Callable) -> Any:
-    """Return measure(function), without what it prints, with the same random numbers each time.
+    """Return measure(function), without what it prints, with the same random numbers of torch each time.
 
     Raises: Unreadable for whatever goes wrong in it, with the learner's line where it was that.
     """
@@ -73,11 +73,11 @@ def run(measure: Callable[[Any], Any], function: Callable) -> Any:
                 return measure(function)
         except Unreadable:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # exit() is no way out
             raise Unreadable(_where(error, function)) from None
 
 
-def _where(error: Exception, function: Callable) -> str:
+def _where(error: BaseException, function: Callable) -> str:
     """Return what was raised, and in which line of the file that the function is from."""
     said = f"{type(error).__name__}: {error}".removesuffix(": ")
     file = getattr(getattr(function, "__code__", None), "co_filename", None)

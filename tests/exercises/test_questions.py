@@ -3,6 +3,7 @@
 import contextlib
 import math
 import signal
+import sys
 import time
 from itertools import combinations
 
@@ -56,7 +57,7 @@ def plain(text):
 def test_the_answer_is_right_and_each_mistake_gets_its_own_message(number, capsys):
     question = ALL[number]
     if isinstance(question, Open):
-        assert said(capsys, number, "I would keep the mean, I think.").startswith(f"{number} right.")
+        assert said(capsys, number, "I would keep the mean, I think.").startswith(f"{number} answered.")
         return
     (right, because), *mistakes = known(question)
     assert said(capsys, number, right) == plain(f"{number} right. {because}")
@@ -80,6 +81,10 @@ def fails(*arguments, **keywords):
     raise KeyError("planted")
 
 
+def leaves(*arguments, **keywords):
+    sys.exit()
+
+
 NONSENSE = (
     None,
     "nonsense",
@@ -91,6 +96,7 @@ NONSENSE = (
     {},
     1j,
     fails,
+    leaves,
     object,
 )
 
@@ -117,7 +123,8 @@ def test_words_are_complete(number, capsys):
     question = ALL[number]
     assert question.stars in (1, 2, 3)
     assert 1 <= question.minutes <= 30
-    assert all((question.statement, *question.hints, question.because, question.solution))
+    told = isinstance(question, Choice) or question.because  # a choice tells with each option
+    assert all((question.statement, *question.hints, told, question.solution))
     for call in (checking.hint, checking.solution):
         call(number)
         assert capsys.readouterr().out.startswith(number)

@@ -69,25 +69,16 @@ def layer_that_fails(matrices, x):
             return layer
 
 
-def _bad_std(matrices, x):
-    for layer, matrix in enumerate(matrices, start=1):
-        x = matrix @ x
-        if not torch.isfinite(x.std()):
-            return layer
+def _layer_where(fails):
+    """Return a function as `layer_that_fails`, with another test of a layer's entries."""
 
+    def find(matrices, x):
+        for layer, matrix in enumerate(matrices, start=1):
+            x = matrix @ x
+            if fails(x):
+                return layer
 
-def _nan_only(matrices, x):
-    for layer, matrix in enumerate(matrices, start=1):
-        x = matrix @ x
-        if x.isnan().any():
-            return layer
-
-
-def _all_bad(matrices, x):
-    for layer, matrix in enumerate(matrices, start=1):
-        x = matrix @ x
-        if not torch.isfinite(x).any():
-            return layer
+    return find
 
 
 def _bad_from_zero(matrices, x):
@@ -195,7 +186,6 @@ QUESTIONS = (
         },
         answer="bfloat16, digits",
         hints=("Compare the largest numbers in the notebook's table with 2^60.", "2^60 is 1.2e18."),
-        because="bfloat16 has float32's exponent, and fewer digits for it.",
         solution="2^60 = 1.2e18: float16 (up to 6.6e4) is left in layer 16, bfloat16 (up to 3.4e38) never. "
         "Its numbers are 1/128 apart, relative, those of float16 1/1024: eight times coarser. "
         "`torch.tensor(1.003).bfloat16()` is 1.",
@@ -246,9 +236,18 @@ QUESTIONS = (
         right=layer_that_fails,
         tolerance=0.01,
         mistakes=(
-            (_bad_std, "A standard deviation can overflow before its numbers do; test the numbers."),
-            (_nan_only, "An overflow gives inf first; nan comes a layer later, from inf times 0."),
-            (_all_bad, "One entry of 512 that is inf is enough; yours waits until all are."),
+            (
+                _layer_where(lambda x: not x.std().isfinite()),
+                "A standard deviation can overflow before its numbers do; test the numbers.",
+            ),
+            (
+                _layer_where(lambda x: x.isnan().any()),
+                "An overflow gives inf first; nan comes a layer later, from inf times 0.",
+            ),
+            (
+                _layer_where(lambda x: not x.isfinite().any()),
+                "One entry of 512 that is inf is enough; yours waits until all are.",
+            ),
             (_bad_from_zero, "You count from 0: the first layer has number 1."),
         ),
         hints=("Which test did the notebook recommend at the end?", "`torch.isfinite(x).all()`."),

@@ -167,7 +167,6 @@ QUESTIONS = (
             "How far do networks with depth / width = 20 spread?",
             "m is about log-normal, ln m with mean −20 and variance 40: where is the mass of its mean?",
         ),
-        because="The mean of m is made by networks too rare for a sample of 100.",
         solution="For a log-normal m, E m comes from networks about √(2L/n) = 6 standard deviations above "
         "the median. Among 100 networks the largest is 2.5 above it, so that nearly every sample mean is far "
         "too small. That is why ln m is what one measures.",

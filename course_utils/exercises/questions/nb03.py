@@ -168,7 +168,6 @@ QUESTIONS = (
             "Which of these numbers would change if the input did not matter?",
             "The notebook's network has a standard deviation of 4e-7 in layer 10; of what?",
         ),
-        because="The same unit gives the same number for all inputs.",
         solution="χ_1 = 0.056 multiplies the squared difference of two inputs, too, once they are close: a "
         "factor of 0.24 per layer, 3e-13 in twenty, while RMS and spread over units stay.",
     ),

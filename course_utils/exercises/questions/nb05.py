@@ -200,7 +200,6 @@ QUESTIONS = (
             "What does the derivation predict: the mean, or the typical network?",
             "Compare the measured mean with the predicted one, and ask what a median has to do with it.",
         ),
-        because="The mean is as predicted.",
         solution=f"E g_0 = 1 is exact here. The median of a product is about e^(40 E ln) = {_MEDIAN:.2f}: by "
         "notebook 02, ln g falls by about 1/n per layer.",
     ),

@@ -184,7 +184,6 @@ QUESTIONS = (
             "The gradient of W_l is the error from above times the signal from below.",
             "Put W_2 = 0: is h_1 zero? Is the error at z_2 zero, where z_2 = 0?",
         ),
-        because="GELU behaves as tanh does.",
         solution="With one zero matrix all earlier ones carry the signal and all later ones the error, "
         "through slopes of 1/2 at z = 0. So that matrix moves at step 0 and frees the others.",
     ),

@@ -238,7 +238,6 @@ QUESTIONS = (
             "What does Adam do to a gradient that SGD does not?",
             "Adam's step is η g/(|g| + ε). For which g is it about η?",
         ),
-        because="Adam divides the size out.",
         solution="Standing still at ln 10 means tiny logits and tiny steps. Adam's steps have the size η as "
         "long as |g| is far above ε, so the gradients lie between: small for SGD, large against 10^(−8).",
     ),

@@ -150,7 +150,6 @@ QUESTIONS = (
             "What is the slope of the correlation map at c = 1?",
             "Does c = 1 attract this pair or repel it?",
         ),
-        because="c = 1 repels, and its slope is χ₁.",
         solution="The pair moves away from c = 1, so the slope there, χ₁, is above 1. A squared gradient is "
         "multiplied by χ₁ in every layer on its way back: it grows.",
     ),

@@ -137,7 +137,6 @@ QUESTIONS = (
             "Two values only: what does that say of the slopes, and what of the weights?",
             "Which activation has slopes 0 and 1, and lets their shares depend on q?",
         ),
-        because="its slopes are 0 or 1, and the share of ones depends on q.",
         solution="Two values need weights that add none of their own, and slopes of two values: ReLU or hard "
         "tanh. ReLU's shares are one half each; those of hard tanh depend on q.",
     ),

@@ -166,7 +166,6 @@ QUESTIONS = (
         },
         answer="right angles",
         hints=("When does one layer contribute a factor of ½?", "What do plain ReLU layers do to an angle?"),
-        because="plain layers pull angles to 0.",
         solution="A factor of ½ = 1 − θ/π needs θ = π/2, which holds in layer 0 only: the ReLU map makes "
         "inputs parallel, and the product of 1 − θ/π falls like 197/L³, here to 0.001.",
     ),
@@ -209,7 +208,6 @@ QUESTIONS = (
         },
         answer="ELU",
         hints=("The layer computes W' times a difference: which?", "Is φ(y) − φ(−y) proportional to y?"),
-        because="φ(y) − φ(−y) is not proportional to y.",
         solution="The layer is W'(φ(y) − φ(−y)), and only the odd part of φ counts. It is y/2 for ReLU, GELU "
         "and SiLU, (1 + a)y/2 for leaky ReLU, and curved for ELU.",
     ),

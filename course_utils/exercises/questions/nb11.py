@@ -182,7 +182,6 @@ QUESTIONS = (
         },
         answer="a torus",
         hints=("What does such a layer do to one pixel?", "It turns it, and puts it next to where it was."),
-        because="there no pixel is lost.",
         solution="A layer turns each pixel's vector and shifts the image by one. On a torus it is an "
         "isometry; "
         "with zero padding a column is lost in each layer, and all is gone after 8.",

@@ -119,7 +119,6 @@ QUESTIONS = (
             "Write the pre-activations as a matrix, inputs by units. Which norm works on rows?",
             "Layer and RMS norm ignore a factor on an input. Which of the two subtracts a mean?",
         ),
-        because="It divides by the size of each input, and subtracts nothing.",
         solution="A factor on an input is one on a row, so the norm works on rows: layer or RMS norm. Adding "
         "v to all rows of W adds v·x to a row, which only layer norm subtracts.",
     ),

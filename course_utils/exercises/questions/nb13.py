@@ -140,8 +140,6 @@ QUESTIONS = (
             "Write down ∂ℓ/∂s and ∂ℓ/∂W₂, as in the section on zero branches.",
             "∂ℓ/∂s = g·W₂h.",
         ),
-        because="Each factor's gradient contains the other factors: with two zeros on the path all are 0, "
-        "for ever.",
         solution="∂ℓ/∂s = g·W₂h = 0, ∂ℓ/∂W₂ = s g hᵀ = 0, and W₁ is reached through both: the branch never "
         "moves.",
     ),

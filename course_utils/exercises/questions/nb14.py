@@ -221,8 +221,6 @@ QUESTIONS = (
             "Compare the logits first; then the gradient with respect to W_q.",
             "Write W = cU with c = d_h^(−1/4), as for the scale behind a batch norm (notebook 12).",
         ),
-        because="The function is the same; but at the same rate its smaller weights get larger gradients, "
-        "and change faster, the more the larger d_h is.",
         solution="With W = cU the gradient is ∇L(U)/c, so U moves by η/c² = η√d_h times ∇L(U): the start is "
         "the same, the learning rate of W_q and W_k is √d_h times as large.",
     ),

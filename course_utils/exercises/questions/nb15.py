@@ -134,7 +134,6 @@ QUESTIONS = (
             "Two things can go wrong, one backward, one forward.",
             "Backward 0.4 is left. What does an effective dimension of 1.1 say about the final states?",
         ),
-        because="The way back is open, but the last states do not hold the digit.",
         solution="The gradient survives (0.4), the digit does not: states with 1.1 dimensions lie nearly on "
         "a line. So it was with the lucky ones among the Gaussian matrices.",
     ),

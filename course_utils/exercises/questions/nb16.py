@@ -166,7 +166,6 @@ QUESTIONS = (
             "Logits change by two parts. Which powers of n do they carry?",
             "Own part r₃ n, inherited part n σₒ times the move of layer 2: which of them can be √n?",
         ),
-        because="The inherited part has n σₒ = √n; all other parts are flat.",
         solution="Layer 2 is flat, so r₂ is right. The own part r₃ n would give n¹ with the standard rate. "
         "Left is n σₒ = √n, for σₒ = 1/√n.",
     ),

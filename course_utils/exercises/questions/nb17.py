@@ -118,7 +118,6 @@ QUESTIONS = (
             "A control changes one thing: the one that is under suspicion.",
             "Few links of variance 2/n make E z² small. Which law of weights mends that and nothing else?",
         ),
-        because="Only the scale is changed, unit by unit; were it the reason, the lag would go.",
         solution="The suspicion is scale, so repair the scale: variance 2/links for each unit, same mask. "
         "(It took nothing of the tickets' lead away.)",
     ),

@@ -102,7 +102,6 @@ QUESTIONS = (
             "Read from the top; the first yes decides.",
             "Trained? Recurrent? Branches? A norm in each layer?",
         ),
-        because="The first yes is the norm's: the scale of the weights cancels in it.",
         solution="No, no, no, yes: layer norm. Each norm brings its GELU a second moment of 1, whatever the "
         "weights.",
     ),
