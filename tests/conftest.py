@@ -26,8 +26,38 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(session.close)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    text = "cells of notebooks that took at most so many seconds are run again after the last"
+    parser.addoption("--again", type=float, default=0.2, metavar="SECONDS", help=text)
+
+
+class Again(pytest.Item):
+    """The quick cells of a notebook once more, after its last: each gives again what is stored."""
+
+    def __init__(self, cells: list[pytest.Item], **given) -> None:
+        super().__init__(**given)
+        self.cells = cells
+
+    def runtest(self) -> None:
+        for cell in self.cells:
+            if cell.seconds <= self.config.option.again:
+                cell.runtest()
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo) -> str:
+        return self.cells[0].repr_failure(excinfo)
+
+
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> None:
+    """Write down how long an item takes."""
+    item.seconds = call.duration
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the longest files first, then the notebooks, then the rest."""
+    """Run the longest files first, then the notebooks, each with its cells again, then the rest."""
+    notebooks = {item.parent for item in items if item.path.suffix == ".ipynb"}
+    for notebook in notebooks:
+        cells = [item for item in items if item.parent is notebook]
+        items.append(Again.from_parent(notebook, name="its quick cells again", cells=cells))
     order = {name: place for place, name in enumerate(LONGEST, -len(LONGEST))}
     items.sort(key=lambda item: order.get(item.path.name, item.path.suffix != ".ipynb"))
 

@@ -37,8 +37,8 @@ HEIGHTS = """slide => [...slide.querySelectorAll('.jp-Cell')].map(cell => [
     cell.getBoundingClientRect().height + parseFloat(getComputedStyle(cell).marginBottom)])"""
 
 
-def is_notes(cell: NotebookNode) -> bool:
-    return cell.metadata.get("slideshow", {}).get("slide_type") == "notes"
+def is_on_slides(cell: NotebookNode) -> bool:
+    return cell.metadata.get("slideshow", {}).get("slide_type") not in ("notes", "skip")
 
 
 def shows(cell: NotebookNode, kind: str) -> bool:
@@ -99,8 +99,8 @@ def breaks(cells: list[NotebookNode], heights: list[float]) -> set[int]:
 
 
 def lay_out(notebook: NotebookNode, heights: list[float]) -> None:
-    """Give every cell of the notebook except the presenter's notes a new slide type."""
-    shown = [i for i, cell in enumerate(notebook.cells) if not is_notes(cell)]
+    """Give every cell of the notebook except notes and what is skipped a new slide type."""
+    shown = [i for i, cell in enumerate(notebook.cells) if is_on_slides(cell)]
     cells = [notebook.cells[i] for i in shown]
     starts = breaks(cells, [heights[i] for i in shown])
     for k, cell in enumerate(cells):

@@ -16,6 +16,7 @@ import pytest
 pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 
 from browser import GO, ROOT, Visit, on_each_slide, open_slides, still_picture
+from lay_out_slides import is_on_slides
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from playwright.sync_api import Locator
 from store_outputs import NOTEBOOK_METADATA
@@ -192,7 +193,7 @@ def use_on_slide(visit: Visit, cells: list[nbformat.NotebookNode], first: int = 
 
 @pytest.mark.parametrize("paths", SETS, ids=lambda paths: f"{paths[0].stem[:2]} to {paths[-1].stem[:2]}")
 def test_every_slide_fits_the_page(paths: list[Path], visit: Visit):
-    cells = [cell for path in paths for cell in nbformat.read(path, as_version=4).cells]
+    cells = [cell for path in paths for cell in nbformat.read(path, as_version=4).cells if is_on_slides(cell)]
     found = open_together(visit, cells)
     visit.screenshot(paths[0].stem)
     found += on_each_slide(visit, FAULTS)
@@ -250,11 +251,12 @@ def test_a_lecturer_finds_the_way(visit: Visit):
         "# Title",
         "## ● The *fix*: √n and [more](more.ipynb)",
         "[out](https://example.org/x.ipynb)",
+        "not shown",
         "end",
     ]
     cells = [*map(new_markdown_cell, texts)]
     cells.insert(3, new_code_cell("6 * 7"))
-    for cell, kind in zip(cells, ("slide", "slide", "subslide", "slide", "slide"), strict=True):
+    for cell, kind in zip(cells, ("slide", "slide", "subslide", "slide", "skip", "slide"), strict=True):
         cell.metadata.slideshow = {"slide_type": kind}
     page, notebook = visit.page, new_notebook(cells=cells, metadata=NOTEBOOK_METADATA)
     for name in ("slides", "more"):
@@ -274,6 +276,12 @@ def test_a_lecturer_finds_the_way(visit: Visit):
     page.keyboard.press("Shift+Enter")
     cell.get_by_text("42").wait_for()
     wait_for_slide(visit, "2-0")
+    page.keyboard.press("Escape")
+    page.keyboard.press("PageDown")
+    wait_for_slide(visit, "3-0")
+    assert [
+        text.is_visible() for text in page.locator("p", has_text=re.compile("^(not shown|end)$")).all()
+    ] == [False, True]
     page.evaluate(GO, [1, 1])
     with page.expect_popup() as elsewhere:
         page.get_by_role("link", name="out").click()

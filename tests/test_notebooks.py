@@ -118,7 +118,7 @@ def few_words(name: str, notebook: NotebookNode) -> Iterator[str]:
         kind = cell.metadata.get("slideshow", {}).get("slide_type")
         if kind in ("slide", "subslide"):
             on_this_slide, first = 0, cell.id
-        if kind != "notes":
+        if kind not in ("notes", "skip"):
             on_this_slide += running_words(cell)
             if on_this_slide > MAX_WORDS:
                 yield f"{first} to {cell.id}: {on_this_slide} words on a slide: run `make layout`"

@@ -32,9 +32,8 @@ def cells_of(notebook: str) -> list[NotebookNode]:
             new_markdown_cell(f"{heading}\n\n{question.statement}", id=name),
             new_code_cell(question.cell(number), id=f"{name}-code"),
         ]
-    for cell in cells:
-        kind = "fragment" if cell.cell_type == "code" else "subslide"
-        cell.metadata = {"slideshow": {"slide_type": "slide" if cell.id == "exercises" else kind}}
+    for cell in cells:  # a slide says that there are some; they are worked on in the notebook
+        cell.metadata = {"slideshow": {"slide_type": "slide" if cell.id == "exercises" else "skip"}}
     return cells
 
 
