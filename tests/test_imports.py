@@ -23,6 +23,7 @@ ARROWS = {
     "comparison": set(),
     "data": set(),
     "training": set(),
+    "seeding": set(),
     "plotting": set(),
     "style": {"plotting"},
     "lsuv": {"initializers"},
@@ -115,14 +116,19 @@ def test_the_core_and_the_rooms_are_those_of_the_table():
 def test_module_follows_the_rules(module: str):
     source = (PACKAGE / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
     assert import_complaints(module, source) == []
-    if not module.startswith("exercises.questions."):  # run with the global generator seeded, and put back
+    # Questions run with the global generator seeded, and put back; seeding seeds it for cells that draw from it.
+    if not module.startswith(("exercises.questions.", "seeding")):
         assert randomness_complaints(module, source) == []
 
 
-# Tests of initializers also show what happens without a generator; benchmarks only measures time.
+# Tests of initializers and of seeding also show what happens without a generator; benchmarks only measures time.
 @pytest.mark.parametrize(
     "path",
-    [path for path in TESTS.rglob("*.py") if not path.stem.startswith(("test_initializer", "benchmarks"))],
+    [
+        path
+        for path in TESTS.rglob("*.py")
+        if not path.stem.startswith(("test_initializer", "test_seeding", "benchmarks"))
+    ],
     ids=lambda path: path.stem,
 )
 def test_tests_pass_generators_too(path: Path):
