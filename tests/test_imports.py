@@ -116,12 +116,12 @@ def test_the_core_and_the_rooms_are_those_of_the_table():
 def test_module_follows_the_rules(module: str):
     source = (PACKAGE / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
     assert import_complaints(module, source) == []
-    # Questions run with the global generator seeded, and put back; seeding seeds it for cells that draw from it.
+    # Questions run with the global generator seeded, and put back; `seeding` seeds it for cells that use it.
     if not module.startswith(("exercises.questions.", "seeding")):
         assert randomness_complaints(module, source) == []
 
 
-# Tests of initializers and of seeding also show what happens without a generator; benchmarks only measures time.
+# Tests of initializers and seeding also show what happens without a generator; benchmarks only measures time.
 @pytest.mark.parametrize(
     "path",
     [
