@@ -1,6 +1,7 @@
 """One seed for every cell of a notebook: run again, or without the cells before it, a cell draws the same."""
 
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ def seed_cells(seed: int, *generators: torch.Generator | np.random.Generator) ->
         _replace(shell, before_cell)
 
 
-def _replace(shell: InteractiveShell, before_cell) -> None:
+def _replace(shell: InteractiveShell, before_cell: Callable[[ExecutionInfo], None]) -> None:
     """Register a callback, and take back the one of an earlier call."""
     for earlier in list(shell.events.callbacks["pre_run_cell"]):
         if earlier.__qualname__ == before_cell.__qualname__:
