@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from reprlib import repr as shortened
+from textwrap import fill
 from typing import Any, NamedTuple
 
 import torch
@@ -146,6 +147,12 @@ class Choice(Question):
     options: Mapping[str, str]
     answer: str
     because: str = ""  # it stands among the options
+
+    def cell(self, number: str) -> str:
+        """Return the code cell, with the options as a comment."""
+        known = ", ".join(f'"{option}"' for option in sorted(self.options))
+        comment = fill(f"one of {known}", 100, initial_indent="# ", subsequent_indent="# ")
+        return f"{comment}\n{super().cell(number)}"
 
     def judge(self, given: Any) -> Verdict:
         """Return the verdict on one of the options, in capitals or not."""
