@@ -16,6 +16,12 @@ def test_the_colours_of_the_sheet_are_those_of_the_figures():
     assert f"--course-orange: {plotting.ORANGE};" in sheet
 
 
+def test_the_least_fonts_are_smaller_than_the_full_ones():
+    size = {name: int(value) for name, value in re.findall(r"--course-([a-z-]+): (\d+);", CSS)}
+    assert 0 < size["least-text"] < size["text"] < size["page-height"] < size["page-width"]
+    assert 0 < size["least-code"] < size["code"]
+
+
 def test_every_colour_that_the_sheet_uses_is_given():
     used = set(re.findall(r"var\((--course-(?:blue|orange|green|pink|grey))\)", CSS))
     assert used

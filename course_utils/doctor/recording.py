@@ -177,7 +177,7 @@ class Recorder(TorchFunctionMode):
         """Note a norm written in elementary operations, which its class's name gives away."""
         _, before = self._stack.pop()
         elementary = all(call.role in ("sum", "other") for call in self.calls[before:])
-        norm = type(module).__name__.endswith("Norm") and any(x in self._origin for x in inputs[:1])
+        norm = words.is_norm(type(module).__name__) and any(x in self._origin for x in inputs[:1])
         if norm and elementary and isinstance(output, Tensor):
             self._add_row("norm", type(module).__name__, self._modules.get(id(module), ""), inputs[0], output)
 

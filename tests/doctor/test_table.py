@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from course_utils import activations, initializers
-from course_utils.doctor import diagnose
+from course_utils.doctor import diagnose, vocabulary
 from course_utils.networks import PlainNetwork
 
 
@@ -273,6 +273,19 @@ def test_a_hand_written_norm_is_known_by_its_name():
     table = diagnose(defaults(model), VECTORS).table
     assert table["layer"].tolist() == ["0", "1", "2"]
     assert table["activation"].tolist() == ["norm", "", ""]
+
+
+def test_a_hand_written_norm_of_any_name_is_known_once_it_is_in_the_vocabulary(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    class UnitScale(nn.Module):
+        def forward(self, x):
+            return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True))
+
+    model = nn.Sequential(nn.Linear(WIDTH, WIDTH), UnitScale(), nn.Linear(WIDTH, CLASSES))
+    assert diagnose(model, VECTORS).table["kind"].tolist() == ["Linear", "Linear"]
+    monkeypatch.setitem(vocabulary.NORMS, "UnitScale", -1)
+    assert diagnose(model, VECTORS).table["kind"].tolist() == ["Linear", "UnitScale", "Linear"]
 
 
 def test_a_hand_written_norm_may_add_what_another_layer_computes():
