@@ -5,6 +5,7 @@ in a sentence is as easily wrong as one in a formula, and a colour as a name. Re
 commit it.
 """
 
+import ast
 import importlib
 import inspect
 import pkgutil
@@ -208,12 +209,41 @@ def of_the_package() -> Iterator[str]:
                 yield f"{name.removeprefix('course_utils.')}.{function.__name__}: {said}"
 
 
+def is_plain(value: object) -> bool:
+    """Return whether a value is a number or a word, or a collection of these alone."""
+    if isinstance(value, dict):
+        return all(map(is_plain, [*value, *value.values()]))
+    return (
+        all(map(is_plain, value)) if isinstance(value, tuple | set) else isinstance(value, int | float | str)
+    )
+
+
+def constants_of(module: object) -> Iterator[tuple[str, object]]:
+    """Yield name and value of what a module assigns in capitals, sorted where it has no order of its own."""
+    assigned = [node for node in ast.parse(inspect.getsource(module)).body if isinstance(node, ast.Assign)]
+    parts = [part for node in assigned for target in node.targets for part in ast.walk(target)]
+    for name in (part.id for part in parts if isinstance(part, ast.Name)):
+        value = vars(module)[name]
+        if name.isupper() and name[0] != "_" and is_plain(value):
+            value = sorted(value.items()) if isinstance(value, dict) else value
+            yield name, sorted(value) if isinstance(value, set) else value
+
+
+def of_the_rooms() -> Iterator[str]:
+    yield "\nconstants"
+    for _, name, _ in pkgutil.walk_packages(course_utils.__path__, "course_utils."):
+        if name.count(".") == 2:
+            for constant, value in constants_of(importlib.import_module(name)):
+                yield f"{name.removeprefix('course_utils.')}.{constant}: {value}"
+
+
 def texts() -> str:
     """Return all texts; figures are drawn in Matplotlib's own style, whatever was set before."""
     with plt.rc_context():
         plt.rcdefaults()
         parts = [*of_demos(), *of_plots(), *of_the_style(), *of_the_playground(), *of_the_clinic()]
-        return "\n".join([*parts, *of_the_questions(), *of_the_doctor(), *of_the_package()]) + "\n"
+        parts += [*of_the_questions(), *of_the_doctor(), *of_the_package(), *of_the_rooms()]
+        return "\n".join(parts) + "\n"
 
 
 if __name__ == "__main__":
