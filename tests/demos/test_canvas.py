@@ -131,5 +131,6 @@ def test_texts_stand_where_matplotlib_puts_them(ha, va, angle):
     style = {"ha": ha, "va": va, "rotation": angle, "color": "r", "transform": ax.transAxes}
     ax.text(0.5, 0.5, "χ₁ = 0.84, √(L/2n) ≪ mₖ", **style)
     ours = extent(figure)
+    assert np.asarray(figure.canvas.buffer_rgba())[..., 1].min() < 30  # in full colour
     FigureCanvasAgg(figure)
     np.testing.assert_allclose(ours, extent(figure), atol=6)

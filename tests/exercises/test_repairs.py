@@ -3,10 +3,12 @@
 import math
 import re
 
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 
+from course_utils.exercises import repairs
 from course_utils.exercises.clinic import PATIENTS, clinic_patient, grade, solution
 from course_utils.exercises.repairs import STEPS, faults_after, healthy_twin, repaired_by, trained
 from course_utils.initializers import kaiming_normal_, lecun_normal_
@@ -305,6 +307,25 @@ def test_the_signal_may_change_by_100_from_end_to_end(factor, wrong):
     patient = clinic_patient(1, 1)
     faults = [*faults_after(patient, repaired_by(four_steps, patient), 1)]
     assert any("repair second_moment differs" in fault for fault in faults) == wrong
+
+
+@pytest.mark.parametrize(("factor", "wrong"), [(1.9, False), (2.1, True)])
+@pytest.mark.parametrize("limit", [1.25, 2.0])
+def test_the_last_layer_may_be_smaller_and_twice_as_large_whatever_the_limit(limit, factor, wrong):
+    columns = {"layer": list("abc"), "activation": "", "fan_in": 64.0}
+    twin, rows, zero = (pd.DataFrame({**columns, "weight_std": [1.0, 1.0, x]}) for x in (1.0, factor, 0.0))
+    assert bool([*repairs._wrong_weights(limit, rows, twin)]) == wrong
+    assert not [*repairs._wrong_weights(limit, zero, twin)]
+
+
+@pytest.mark.parametrize("column", ["second_moment", "gradient_second_moment"])
+@pytest.mark.parametrize(("healthy", "allowed"), [(5.0, 100.0), (20.0, 200.0)])
+def test_a_spread_may_be_ten_times_the_twins(column, healthy, allowed):
+    columns = {"layer": list("abc"), "second_moment": 1.0, "gradient_second_moment": 1.0}
+    for factor, wrong in [(0.95, 0), (1.05, 1)]:
+        spreads = [healthy, 1.0, 1e9], [1.0, allowed * factor, 1e9]  # the last layer does not count
+        twin, rows = (pd.DataFrame({**columns, column: values}) for values in spreads)
+        assert len([*repairs._spread_too_far(rows, twin)]) == wrong
 
 
 def test_healthy_twins_train_to_a_loss_of_seven_tenths_in_half_of_the_steps():
