@@ -225,19 +225,9 @@ def test_an_error_names_the_learners_line():
         y = x
         return y / 0
 
-    with pytest.raises(Unreadable, match=r'your line \d+, "return y / 0", raised ZeroDivisionError'):
+    line = broken.__code__.co_firstlineno + 2
+    with pytest.raises(Unreadable, match=f'your line {line}, "return y / 0", raised ZeroDivisionError'):
         run(lambda f: f(1), broken)
-
-
-def test_of_several_lines_the_innermost_is_named():
-    def broken(x):
-        return 1 / x if x == 0 else broken(x - 1)  # called by itself
-
-    def outer(x):
-        return broken(x)
-
-    with pytest.raises(Unreadable, match='"return 1 / x if x == 0 else broken'):
-        run(lambda f: f(2), outer)
 
 
 @pytest.mark.parametrize("number", ["04.0", "04.99", "99.1", "", 4.3, None])
