@@ -309,6 +309,19 @@ def test_the_signal_may_change_by_100_from_end_to_end(factor, wrong):
     assert any("repair second_moment differs" in fault for fault in faults) == wrong
 
 
+@pytest.mark.parametrize(("ratio", "wrong"), [(3.8, False), (4.2, True), (1 / 3.8, False), (1 / 4.2, True)])
+def test_a_first_layer_makes_up_for_the_inputs_within_a_factor_of_four(ratio, wrong, monkeypatch):
+    monkeypatch.setattr(repairs, "_untrained", lambda repaired: ())  # which takes a second
+
+    def repair(model, inputs):
+        inputs.mul_(10)
+        model[0].weight.mul_(math.sqrt(ratio) / 10)
+
+    twin = healthy_twin(7, 1)
+    said = faults_after(twin, repaired_by(repair, twin), 1)
+    assert any("does not make up for it" in words for words in said) == wrong
+
+
 @pytest.mark.parametrize(("factor", "wrong"), [(1.9, False), (2.1, True)])
 @pytest.mark.parametrize("limit", [1.25, 2.0])
 def test_the_last_layer_may_be_smaller_and_twice_as_large_whatever_the_limit(limit, factor, wrong):
