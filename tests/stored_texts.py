@@ -5,11 +5,12 @@ in a sentence is as easily wrong as one in a formula, and a colour as a name. Re
 commit it.
 """
 
+import ast
 import importlib
 import inspect
 import pkgutil
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from unittest.mock import patch
 
@@ -43,13 +44,11 @@ LOOKS = "label color facecolor alpha linestyle linewidth marker markersize fills
 LOOKS += "ha va rotation fontsize position"
 
 
-def short(value: object, digits: int = 3) -> str:
-    """Return a value as text, numbers to so many digits: the last ones differ from machine to machine."""
-    if isinstance(value, dict):
-        return f"({' '.join(f'{key} {short(entry, digits)}' for key, entry in value.items())})"
+def short(value: object) -> str:
+    """Return a value as text, numbers to three digits."""
     if isinstance(value, list | tuple | np.ndarray):
-        return f"({' '.join(short(entry, digits) for entry in value)})"
-    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
+        return f"({' '.join(map(short, value))})"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def look(artist: Artist) -> str:
@@ -153,14 +152,21 @@ def of_the_clinic() -> Iterator[str]:
         yield f"{name}: {meaning}"
 
 
+def four(value: object) -> object:
+    """Return what an exercise holds, a number to four digits: the last ones differ between processors."""
+    if isinstance(value, Mapping):
+        return {key: four(item) for key, item in value.items()}
+    return f"{value:.4g}" if isinstance(value, float) else value
+
+
 def of_the_questions() -> Iterator[str]:
     for number, question in ((n, q) for notebook in NOTEBOOKS for n, q in questions_of(notebook).items()):
         yield f"\nexercise {number} {'*' * question.stars} {question.minutes}: {question.statement}"
         for field, value in vars(question).items():
             if field in ("hints", "because", "solution", "options", "answer", "tolerance", "names"):
-                yield f"{field}: {short(value, 4)}"
+                yield f"{field}: {four(value)}"
         for wrong, message in getattr(question, "mistakes", ()):
-            yield f"{short(wrong, 4) if isinstance(wrong, float) else 'mistake'}: {message}"
+            yield f"{'mistake' if callable(wrong) else four(wrong)}: {message}"
 
 
 class Several(nn.Sequential):
@@ -203,12 +209,41 @@ def of_the_package() -> Iterator[str]:
                 yield f"{name.removeprefix('course_utils.')}.{function.__name__}: {said}"
 
 
+def is_plain(value: object) -> bool:
+    """Return whether a value is a number or a word, or a collection of these alone."""
+    if isinstance(value, dict):
+        return all(map(is_plain, [*value, *value.values()]))
+    return (
+        all(map(is_plain, value)) if isinstance(value, tuple | set) else isinstance(value, int | float | str)
+    )
+
+
+def constants_of(module: object) -> Iterator[tuple[str, object]]:
+    """Yield name and value of what a module assigns in capitals, sorted where it has no order of its own."""
+    assigned = [node for node in ast.parse(inspect.getsource(module)).body if isinstance(node, ast.Assign)]
+    parts = [part for node in assigned for target in node.targets for part in ast.walk(target)]
+    for name in (part.id for part in parts if isinstance(part, ast.Name)):
+        value = vars(module)[name]
+        if name.isupper() and name[0] != "_" and is_plain(value):
+            value = sorted(value.items()) if isinstance(value, dict) else value
+            yield name, sorted(value) if isinstance(value, set) else value
+
+
+def of_the_rooms() -> Iterator[str]:
+    yield "\nconstants"
+    for _, name, _ in pkgutil.walk_packages(course_utils.__path__, "course_utils."):
+        if name.count(".") == 2:
+            for constant, value in constants_of(importlib.import_module(name)):
+                yield f"{name.removeprefix('course_utils.')}.{constant}: {value}"
+
+
 def texts() -> str:
     """Return all texts; figures are drawn in Matplotlib's own style, whatever was set before."""
     with plt.rc_context():
         plt.rcdefaults()
         parts = [*of_demos(), *of_plots(), *of_the_style(), *of_the_playground(), *of_the_clinic()]
-        return "\n".join([*parts, *of_the_questions(), *of_the_doctor(), *of_the_package()]) + "\n"
+        parts += [*of_the_questions(), *of_the_doctor(), *of_the_package(), *of_the_rooms()]
+        return "\n".join(parts) + "\n"
 
 
 if __name__ == "__main__":

@@ -109,6 +109,14 @@ def test_two_quantities_have_their_laws_and_names():
     assert places == [("● up", 0.1, 0.9, plotting.BLUE), ("▲ down", 0.5, 0.9, plotting.ORANGE)]
 
 
+@pytest.mark.parametrize(("depth", "every"), [(10, 1), (60, 5), (100, 8)])
+def test_a_signal_and_its_gradient_have_a_dozen_markers(depth, every):
+    ax, ones = canvas.new_figure()[1][0], np.ones((2, 3, depth + 1))
+    canvas.plot_relative(ax, range(depth + 1), ones[:, 0], ones, ("a", "b"), 0.5, np.median)
+    markers = [line for line in ax.lines if line.get_label() in ("a", "b")]
+    assert [list(line.get_xdata()) for line in markers] == [list(range(0, depth + 1, every))] * 2
+
+
 def test_every_labelled_line_needs_a_place():
     _, (ax,) = canvas.new_figure()
     ax.plot([1, 2], "o", label="named")
@@ -124,6 +132,7 @@ def test_texts_stand_where_matplotlib_puts_them(ha, va, angle):
     def extent(figure):
         figure.canvas.draw()
         red, green, *_ = np.moveaxis(np.asarray(figure.canvas.buffer_rgba()).astype(int), 2, 0)
+        assert (red - green).max() > 225  # in full colour
         rows, columns = (np.flatnonzero((red - green > 128).any(axis=axis)) for axis in (1, 0))
         return rows[0], rows[-1], columns[0], columns[-1]
 

@@ -13,11 +13,13 @@ from pathlib import Path
 import ipywidgets as widgets
 import nbformat
 import pytest
+import torch
 from drawing_checks import check_drawing, check_finite
 
-from course_utils import demos
+from course_utils import data, demos
+from course_utils.comparison import mean_of
 from course_utils.demos import canvas
-from course_utils.demos.demo import Demo, integers
+from course_utils.demos.demo import Demo, balanced_digits, he_networks, integers, power_of_ten
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 each = pytest.mark.parametrize("name", demos.NAMES)
@@ -135,6 +137,28 @@ def test_demos_are_found_by_name_and_loaded_when_asked_for():
             getattr(demos, name)
     code = "import sys; from course_utils import demos; print(*{'torch', 'numpy'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == []
+
+
+@pytest.mark.parametrize(
+    ("log10", "words"), [(0, "1"), (2.99, "977"), (3, "10^3.0"), (-2.99, "0.00102"), (-3, "10^-3.0")]
+)
+def test_powers_of_ten_have_three_digits_or_an_exponent(log10, words):
+    assert power_of_ten(log10) == words
+
+
+def test_the_digits_of_the_demos_are_the_first_of_each_class():
+    inputs, labels = balanced_digits(3)
+    images = data.digits()
+    assert labels.tolist() == [k for k in range(10) for _ in range(3)]
+    for k in range(10):
+        first = images.train_inputs[images.train_labels == k][:3]
+        assert torch.equal(inputs[3 * k : 3 * k + 3], first.double())
+
+
+def test_the_networks_of_the_demos_have_hes_law_and_lecuns_in_the_last_layer():
+    for weight, variance in zip(he_networks(20, [64, 64]).weights, (2, 2, 1), strict=True):
+        moments = mean_of(weight.detach().square().mean(dim=(1, 2)).numpy() * 64)
+        assert abs(moments.value - variance) < 4 * moments.standard_error
 
 
 def slide(draw, *names):

@@ -20,6 +20,7 @@ from course_utils.demos.gain import (
     gains,
     layers_kept,
 )
+from course_utils.mean_field import length_map
 
 SETTINGS = {"activation": "GELU", "rule": BEHIND, "depth": 20, "width": 64}
 CONTROLS = {
@@ -146,6 +147,17 @@ def test_the_gain_behind_spares_the_first_layer():
 )
 def test_the_sentence_says_whether_a_fixed_point_holds(name, words):
     assert words in gain_figure(name, IN_FRONT, depth=5)[1]
+
+
+@pytest.mark.parametrize("name", ["GELU", "SiLU", "ELU"])
+def test_the_sentence_gives_the_slope_at_the_fixed_point(name):
+    gain = gains(name, IN_FRONT)[1]
+    above, below = (length_map(ACTIVATIONS[name], gain**2 * x, gain) for x in (1.001, 0.999))
+    slope = (above - below) / (0.002 * gain**2)
+    said = f"q = {gain**2:.2f} is a fixed point"
+    sentence = gain_figure(name, IN_FRONT, depth=5)[1]
+    assert said in sentence
+    assert f"multiplies small errors by {slope:.2f}." in sentence
 
 
 def test_layers_are_kept_until_signal_or_gradient_leaves():

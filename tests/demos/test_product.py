@@ -45,6 +45,13 @@ def check(figure, sentence):
     check_numbers(sentence, "1,000", *laws, 20, *(f"{x:.1f}" for x in found), 10, -9)
 
 
+@pytest.mark.parametrize(
+    ("weights", "width", "count"), [("orthogonal", 8, 4), ("Gaussian", 32, 20), ("Gaussian", 64, 10)]
+)
+def test_there_are_so_many_products(weights, width, count):
+    assert products(weights, width).shape == (50, count, width, width)
+
+
 def test_products_have_the_variance_and_the_rotations_they_say():
     s = torch.linalg.svdvals(products("Gaussian", 16)[0]).numpy()
     mean = mean_of((s**2).mean(axis=1))

@@ -38,6 +38,8 @@ from torch.nn import functional as F
 
 from course_utils import initializers
 from course_utils.doctor import FAULTS, diagnose
+from course_utils.doctor.findings import say
+from course_utils.doctor.recording import Call
 
 
 class RightProduct(nn.Module):
@@ -369,3 +371,18 @@ def test_the_remedy_for_layers_of_different_fan_in_names_each():
         layer.bias.data.zero_()
     finding = diagnose(model, torch.randn(32, 64, generator=generator)).findings[0]
     assert finding.remedy.endswith("= 0.177, each with its own: 0.05 to 0.141 in the others.")
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [
+        (1, "Small."),
+        (2, "Small. The same with 1 more: b."),
+        (4, "Small. The same with 3 more: b, c, d."),
+        (5, "Small. The same with 4 more: b, c, d and others."),
+    ],
+)
+def test_three_others_are_named_and_more_are_counted(count, words):
+    nodes = [Call("layer", layer=name) for name in "abcde"[:count]]
+    (finding,) = say(nodes, "dead", "Small.", "", "")
+    assert (finding.layer, finding.evidence, finding.others) == ("a", words, (*"bcde"[: count - 1],))

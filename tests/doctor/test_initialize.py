@@ -336,6 +336,14 @@ def test_one_seed_one_network_whatever_it_held_before():
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_a_bilinear_layer_has_a_weight_and_a_bias():
+    done = initialize_(nn.Bilinear(3, 4, 5), (batch(2, 3), batch(2, 4)), generator=seeded())
+    assert dict(done.table[["parameter", "law"]].to_numpy()) == {
+        "weight": "N(0, gain² / fan_in)",
+        "bias": "constant 0",
+    }
+
+
 def test_a_bias_in_addmm():
     model = Function(lambda m, x: torch.addmm(m.b, x, m.w), b=(5,), w=(20, 5))
     assert initialize_(model, batch(8, 20), generator=seeded()).left_alone.empty

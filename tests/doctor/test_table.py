@@ -98,6 +98,7 @@ def test_the_table_compares_the_weights_with_the_wanted_scale(by_hand):
         (nn.ConvTranspose2d(6, 4, 3, groups=2), (2, 6, 5, 5), (27, 18)),
         (nn.ConvTranspose2d(6, 4, 4, stride=2), (2, 6, 5, 5), (24, 64)),
         (nn.ConvTranspose1d(6, 4, 2, stride=(2,)), (2, 6, 5), (6, 8)),
+        (nn.ConvTranspose1d(6, 4, 3, stride=2), (2, 6, 5), (9, 12)),  # one or two of the three, by turns
         (nn.ConvTranspose1d(6, 4, 2, stride=3), (2, 6, 5), (6, 8)),  # some outputs have no input at all
         (nn.Linear(5, 7), (2, 3, 5), (5, 7)),
         (nn.Bilinear(3, 4, 5), None, (12, 5)),

@@ -14,6 +14,22 @@ from course_utils.exercises.repairs import healthy_twin
 from course_utils.exercises.signs import MEANINGS, weighted
 
 
+def test_two_tokens_in_three_belong_to_the_class():
+    twins = (healthy_twin(5, seed) for seed in range(20))
+    own = torch.stack([(twin.inputs // 5 == twin.targets[:, None]).double().mean() for twin in twins])
+    # One in ten of the others is of the class by chance.
+    assert abs(own.mean() - 0.7) < 4 * own.std() / math.sqrt(len(own))
+
+
+@pytest.mark.parametrize("number", [1, 10, 13])
+def test_inputs_have_second_moment_1_and_half_of_it_is_their_classes(number):
+    x, targets = healthy_twin(number, 0).inputs, healthy_twin(number, 0).targets
+    centres = torch.stack([x[targets == k].mean(dim=0) for k in range(10)])
+    within = (x - centres[targets]).square().sum() / (len(x) - 10) / x[0].numel()
+    assert x.square().mean().item() == pytest.approx(1, abs=0.2)
+    assert within.item() == pytest.approx(0.5, abs=0.05)
+
+
 def found(patient) -> list[tuple[str, str]]:
     findings = diagnose(patient.model, patient.inputs, patient.targets).findings
     return [(f.fault, f.layer.removesuffix(".weight")) for f in findings if f.is_fault]

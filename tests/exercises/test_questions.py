@@ -14,7 +14,7 @@ import torch
 from course_utils import comparison
 from course_utils.comparison import Estimate, compare
 from course_utils.exercises import checking
-from course_utils.exercises.asking import Choice, Function, Number, Open, near
+from course_utils.exercises.asking import Choice, Function, Number, Open, as_number, near
 from course_utils.exercises.questions import NOTEBOOKS, find, questions_of
 from course_utils.exercises.running import Unreadable, run
 
@@ -95,6 +95,8 @@ NONSENSE = (
     [1, 2],
     {},
     1j,
+    True,
+    "four words and no",
     fails,
     leaves,
     object,
@@ -223,7 +225,8 @@ def test_an_error_names_the_learners_line():
         y = x
         return y / 0
 
-    with pytest.raises(Unreadable, match=r'your line \d+, "return y / 0", raised ZeroDivisionError'):
+    line = broken.__code__.co_firstlineno + 2
+    with pytest.raises(Unreadable, match=f'your line {line}, "return y / 0", raised ZeroDivisionError'):
         run(lambda f: f(1), broken)
 
 
@@ -231,6 +234,40 @@ def test_an_error_names_the_learners_line():
 def test_an_unknown_exercise_gets_a_sentence(number, capsys):
     checking.check(number, 1)
     assert "exercises" in capsys.readouterr().out
+
+
+def test_a_sentence_has_five_words():
+    question = next(question for question in ALL.values() if isinstance(question, Open))
+    assert question.judge("this has exactly five words").right is None
+    with pytest.raises(Unreadable):
+        question.judge("this has only four")
+
+
+@pytest.mark.parametrize("given", [True, False, "1.0", 1j, None])
+def test_what_python_takes_for_a_number_and_is_none(given):
+    with pytest.raises(Unreadable, match=f"a number is expected; got {type(given).__name__}"):
+        as_number(given)
+
+
+@pytest.mark.parametrize(("level", "place"), [(0, 0), (1, 0), (2, 1), (3, 1)])
+def test_a_hint_beyond_the_last_is_the_last(level, place, capsys):
+    checking.hint("04.1", level)
+    assert " ".join(capsys.readouterr().out.split()) == f"04.1 {find('04.1').hints[place]}"
+
+
+@pytest.mark.parametrize(
+    ("done", "best"), [("tr", "read"), ("rt", "read"), ("ts", "solved"), ("srt", "solved"), ("t", "tried")]
+)
+def test_what_counts_is_the_best_that_was_done(done, best, capsys):
+    act = {"t": lambda: checking.check("04.1", 77.0), "r": lambda: checking.solution("04.1")}
+    act["s"] = lambda: checking.check("04.1", find("04.1").answer)
+    for letter in done:
+        act[letter]()
+    capsys.readouterr()
+    checking.progress()
+    header, *lines = capsys.readouterr().out.splitlines()
+    counts = next(line for line in lines if line.startswith("04")).split()
+    assert dict(zip(header.split(), counts, strict=True))[best] == "1"
 
 
 def test_progress_counts_solved_tried_and_read(capsys):
@@ -252,7 +289,7 @@ def test_progress_counts_solved_tried_and_read(capsys):
 
 def test_progress_counts_the_last_of_each_guess(capsys, monkeypatch):
     monkeypatch.setattr(comparison, "_guessed", {})
-    for guess in (5.0, 1.5):
+    for guess in (1.5, 5.0, 1.5):
         compare(("RMS", 1.0, Estimate(1.0, 0.1), guess), ("std", 1.0, Estimate(1.0, 0.1), 9.0))
         checking.check("04.1", ...)
     checking.progress()

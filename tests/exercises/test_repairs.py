@@ -3,10 +3,12 @@
 import math
 import re
 
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 
+from course_utils.exercises import repairs
 from course_utils.exercises.clinic import PATIENTS, clinic_patient, grade, solution
 from course_utils.exercises.repairs import STEPS, faults_after, healthy_twin, repaired_by, trained
 from course_utils.initializers import kaiming_normal_, lecun_normal_
@@ -305,6 +307,38 @@ def test_the_signal_may_change_by_100_from_end_to_end(factor, wrong):
     patient = clinic_patient(1, 1)
     faults = [*faults_after(patient, repaired_by(four_steps, patient), 1)]
     assert any("repair second_moment differs" in fault for fault in faults) == wrong
+
+
+@pytest.mark.parametrize(("ratio", "wrong"), [(3.8, False), (4.2, True), (1 / 3.8, False), (1 / 4.2, True)])
+def test_a_first_layer_makes_up_for_the_inputs_within_a_factor_of_four(ratio, wrong, monkeypatch):
+    monkeypatch.setattr(repairs, "_untrained", lambda repaired: ())  # which takes a second
+
+    def repair(model, inputs):
+        inputs.mul_(10)
+        model[0].weight.mul_(math.sqrt(ratio) / 10)
+
+    twin = healthy_twin(7, 1)
+    said = faults_after(twin, repaired_by(repair, twin), 1)
+    assert any("does not make up for it" in words for words in said) == wrong
+
+
+@pytest.mark.parametrize(("factor", "wrong"), [(1.9, False), (2.1, True)])
+@pytest.mark.parametrize("limit", [1.25, 2.0])
+def test_the_last_layer_may_be_smaller_and_twice_as_large_whatever_the_limit(limit, factor, wrong):
+    columns = {"layer": list("abc"), "activation": "", "fan_in": 64.0}
+    twin, rows, zero = (pd.DataFrame({**columns, "weight_std": [1.0, 1.0, x]}) for x in (1.0, factor, 0.0))
+    assert bool([*repairs._wrong_weights(limit, rows, twin)]) == wrong
+    assert not [*repairs._wrong_weights(limit, zero, twin)]
+
+
+@pytest.mark.parametrize("column", ["second_moment", "gradient_second_moment"])
+@pytest.mark.parametrize(("healthy", "allowed"), [(5.0, 100.0), (20.0, 200.0)])
+def test_a_spread_may_be_ten_times_the_twins(column, healthy, allowed):
+    columns = {"layer": list("abc"), "second_moment": 1.0, "gradient_second_moment": 1.0}
+    for factor, wrong in [(0.95, 0), (1.05, 1)]:
+        spreads = [healthy, 1.0, 1e9], [1.0, allowed * factor, 1e9]  # the last layer does not count
+        twin, rows = (pd.DataFrame({**columns, column: values}) for values in spreads)
+        assert len([*repairs._spread_too_far(rows, twin)]) == wrong
 
 
 def test_healthy_twins_train_to_a_loss_of_seven_tenths_in_half_of_the_steps():

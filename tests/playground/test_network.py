@@ -161,6 +161,13 @@ def test_gain_and_law_scale_the_same_draws():
         torch.testing.assert_close(scaled, large)
 
 
+def test_the_gain_is_a_factor_on_weights_and_not_on_biases():
+    plain, gained = (network(scheme="torch default U(±1/√n)", gain=gain) for gain in (1.0, 3.0))
+    for one, other in zip(linear_maps(plain), linear_maps(gained), strict=True):
+        torch.testing.assert_close(other.weight, 3 * one.weight)
+        assert torch.equal(other.bias, one.bias)
+
+
 @pytest.mark.parametrize("scheme", [scheme for scheme in SCHEMES if scheme not in CONSTANTS])
 def test_the_seed_draws_every_weight_and_nothing_else_does(scheme):
     before = torch.get_rng_state()

@@ -326,6 +326,18 @@ async def test_after_a_pause_a_and_b_are_seen_at_the_same_step(monkeypatch):
 
 
 @in_a_loop
+async def test_while_training_a_and_b_are_looked_at_in_turn(monkeypatch):
+    panel, seen = Playground(), []
+    look = playground.take_snapshot
+    monkeypatch.setattr(playground, "take_snapshot", lambda trainer: seen.append(trainer) or look(trainer))
+    panel.run()
+    await frames(panel, 5)
+    panel.pause()
+    looked = [panel.pair.trainers.index(trainer) for trainer in seen[:5]]
+    assert looked in ([0, 1, 0, 1, 0], [1, 0, 1, 0, 1])
+
+
+@in_a_loop
 async def test_of_two_playgrounds_only_the_last_to_run_trains():
     first, second = Playground(), Playground()
     first.run()

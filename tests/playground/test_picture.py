@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from course_utils.playground import picture as drawing
 from course_utils.playground.engine import Measures, Pair, Settings, make_task
@@ -159,6 +160,23 @@ def test_ten_classes_are_named_on_the_map():
     black = np.argwhere((tile == 0).all(axis=2))[:, 1]  # columns of what is written
     assert abs(np.median(black[black < SIZE / 2]) - SIZE / 4) < 0.05 * SIZE
     assert abs(np.median(black[black > SIZE / 2]) - 3 * SIZE / 4) < 0.05 * SIZE
+
+
+@pytest.mark.parametrize(("rows", "named"), [(4, True), (3, False)])
+def test_a_class_is_named_from_a_hundredth_of_the_map_on(rows, named):
+    winner = np.full((GRID, GRID), 7)
+    winner[:rows, :4] = 3  # of 1,600 cells
+    tile = Image.new("RGB", (SIZE, SIZE), "white")
+    drawing._name_regions(tile, winner)
+    assert (np.asarray(tile)[: SIZE // 4, : SIZE // 4] == 0).any() == named
+
+
+@pytest.mark.parametrize("upright", [True, False])
+def test_the_line_between_winners_is_three_pixels_wide(upright):
+    tile = np.asarray(class_map(RIGHT if upright else RIGHT.transpose(1, 0, 2)))
+    line = tile[SIZE // 4] if upright else tile[:, SIZE // 4]
+    dark = np.flatnonzero((line == 60).all(axis=1))
+    assert dark[(dark > 2) & (dark < SIZE - 3)].tolist() == [SIZE // 2 + k for k in (-1, 0, 1)]
 
 
 def test_digits_lie_on_their_map_as_digits():
