@@ -151,14 +151,21 @@ def of_the_clinic() -> Iterator[str]:
         yield f"{name}: {meaning}"
 
 
+def rounded(value: object) -> object:
+    """Return floats as text of four digits, also in a dictionary: further ones differ between processors."""
+    if isinstance(value, dict):
+        return {name: rounded(part) for name, part in value.items()}
+    return f"{value:.4g}" if isinstance(value, float) else value
+
+
 def of_the_questions() -> Iterator[str]:
     for number, question in ((n, q) for notebook in NOTEBOOKS for n, q in questions_of(notebook).items()):
         yield f"\nexercise {number} {'*' * question.stars} {question.minutes}: {question.statement}"
         for field, value in vars(question).items():
             if field in ("hints", "because", "solution", "options", "answer", "tolerance", "names"):
-                yield f"{field}: {f'{value:.4g}' if isinstance(value, float) else value}"
+                yield f"{field}: {rounded(value)}"
         for wrong, message in getattr(question, "mistakes", ()):
-            yield f"{f'{wrong:.4g}' if isinstance(wrong, float) else 'mistake'}: {message}"
+            yield f"{rounded(wrong) if isinstance(wrong, float) else 'mistake'}: {message}"
 
 
 class Several(nn.Sequential):
