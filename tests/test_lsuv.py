@@ -262,6 +262,13 @@ def test_autocast_sees_the_scaled_weights():
     assert all(abs(std - 1) < 0.02 for std in outputs(model, x))  # bfloat16 has 8 bits
 
 
+@pytest.mark.parametrize("size", [1e-25, 1e25])
+def test_signals_whose_squares_are_no_float32(size):
+    model, x = stack(nn.ReLU(), 2), size * batch(64, 64)
+    lsuv_(model, x, generator=seeded(0))
+    assert all(abs(std - 1) < 1e-3 for std in outputs(model, x))
+
+
 def test_tied_layers_are_scaled_at_the_first_call_and_no_tie_to_other_modules():
     model, x = filled(nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16))), 3 * batch(64, 16)
     model[2].weight = model[0].weight
