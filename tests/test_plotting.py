@@ -49,6 +49,14 @@ def test_plot_signal_draws_theory_as_a_line_and_medians_as_markers():
     assert ax.get_yscale() == "log"
 
 
+def test_a_log_axis_has_plain_numbers_and_no_minor_ticks():
+    ax = one_axes()
+    ax.plot([1.0, 20.0])
+    plotting.use_log_axis(ax)
+    assert ax.yaxis.get_major_formatter()(1e-16) == "1e\N{MINUS SIGN}16"
+    assert not len(ax.get_yticks(minor=True))
+
+
 def test_plot_signal_band_holds_95_percent():
     ax = plotting.plot_signal(SAMPLES, ax=one_axes())
     vertices = ax.collections[0].get_paths()[0].vertices
@@ -259,6 +267,7 @@ def described_figure():
     right.axhspan(0.1, 0.9, color=plotting.PINK)
     right.set_yticks([0.5], ["half"])
     right.set_title("It stays", loc="left")
+    figure.add_axes((0, 0, 1, 1), title="It is hidden", visible=False)
     return figure
 
 

@@ -16,6 +16,10 @@ def test_the_colours_of_the_sheet_are_those_of_the_figures():
     assert f"--course-orange: {plotting.ORANGE};" in sheet
 
 
+def test_the_sheet_itself_takes_no_place():
+    assert style_sheet().layout.display == "none"
+
+
 def test_every_colour_that_the_sheet_uses_is_given():
     used = set(re.findall(r"var\((--course-(?:blue|orange|green|pink|grey))\)", CSS))
     assert used
