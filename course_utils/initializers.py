@@ -264,7 +264,7 @@ def orthogonal_(tensor: Tensor, gain: float = 1, generator: Rng = None) -> Tenso
     Source: Saxe et al. 2014 (arXiv 1312.6120); Mezzadri 2007 (math-ph/0609050) for the signs.
     """
     _check(tensor, 2, gain=gain)
-    if tensor.numel() == 0 or tensor.is_meta:
+    if tensor.numel() == 0:
         return tensor
     dtype = torch.promote_types(tensor.dtype, torch.float32)  # half precision has no QR
     gaussian = tensor.new_empty(tensor.shape, dtype=dtype).flatten(1).normal_(generator=generator)
@@ -292,7 +292,7 @@ def delta_orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Rng = None) 
     if out < channels:
         hint = "to keep gradients' norms only, call orthogonal_ on the centre of a kernel of zeros"
         raise ValueError(f"expected (out, in, *kernel) with out >= in; got {tuple(tensor.shape)}; {hint}")
-    if tensor.numel() == 0 or tensor.is_meta:
+    if tensor.numel() == 0:
         return tensor
     q = orthogonal_(tensor.new_empty(out, channels), gain, generator)
     tensor.zero_()[(..., *((size - 1) // 2 for size in kernel))] = q

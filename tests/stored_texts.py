@@ -1,4 +1,4 @@
-"""What users read and see: labels, menus, questions, exercises, hints, solutions, figures, defaults.
+"""What users read and see: labels, menus, questions, exercises, hints, solutions, figures, defaults, errors.
 
 `python tests/stored_texts.py` writes them to texts.txt, which a test compares with what is said now: a number
 in a sentence is as easily wrong as one in a formula, and a colour as a name. Read the difference before you
@@ -22,6 +22,7 @@ import torch
 from matplotlib.artist import Artist
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
+from refusals import refusals
 from torch import nn
 
 import course_utils
@@ -97,7 +98,9 @@ def of_the_ends(figure: Callable) -> Iterator[str]:
 def of_plots() -> Iterator[str]:
     """Yield what functions that draw make of simple numbers."""
     x, rows = np.arange(30), np.array([[1.0], [2.0], [4.0]]) * np.linspace(1, 2, 30)
-    history = pd.DataFrame({"step": np.repeat(x, 3), "network": [0, 1, 2] * 30, "loss": rows.T.ravel()})
+    steps = np.repeat(np.arange(300), 3)  # so many that not each window has a marker
+    loss = (1.0 + steps) * np.tile([1, 2, 4], 300)
+    history = pd.DataFrame({"step": steps, "network": [0, 1, 2] * 300, "loss": loss})
     table = pd.DataFrame({"layer": list("abc"), "fault": ["", "dead", ""], "second_moment": 1.0})
     table["gradient_second_moment"] = 2.0
     for name, draw in {
@@ -119,10 +122,11 @@ def of_plots() -> Iterator[str]:
 def of_the_style() -> Iterator[str]:
     """Yield the settings of Matplotlib that the course changes."""
     yield "\nstyle"
-    with plt.rc_context(), patch.object(plotting, "set_matplotlib_formats"):
+    with plt.rc_context(), patch.object(plotting, "set_matplotlib_formats") as formats:
         before = dict(plt.rcParams)
         plotting.use_course_style()
         yield from (f"{name}: {value}" for name, value in plt.rcParams.items() if before[name] != value)
+    yield f"pictures: {formats.call_args.args}"
 
 
 def of_widgets(widget: widgets.Widget) -> Iterator[str]:
@@ -237,12 +241,24 @@ def of_the_rooms() -> Iterator[str]:
                 yield f"{name.removeprefix('course_utils.')}.{constant}: {value}"
 
 
+def of_the_refusals() -> Iterator[str]:
+    """Yield what the core says of arguments that do not fit."""
+    yield "\nrefusals"
+    yield from (f"{type(error).__name__}: {said}" for error, said in refusals())
+
+
 def texts() -> str:
     """Return all texts; figures are drawn in Matplotlib's own style, whatever was set before."""
     with plt.rc_context():
         plt.rcdefaults()
         parts = [*of_demos(), *of_plots(), *of_the_style(), *of_the_playground(), *of_the_clinic()]
-        parts += [*of_the_questions(), *of_the_doctor(), *of_the_package(), *of_the_rooms()]
+        parts += [
+            *of_the_questions(),
+            *of_the_doctor(),
+            *of_the_package(),
+            *of_the_rooms(),
+            *of_the_refusals(),
+        ]
         return "\n".join(parts) + "\n"
 
 

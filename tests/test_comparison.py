@@ -144,9 +144,10 @@ def test_order_statistics_off_by_one_are_caught(low, high):
         check_median_at_30(wrong)
 
 
-def test_the_std_of_two_equally_frequent_values_has_no_error_to_give():
+@pytest.mark.parametrize("values", [[1, -1] * 500, [0.1, 0.7] * 3], ids=["exact", "rounded"])
+def test_the_std_of_two_equally_frequent_values_has_no_error_to_give(values):
     with pytest.raises(ValueError, match="two-valued"):
-        std_of([1, -1] * 500)
+        std_of(values)
 
 
 def check_scale(estimator, scale):

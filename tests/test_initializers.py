@@ -219,6 +219,13 @@ def test_parameters_are_filled_in_place(name):
     assert torch.equal(parameter.grad, 2 * parameter)
 
 
+@pytest.mark.parametrize("name", sorted(RANDOM.keys() - {"sparse"}))
+def test_no_two_draws_of_double_precision_are_equal(name):
+    initializer, _ = RANDOM[name]
+    w = initializer(torch.empty(150, 200, dtype=torch.float64), generator=seeded(0))
+    assert len(w.unique()) == w.numel()  # of so many with the 24 bits of float32 some 27 pairs would be
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_meta_tensors_pass_through(name):
     initializer, shape = ALL[name]

@@ -262,6 +262,12 @@ def test_autocast_sees_the_scaled_weights():
     assert all(abs(std - 1) < 0.02 for std in outputs(model, x))  # bfloat16 has 8 bits
 
 
+def test_the_std_of_half_precision_is_not_rounded():
+    model, x = stack(nn.ReLU(), 8).bfloat16(), batch(64, 64).bfloat16()
+    lsuv_(model, x, generator=seeded(0), tolerance=4e-4)  # a tenth of the distance of bfloat16 numbers
+    assert all(abs(std - 1) <= 4e-4 for std in outputs(model, x))
+
+
 def test_tied_layers_are_scaled_at_the_first_call_and_no_tie_to_other_modules():
     model, x = filled(nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16))), 3 * batch(64, 16)
     model[2].weight = model[0].weight

@@ -10,6 +10,7 @@ from scipy.stats import norm
 
 from course_utils import network_laws
 from course_utils.activations import Activation, hard_tanh, linear, relu, tanh
+from course_utils.quadrature import gaussian_expectation
 
 
 @pytest.mark.parametrize(("activation", "gain"), [(linear, 1.3), (relu, 1.1)])
@@ -175,3 +176,11 @@ def test_jacobian_spread():
 def test_no_second_moment_has_no_spread(q):
     with pytest.raises(ValueError, match="q must be a number"):
         network_laws.jacobian_spread(tanh, [1.0, q], orthogonal=True)
+
+
+@pytest.mark.parametrize("std", [0.1, 3.0, 30.0])
+@pytest.mark.parametrize("bias", [0.0, -30.0])
+def test_the_first_loss_of_two_classes_is_that_of_their_difference(bias, std):
+    (loss,) = network_laws.expected_first_loss([0.25, 0.75], [[0.0, bias]], std)
+    softplus = gaussian_expectation(torch.nn.functional.softplus, math.sqrt(2) * std, bias)
+    assert loss == pytest.approx(softplus - 0.75 * bias, rel=1e-6)

@@ -256,6 +256,11 @@ def test_each_layer_of_a_chain_is_drawn_on_its_own():
     torch.testing.assert_close(kernel[:, :, 1, 1] @ kernel[:, :, 1, 1].T, torch.eye(4))
 
 
+def test_a_chain_without_layers_is_its_readout():
+    net, x = chain(depth=0), batch(4)
+    torch.testing.assert_close(net(x), x @ net.readout.T)
+
+
 def test_the_biases_of_a_chain_are_zero_unless_asked_otherwise():
     readout = torch.zeros(2, 4)
     net = DeepChain(3, (4, 4), activations.tanh, lecun_normal_, readout=readout, generator=torch.Generator())

@@ -49,6 +49,7 @@ def test_moons_are_half_circles_around_each_others_ends():
 def test_spirals_are_each_other_turned_by_half_a_turn():
     inputs, labels = spirals(20_000, noise=0.0, generator=torch.Generator().manual_seed(0))
     radius = inputs.norm(dim=1) / inputs.norm(dim=1).max()
+    assert radius.min().item() == pytest.approx(0.1, abs=0.02)
     angle = torch.atan2(inputs[:, 1], inputs[:, 0]) - 3 * math.pi * radius - math.pi * labels
     off = torch.atan2(torch.sin(angle), torch.cos(angle)).abs()
     assert off[radius > 0.3].max() < 0.2  # the centre of 20,000 points is off by 0.007; near the origin more

@@ -1,5 +1,7 @@
 """Figures: what is drawn, not how it looks."""
 
+from io import BytesIO
+
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import torch
 from IPython.core.interactiveshell import InteractiveShell
 from matplotlib.colors import to_rgba
+from PIL import Image
 
 from course_utils import plotting
 
@@ -44,6 +47,14 @@ def test_plot_signal_draws_theory_as_a_line_and_medians_as_markers():
     (markers,) = lines(ax, "None")
     np.testing.assert_array_equal(markers.get_ydata(), np.median(SAMPLES, axis=0)[::2])
     assert ax.get_yscale() == "log"
+
+
+def test_a_log_axis_has_plain_numbers_and_no_minor_ticks():
+    ax = one_axes()
+    ax.plot([1.0, 20.0])
+    plotting.use_log_axis(ax)
+    assert ax.yaxis.get_major_formatter()(1e-16) == "1e\N{MINUS SIGN}16"
+    assert not len(ax.get_yticks(minor=True))
 
 
 def test_plot_signal_band_holds_95_percent():
@@ -169,6 +180,16 @@ def test_palette_differs_in_grey_too():
     assert np.diff(used_together).min() > 0.02
 
 
+def test_lines_in_a_jpeg_are_as_they_were():
+    pixels = np.full((64, 64, 4), 255, np.uint8)
+    for i, color in enumerate((plotting.BLUE, plotting.ORANGE, plotting.GREEN, plotting.PINK)):
+        pixels[8 * i + 4] = pixels[:, 8 * i + 36] = np.round(255 * np.array(to_rgba(color)))
+    shown = Image.open(BytesIO(plotting.to_jpeg(Image.fromarray(pixels))))
+    assert shown.format == "JPEG"
+    # At quality 90 it is 1.5 of 255, with colours at half the resolution 3.8.
+    assert np.abs(np.asarray(shown, int) - pixels[..., :3]).mean() < 1
+
+
 def test_plot_signal_takes_marker_color_and_label():
     ax = plotting.plot_signal(SAMPLES, ax=one_axes(), marker="s", color=plotting.PINK, label="He")
     (markers,) = lines(ax, "None")
@@ -246,6 +267,7 @@ def described_figure():
     right.axhspan(0.1, 0.9, color=plotting.PINK)
     right.set_yticks([0.5], ["half"])
     right.set_title("It stays", loc="left")
+    figure.add_axes((0, 0, 1, 1), title="It is hidden", visible=False)
     return figure
 
 

@@ -116,6 +116,12 @@ def test_squares_of_tiny_signals_are_float64():
     check_tiny_squares(lambda x: propagation.signal_profile(identity_network(), x).second_moment)
 
 
+def test_squares_of_tiny_relu_signals_are_float64():
+    inputs, matrix = np.full((1, 2, 1), 1e-30, np.float32), np.ones((1, 3, 2), np.float32)
+    moments = propagation.relu_signals(inputs, [matrix])
+    np.testing.assert_allclose(moments, [[1e-60, 4e-60]], rtol=1e-6)
+
+
 def test_squares_of_tiny_gradients_are_float64():
     check_tiny_squares(lambda u: propagation.gradient_second_moments(identity_network(), torch.ones(2, 4), u))
 
@@ -187,3 +193,35 @@ def test_unit_logits_do_not_depend_on_the_size_of_any_image():
     scaled = propagation.unit_logits(network, sizes * inputs)
     torch.testing.assert_close(scaled, propagation.unit_logits(network, inputs))
     assert scaled.shape == (2, 4, 3)
+
+
+# Every function that draws: what it returns from a generator, as one array or several.
+DRAWN = {
+    "simulate": lambda g: propagation.simulate(activations.tanh, lecun_normal_, [4, 4], count=3, generator=g),
+    "norm_chain": lambda g: propagation.norm_chain(activations.tanh, 1.0, 2, 4, count=3, generator=g),
+    "norm_chain linear": lambda g: propagation.norm_chain(
+        activations.linear, 1.0, 2, 4, count=3, generator=g
+    ),
+    "matrix_products": lambda g: propagation.matrix_products(lecun_normal_, 4, 2, count=3, generator=g),
+    "leaky_chain": lambda g: propagation.leaky_chain(0.1, [4, 4], [0.5], count=3, generator=g),
+    "relu_gradient_chain": lambda g: propagation.relu_gradient_chain([4, 4], [0.5], count=3, generator=g),
+    "log_lengths": lambda g: propagation.log_lengths("Gaussian", 4, 2, count=3, generator=g),
+    "branch_draws": lambda g: propagation.branch_draws(2, 4, count=3, generator=g),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_draws_come_from_the_generator_alone(name):
+    first, again, other = (
+        np.concatenate([np.ravel(part) for part in DRAWN[name](torch.Generator().manual_seed(seed))])
+        for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_inputs_do_not_begin_to_record_gradients():
+    inputs, errors = torch.ones(2, 4), torch.ones(2, 4)
+    propagation.gradient_second_moments(identity_network(), inputs, errors)
+    propagation.layer_gradients(lambda z, matrix: z @ matrix, inputs, [torch.eye(4)], errors)
+    assert not inputs.requires_grad

@@ -22,6 +22,10 @@ def test_the_least_fonts_are_smaller_than_the_full_ones():
     assert 0 < size["least-code"] < size["code"]
 
 
+def test_the_sheet_itself_takes_no_place():
+    assert style_sheet().layout.display == "none"
+
+
 def test_every_colour_that_the_sheet_uses_is_given():
     used = set(re.findall(r"var\((--course-(?:blue|orange|green|pink|grey))\)", CSS))
     assert used

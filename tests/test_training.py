@@ -123,6 +123,12 @@ def test_evaluate_gives_no_accuracy_to_a_network_that_diverged():
     assert table.accuracy.isna().tolist() == table.loss.isna().tolist() == [False, False, True]
 
 
+def test_an_infinite_loss_has_no_accuracy():
+    logits, labels = torch.tensor([[1.0, -math.inf], [1.0, 0.0]]), torch.tensor([1, 0])
+    table = training.evaluate(torch.nn.Identity(), logits, labels)
+    assert (table.loss.item(), table.accuracy.isna().item()) == (math.inf, True)
+
+
 def test_an_ordinary_model_has_one_network():
     single = alone(ensemble(), 0)
     assert set(train(single, steps=2).network) == {0}
