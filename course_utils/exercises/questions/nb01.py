@@ -294,7 +294,7 @@ QUESTIONS = (
         "independent inputs of mean 0 both sums are 100, and so is E z².",
     ),
     Number(
-        statement="Break A1 a little: weights $N(2/n, 1/n)$, not $N(0, 1/n)$. Linear layers without biases, "
+        statement="Break (I) a little: weights $N(2/n, 1/n)$, not $N(0, 1/n)$. Linear layers without biases, "
         "$n \\to \\infty$, the input is all 1. Which RMS do you predict after 10 layers?",
         stars=3,
         minutes=8,

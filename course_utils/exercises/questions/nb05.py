@@ -183,12 +183,12 @@ QUESTIONS = (
         statement="A linear network has 40 layers of 16 units, $\\operatorname{Var}(w) = 1/16$, and errors "
         "drawn independently of it. Over very many networks the mean of $g_0/g_{40}$ is 1.00, its median "
         f"about {_MEDIAN:.2f}. Which assumption of the derivation fails? "
-        '"A1" (independent weights), "A4" (gradient independence), "infinite width", or "none"?',
+        '"I" (independent weights), "G" (gradient independence), "infinite width", or "none"?',
         stars=2,
         minutes=4,
         options={
-            "A1": "The 256 weights of each layer are independent, and 40 layers do not change that.",
-            "A4": "An independent error meets only weights that it knows nothing of: in a linear network no "
+            "I": "The 256 weights of each layer are independent, and 40 layers do not change that.",
+            "G": "An independent error meets only weights that it knows nothing of: in a linear network no "
             "forward quantity enters on the way back.",
             "infinite width": "The derivation sums 16 terms exactly and takes no limit, which is why the "
             "mean is 1.00 at width 16.",

@@ -108,8 +108,8 @@ QUESTIONS = (
     ),
     Number(
         statement="A ReLU classifier has 12 hidden layers, all square, with Xavier's weights instead of "
-        "He's; biases are zero, logits tiny, the output layer is the same. The gradient of a hidden matrix "
-        "at step 0: which share of He's is it, in RMS?",
+        "He's; biases are zero, the logits of both tiny, the output layer is the same. The gradient of a "
+        "hidden matrix at step 0: which share of He's is it, in RMS?",
         stars=1,
         minutes=3,
         answer=_XAVIER**11,
