@@ -319,12 +319,12 @@ def good_notebook() -> NotebookNode:
 
 
 GOOD_NAME = "99_a_good_notebook.ipynb"
-GOOD_ROW = f"\n| [99 Two]({GOOD_NAME}) | Why 2? | 5 | One and one make two. |\n"
+GOOD_ROWS = f"\n| [99 Two]({GOOD_NAME}) | Why 2? | 5 |\n| [99]({GOOD_NAME}) | One and one make two. |\n"
 
 
 @pytest.fixture(autouse=True)
-def row_of_the_good_notebook(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(notebook_links, "COURSE_MAP", notebook_links.COURSE_MAP + GOOD_ROW)
+def rows_of_the_good_notebook(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(notebook_links, "COURSE_MAP", notebook_links.COURSE_MAP + GOOD_ROWS)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
