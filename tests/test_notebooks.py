@@ -17,6 +17,7 @@ from store_outputs import README_NOTEBOOK, README_PICTURE, last_picture
 from write_exercises import cells_of, minutes, section, state_minutes
 
 from course_utils.exercises.questions import NOTEBOOKS as WITH_QUESTIONS
+from course_utils.exercises.questions import questions_of
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted(NOTEBOOKS_FOLDER.glob("*.ipynb"))
@@ -33,6 +34,7 @@ MACHINE_PATH = re.compile(r"(?<![\w.])/(home|root|tmp|work|Users)/|[A-Z]:\\Users
 ADDRESS = re.compile(r"0x[0-9a-f]{6,}|<Axes|<matplotlib|<function")
 NBVAL_SKIP = re.compile(r"nbval[-_](skip|raises[-_]exception)|raises-exception", re.IGNORECASE)
 NBVAL_IGNORE = re.compile(r"(nbval|pytest_validate)[-_]ignore[-_]output", re.IGNORECASE)
+NAMED_EXERCISES = re.compile(r"\b[Ee]xercises?((?:(?:,? and|,? or|,| to)? \d+(?:\.\d+)?)+)")
 CHECK = re.compile(r"^\s*assert\b|\b(compare|refute)\(", re.MULTILINE)
 
 Rule = Callable[[str, NotebookNode], Iterator[str]]
@@ -96,6 +98,18 @@ def exercises(name: str, notebook: NotebookNode) -> Iterator[str]:
     found = re.findall(r"^### Exercise (\d+)", "\n".join(headings(notebook)), re.MULTILINE)
     if found not in (list("123"), list("1234"), list("12345")):
         yield f"exercises {found}, not three to five numbered from 1"
+
+
+def named_exercises(name: str, notebook: NotebookNode) -> Iterator[str]:
+    """Look for prose that names an exercise otherwise than its heading does, or one that does not exist."""
+    known = {number for other in WITH_QUESTIONS for number in questions_of(other)}
+    known |= set(re.findall(r"^### Exercise (\d[.\d]*)", "\n".join(headings(notebook)), re.MULTILINE))
+    inside = section(notebook.cells)
+    outside = notebook.cells[: inside.start] + notebook.cells[inside.stop :]
+    for names in NAMED_EXERCISES.findall("\n".join(c.source for c in outside if c.cell_type == "markdown")):
+        for number in re.findall(r"[\d.]+", names):
+            if number not in known:
+                yield f"there is no exercise {number}: they are called 04.1 or so, as in their headings"
 
 
 def letters(name: str, notebook: NotebookNode) -> Iterator[str]:
@@ -225,6 +239,7 @@ RULES: list[Rule] = [
     opening,
     closing,
     exercises,
+    named_exercises,
     letters,
     slides,
     few_words,
@@ -384,6 +399,8 @@ PLANTED_FAULTS = [
     (closing, planted(7, "Next", "Then")),
     (exercises, planted(4, "### Exercise 3", "### Exercise 4")),
     (exercises, planted(4, "### Exercise 3", "")),
+    (named_exercises, planted(5, "See", "See exercise 4 and")),
+    (named_exercises, planted(5, "See", "See exercises 1, 2 and 04.99 and")),
     (letters, planted(2, "Nowhere.", "Assume (A1).")),
     (slides, with_change(lambda nb: nb.cells[2].metadata.clear())),
     (few_words, planted(2, "Nowhere.", "Nowhere. " * 91)),

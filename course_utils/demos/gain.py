@@ -86,7 +86,7 @@ def gain_figure(
     up, down = (comparison.median_of(logs / math.log(10)) for logs in ends)
     return figure, (
         f"{_about_the_rule(activation, rule)}log10 of the factor over {depth} layers: "
-        f"signal predicted {math.log10(theory[0][-1]):z.2f}, median {up}; "
+        f"signal predicted {math.log10(theory[0][-1]):z.2f} at infinite width, median {up}; "
         f"gradient predicted {math.log10(theory[1][0]):z.2f}, median {down}. "
         f"{within} of {NETWORKS} networks keep both within a factor of {FACTOR}."
     )

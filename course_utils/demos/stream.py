@@ -42,7 +42,7 @@ def stream_figure(
     stream = "the norm sets its second moment to 1"
     if norm != "post-norm":
         median = comparison.median_of(np.log10(moments[:, -1]))
-        stream = f"log10 of its second moment is predicted to be {log:.3f}; "
+        stream = f"log10 of its mean second moment is predicted to be {log:.3f}; "
         stream += f"the median of {NETWORKS} networks is {median}"
     one = "the stream only" if theory[-1] <= FACTOR else "its input's share only"
     kept = int(theory[-1] <= FACTOR) + int(share >= 1 / FACTOR)

@@ -176,10 +176,10 @@ QUESTIONS = (
         ),
         hints=(
             "Which share s of E w² do the largest 30 % hold?",
-            "s = 0.3 + 2tφ(t), Φ(t) = 0.85; then s^(8/2).",
+            "s = 0.3 + 2tΦ'(t), Φ(t) = 0.85; then s^(8/2).",
         ),
         because="The largest 30 % hold 78 % of E w², and eight layers take the root of its eighth power.",
-        solution="t = Φ⁻¹(0.85) = 1.036 and s = 0.3 + 2tφ(t) = 0.783: m falls to s⁸, the RMS to s⁴ = 0.376.",
+        solution="t = Φ⁻¹(0.85) = 1.036 and s = 0.3 + 2tΦ'(t) = 0.783: m falls to s⁸, the RMS to s⁴ = 0.376.",
     ),
     Number(
         statement="Trained features, 64 for each image, have an RMS of 2 on every image. A new head for "
@@ -247,7 +247,7 @@ QUESTIONS = (
             ),
             (
                 _pruning(lambda before, after, kept: pruned_normal("the smallest", kept)[1] ** -0.5),
-                "p + 2tφ(t) is for normal weights; the kernel's are uniform: measure what is left.",
+                "p + 2tΦ'(t) is for normal weights; the kernel's are uniform: measure what is left.",
             ),
             (_pruning(order=lambda w: -w.abs()), "You kept the smallest weights."),
             (

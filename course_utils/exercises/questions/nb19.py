@@ -193,10 +193,10 @@ QUESTIONS = (
             "`stack` and `growth` of the notebook do it; `predicted` tells what to expect.",
             "growth(stack(6, tanh, 3.0)) for some networks, and the mean of what it returns.",
         ),
-        because="The signal settles near q* = 6.3, while a squared gradient grows by a factor of 4.2 in the "
-        "first layer and of 1.9 in the last.",
-        solution="The tanh holds q at 6.3 (log10 0.80), so that the signal looks healthy; χ₁ falls from 4.2 "
-        "to 1.9 on the way and makes 130 of the squared gradient in six layers (log10 2.12): chaos.",
+        because="The signal settles near q* = 6.3, while a squared gradient grows by χ₁, 4.2 in the "
+        "first layer and 1.9 in the last.",
+        solution="The tanh holds q at 6.3 (log10 0.80), so that the signal looks healthy; χ₁ falls from "
+        "4.2 to 1.9 on the way and makes 130 of the squared gradient in six layers (log10 2.12): chaos.",
     ),
     Function(
         statement="Write `plain_` (called under `no_grad`): `model` is an `nn.Sequential` of `nn.Linear` and "
