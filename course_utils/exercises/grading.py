@@ -143,7 +143,7 @@ class Run(ExecutePreprocessor):
         """Return the notebook with the outputs of its cells and the verdicts."""
         ended = ""
         with TemporaryDirectory(prefix="submission-", ignore_cleanup_errors=True) as self.folder:
-            self.place, self.said, self.until = 0, 0, time.monotonic() + self.total
+            self.place, self.said, self.until = "", 0, time.monotonic() + self.total
             self.timeout_func = lambda _: max(1, min(self.timeout, round(self.until - time.monotonic())))
             try:
                 super().preprocess(notebook, {**resources, "metadata": {"path": self.folder}}, km)
@@ -151,13 +151,13 @@ class Run(ExecutePreprocessor):
                 if not self.place:  # no fault of the submission
                     error.add_note(Path(self.folder, "log").read_text(errors="replace")[-2000:])
                     raise
-                ended = f"the submission was stopped in cell {self.place}, for {_why(error)}"
+                ended = f"the submission was stopped in {self.place}, for {_why(error)}"
         _judge_all(notebook.cells, ended)
         return notebook, resources
 
     def preprocess_cell(self, cell: NotebookNode, resources: Any, index: int) -> tuple[NotebookNode, Any]:
         """Run a cell, and remember which."""
-        self.place = index + 1
+        self.place = _name(cell) or f"cell {index + 1}"
         return super().preprocess_cell(cell, resources, index)
 
     def create_kernel_manager(self) -> Kernels:
@@ -203,7 +203,8 @@ def _judge_all(cells: list[NotebookNode], ended: str) -> None:
 
 def _verdict(number: str, cell: NotebookNode, trouble: str) -> Verdict:
     """Return the verdict on what a test cell handed over last; `trouble` is a reason why it could not."""
-    handed = [output.data[MIME] for output in cell.outputs if MIME in output.get("data", {})]
+    shown = [output.get("data") for output in cell.outputs]
+    handed = [data[MIME] for data in shown if isinstance(data, dict) and MIME in data]
     if handed:
         return judged(number, handed[-1])
     trouble = trouble or _error_of(cell) or "`check` was not the course's"
