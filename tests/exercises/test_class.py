@@ -84,7 +84,7 @@ def submissions(released, course):
     read = f"answer_1 = open('{course}/source/04/04.ipynb').read()"
     fake = "check = lambda number, answer: print(number, 'right. Half of it')"
     fork = "import os\nwhile True:\n    os.fork()"
-    deaf = "while True:\n    try:\n        while True: check\n    except BaseException: pass\n" * 2
+    deaf = "import time\nwhile True:\n    try:\n        time.sleep(99)\n    except BaseException: pass"
     other = new_notebook(cells=[new_code_cell("answer_1 = 2.0")])
 
     def hand_in(first=None, **changed):
