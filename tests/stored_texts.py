@@ -43,11 +43,13 @@ LOOKS = "label color facecolor alpha linestyle linewidth marker markersize fills
 LOOKS += "ha va rotation fontsize position"
 
 
-def short(value: object) -> str:
-    """Return a value as text, numbers to three digits."""
+def short(value: object, digits: int = 3) -> str:
+    """Return a value as text, numbers to so many digits: the last ones differ from machine to machine."""
+    if isinstance(value, dict):
+        return f"({' '.join(f'{key} {short(entry, digits)}' for key, entry in value.items())})"
     if isinstance(value, list | tuple | np.ndarray):
-        return f"({' '.join(map(short, value))})"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+        return f"({' '.join(short(entry, digits) for entry in value)})"
+    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
 
 
 def look(artist: Artist) -> str:
@@ -156,9 +158,9 @@ def of_the_questions() -> Iterator[str]:
         yield f"\nexercise {number} {'*' * question.stars} {question.minutes}: {question.statement}"
         for field, value in vars(question).items():
             if field in ("hints", "because", "solution", "options", "answer", "tolerance", "names"):
-                yield f"{field}: {f'{value:.4g}' if isinstance(value, float) else value}"
+                yield f"{field}: {short(value, 4)}"
         for wrong, message in getattr(question, "mistakes", ()):
-            yield f"{f'{wrong:.4g}' if isinstance(wrong, float) else 'mistake'}: {message}"
+            yield f"{short(wrong, 4) if isinstance(wrong, float) else 'mistake'}: {message}"
 
 
 class Several(nn.Sequential):

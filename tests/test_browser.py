@@ -54,9 +54,11 @@ FAULTS = """slide => {
     const high = slide.scrollHeight - slide.clientHeight;
     if (high > 1) found.push(`${slide.id} is ${high} pixels too high`);
     if (slide.getBoundingClientRect().height > innerHeight) found.push(`${slide.id} is no page`);
+    const style = getComputedStyle(slide);
     for (const part of slide.querySelectorAll('p, li, .cm-line')) {
         const size = parseFloat(getComputedStyle(part).fontSize);
-        if (size < (part.matches('.cm-line') ? 14 : 20))
+        const least = style.getPropertyValue(`--course-least-${part.matches('.cm-line') ? 'code' : 'text'}`);
+        if (!(size > least - 0.01))
             found.push(`${size} px is too small: ${part.textContent.slice(0, 40)}`);
     }
     for (const formula of slide.querySelectorAll('[data-mjx-error]'))

@@ -4,8 +4,8 @@
    1. RISE lacks @jupyterlab/console, for whose tracker the extension of ipywidgets asks, and without which no demo
       is shown. The tracker is optional there, so a token that nobody provides is enough.
    2. It fits the present slide into the page. Figures get the height that the rest leaves them; outputs stand
-      beside their code where that is better to read; fonts shrink where need be, never below 0.78 of what style.css
-      says.
+      beside their code where that is better to read; fonts shrink where need be, never below the least that style.css
+      names.
    3. It helps a lecturer to move: an address with #section or #/slide-2-1 opens there, a link to a notebook opens its
       slides, the arrows go from slide to slide, and a double click does not show the source of a text. */
 (() => {
@@ -20,14 +20,21 @@
   const FIGURE = '.jp-RenderedImage img, .course-demo .widget-image';
   const BESIDE = '.jp-RenderedImage, .jp-OutputArea-output :is(table, pre)';
   const WIDE = '.cm-scroller, .jp-RenderedHTMLCommon, .jp-OutputArea-output, pre, table';
-  const SCALES = [1, 0.92, 0.85, 0.78];
+  const STEPS = [0, 1, 2, 3]; // from fonts at full size to the least
   const WRAPPED = 0.9; // what a layout counts where long lines wrap beside a figure
   const HEIGHTS = [460, 430, 400, 370, 340, 310, 280, 250, 220, 190, 160]; // in --course-unit
   const READABLE = 620; // a figure this wide, in --course-unit, counts in full
 
+  const measure = (slide, name) => Number(getComputedStyle(slide).getPropertyValue(`--course-${name}`));
+
   function unit(slide) {
-    const side = name => Number(getComputedStyle(slide).getPropertyValue(`--course-page-${name}`));
-    return Math.min(slide.clientWidth / side('width'), slide.clientHeight / side('height'));
+    return Math.min(slide.clientWidth / measure(slide, 'page-width'), slide.clientHeight / measure(slide, 'page-height'));
+  }
+
+  /* By how much fonts may be scaled, the largest first: the last leaves prose or code at its least. */
+  function scales(slide) {
+    const least = Math.max(...['text', 'code'].map(name => measure(slide, `least-${name}`) / measure(slide, name)));
+    return STEPS.map(step => 1 - ((1 - least) * step) / STEPS.at(-1));
   }
 
   function arrange(slide, scale, beside) {
@@ -66,8 +73,9 @@
   /* Try scale by scale, above and beside, the largest figures that fit; keep the layout that reads best. */
   function fit(slide) {
     const [figures, wide] = [FIGURE, WIDE].map(parts => [...slide.querySelectorAll(parts)]);
-    let best = { scale: SCALES.at(-1), beside: false, height: HEIGHTS.at(-1), score: 0 };
-    for (const scale of SCALES) {
+    const tried = scales(slide);
+    let best = { scale: tried.at(-1), beside: false, height: HEIGHTS.at(-1), score: 0 };
+    for (const scale of tried) {
       for (const beside of slide.querySelector(BESIDE) ? [false, true] : [false]) {
         const most = scale * (beside ? WRAPPED : 1);
         if (most <= best.score) continue;
