@@ -18,8 +18,9 @@ export JUPYTER_PATH := $(CURDIR)/.jupyter$(addprefix :,$(JUPYTER_PATH))
 export JUPYTER_CONFIG_PATH := $(CURDIR)/.jupyter$(addprefix :,$(JUPYTER_CONFIG_PATH))
 LAB := -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root)
 N ?= 00
+TO ?= class
 
-.PHONY: help lab slides layout test outputs resolution bench pins clean
+.PHONY: help lab slides assignment layout test outputs resolution bench pins clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -29,6 +30,9 @@ lab: $(STAMP) ## open the course in JupyterLab, after setting up .venv if need b
 
 slides: $(STAMP) ## open a notebook as slides: make slides N=04
 	@$(PY) $(LAB) --LabApp.default_url=/rise/$(firstword $(wildcard notebooks/$(N)*.ipynb))
+
+assignment: $(STAMP) ## write a source assignment for nbgrader, with solutions: make assignment N=04 TO=folder
+	@$(PY) -m course_utils.exercises.assignment $(N) --to $(TO)
 
 layout: $(STAMP) ## divide the notebooks into slides that fit the page (needs a Chromium)
 	@$(PY) tests/lay_out_slides.py notebooks/*.ipynb

@@ -81,6 +81,14 @@ def test_the_pins_agree_with_pyproject():
     assert pin_complaints(PYPROJECT, PINS) == []
 
 
+def test_extras_are_pinned_beside_the_pins():
+    pinned = {canonicalize_name(Requirement(line).name) for line in PINS.splitlines() if line[:1].isalpha()}
+    for extra in tomllib.loads(PYPROJECT)["project"]["optional-dependencies"].values():
+        for requirement in map(Requirement, extra):
+            assert [pin.operator for pin in requirement.specifier] == ["=="]
+            assert canonicalize_name(requirement.name) not in pinned
+
+
 def test_the_conda_environment_agrees_with_pyproject():
     assert conda_complaints(PYPROJECT, CONDA) == []
 

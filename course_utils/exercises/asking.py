@@ -135,7 +135,10 @@ class Function(Question):
         """Return the verdict on a function, from what is measured on it and on those that are known."""
         if not callable(given):
             raise Unreadable(f"a function is expected; got {type(given).__name__} {shortened(given)}")
-        values = self.measured(given)
+        return self.told(self.measured(given))
+
+    def told(self, values: Values) -> Verdict:
+        """Return the verdict on a function of which these values were measured."""
         found = ", ".join(f"{name} {value:.3g}" for name, value in zip(self.names, values, strict=True))
         return self._told(values, self._known, self.tolerance, f"Measured on yours: {found}.")
 
