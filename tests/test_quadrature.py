@@ -238,3 +238,12 @@ def test_adaptive_expectation_agrees_with_scipy(activation):
 def test_functions_without_an_expectation(function, message):
     with pytest.raises(ValueError, match=message):
         quadrature.adaptive_expectation(function)
+
+
+def test_what_happens_within_a_ten_thousandth_of_a_kink_is_resolved():
+    """E sech²(kZ) is 2φ(0)/k, less a share of π²/(24 k²), for a narrow peak."""
+    k = 1e4
+    exact = 2 / k / math.sqrt(2 * math.pi) * (1 - math.pi**2 / 24 / k**2)
+    assert quadrature.gaussian_expectation(
+        lambda z: torch.cosh(k * z).reciprocal().square()
+    ) == pytest.approx(exact, rel=1e-9)
