@@ -54,7 +54,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the longest files first, then the notebooks, each with its cells again, then the rest."""
-    notebooks = {item.parent for item in items if item.path.suffix == ".ipynb"}
+    notebooks = dict.fromkeys(item.parent for item in items if item.path.suffix == ".ipynb")  # in order
     for notebook in notebooks:
         cells = [item for item in items if item.parent is notebook]
         items.append(Again.from_parent(notebook, name="its quick cells again", cells=cells))
