@@ -1,5 +1,6 @@
 """Settings shared by all tests, the order they run in, and how long each part of them took."""
 
+import math
 import os
 from collections import Counter
 from contextlib import ExitStack
@@ -19,7 +20,8 @@ LONGEST = ["11_ten_thousand_layers.ipynb", "test_browser.py", "test_recipes.py"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Fork the kernels of all workers from one process, which ends with the session."""
+    """Time what runs, and fork the kernels of all workers from one process, which ends with the session."""
+    config.pluginmanager.register(Clock())
     if not hasattr(config, "workerinput"):
         session = ExitStack()
         session.enter_context(forked_kernels())
@@ -31,6 +33,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--again", type=float, default=0.2, metavar="SECONDS", help=text)
 
 
+class Clock:
+    """Writes down how long items take; a plugin, for hooks of this file see nothing of the notebooks."""
+
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo) -> None:
+        if call.when == "call":
+            item.seconds = call.duration
+
+
 class Again(pytest.Item):
     """The quick cells of a notebook once more, after its last: each gives again what is stored."""
 
@@ -40,26 +50,21 @@ class Again(pytest.Item):
 
     def runtest(self) -> None:
         for cell in self.cells:
-            if cell.seconds <= self.config.option.again:
+            if getattr(cell, "seconds", math.inf) <= self.config.option.again:  # inf: it was not chosen
                 cell.runtest()
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo) -> str:
         return self.cells[0].repr_failure(excinfo)
 
 
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> None:
-    """Write down how long an item takes."""
-    item.seconds = call.duration
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the longest files first, then the notebooks, each with its cells again, then the rest."""
-    notebooks = dict.fromkeys(item.parent for item in items if item.path.suffix == ".ipynb")  # in order
-    for notebook in notebooks:
+    for notebook in dict.fromkeys(item.parent for item in items if item.path.suffix == ".ipynb"):
         cells = [item for item in items if item.parent is notebook]
         items.append(Again.from_parent(notebook, name="its quick cells again", cells=cells))
     order = {name: place for place, name in enumerate(LONGEST, -len(LONGEST))}
-    items.sort(key=lambda item: order.get(item.path.name, item.path.suffix != ".ipynb"))
+    places = {path: place for place, path in enumerate(dict.fromkeys(item.path for item in items))}
+    items.sort(key=lambda item: (order.get(item.path.name, item.path.suffix != ".ipynb"), places[item.path]))
 
 
 def part(nodeid: str) -> str:
