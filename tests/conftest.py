@@ -42,14 +42,14 @@ class Clock:
 
 
 class Again(pytest.Item):
-    """The quick cells of a notebook once more, after its last: each gives again what is stored."""
+    """The quick cells of a notebook once more, from the last to the first: each gives what is stored."""
 
     def __init__(self, cells: list[pytest.Item], **given) -> None:
         super().__init__(**given)
         self.cells = cells
 
     def runtest(self) -> None:
-        for cell in self.cells:
+        for cell in reversed(self.cells):  # so that each reads what is there at the end
             if getattr(cell, "seconds", math.inf) <= self.config.option.again:  # inf: it was not chosen
                 cell.runtest()
 

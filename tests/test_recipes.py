@@ -117,11 +117,13 @@ CACHES = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
 
 
 def add_to_the_map(path: Path) -> None:
-    """Give the new notebook a row below that of its model."""
+    """Give the new notebook rows below those of its model."""
     start = nbformat.read(path, as_version=4)
-    cell = next(cell for cell in start.cells if f"({MODEL})" in cell.source)
-    row = next(line for line in cell.source.splitlines() if f"({MODEL})" in line)
-    cell.source = cell.source.replace(row, f"{row}\n{row.replace(MODEL, Path(NOTEBOOK).name)}")
+    for cell in start.cells:
+        for row in [
+            line for line in cell.source.splitlines() if line.startswith("|") and f"({MODEL})" in line
+        ]:
+            cell.source = cell.source.replace(row, f"{row}\n{row.replace(MODEL, Path(NOTEBOOK).name)}")
     nbformat.write(start, path)
 
 

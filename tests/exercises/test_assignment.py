@@ -75,7 +75,7 @@ def plain(code):
 @each
 def test_solutions_are_right_and_stubs_not_attempted(notebook, capsys):
     for number, source in answers(notebook).items():
-        question, name = find(number), source.partition("(")[0].removeprefix("def ").partition(" ")[0]
+        question, name = find(number), re.search(r"^(?:def )?(\w+)", source, re.MULTILINE)[1]
         solved, untouched = {}, {}
         exec(source, solved)
         exec(SOLUTION.sub("", source), untouched)
