@@ -11,6 +11,7 @@ import inspect
 import pkgutil
 import re
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from unittest.mock import patch
 
@@ -247,19 +248,15 @@ def of_the_refusals() -> Iterator[str]:
     yield from (f"{type(error).__name__}: {said}" for error, said in refusals())
 
 
+PARTS = (of_demos, of_plots, of_the_style, of_the_playground, of_the_clinic, of_the_questions, of_the_doctor)
+PARTS += (of_the_package, of_the_rooms, of_the_refusals)
+
+
 def texts() -> str:
     """Return all texts; figures are drawn in Matplotlib's own style, whatever was set before."""
     with plt.rc_context():
         plt.rcdefaults()
-        parts = [*of_demos(), *of_plots(), *of_the_style(), *of_the_playground(), *of_the_clinic()]
-        parts += [
-            *of_the_questions(),
-            *of_the_doctor(),
-            *of_the_package(),
-            *of_the_rooms(),
-            *of_the_refusals(),
-        ]
-        return "\n".join(parts) + "\n"
+        return "\n".join(chain.from_iterable(part() for part in PARTS)) + "\n"
 
 
 if __name__ == "__main__":

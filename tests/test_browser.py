@@ -386,6 +386,22 @@ def test_exercises_answer_what_is_typed_in_jupyterlab(visit: Visit):
     assert visit.complaints() == []
 
 
+BROKEN_FORMULAS = "[...document.querySelectorAll('[data-mjx-error]')].map(part => part.dataset.mjxError)"
+
+
+def test_what_is_on_no_slide_is_set_without_an_error_in_jupyterlab(visit: Visit):
+    every = chain(*(nbformat.read(path, as_version=4).cells for path in NOTEBOOKS))
+    cells = [new_markdown_cell(c.source) for c in every if c.cell_type == "markdown" and not is_on_slides(c)]
+    cells.append(new_markdown_cell("A fault: $\\frac{1}$"))
+    path = visit.server.root / "notebooks" / "on_no_slide.ipynb"
+    nbformat.write(new_notebook(cells=cells, metadata=NOTEBOOK_METADATA), path)
+    visit.open(f"lab/tree/notebooks/{path.name}")
+    visit.page.wait_for_selector("[data-mjx-error]", timeout=60_000)
+    visit.page.wait_for_load_state("networkidle")
+    assert len(visit.page.evaluate(BROKEN_FORMULAS)) == 1
+    assert visit.page.locator("mjx-container").count() > 100
+
+
 def steps(visit: Visit) -> list[int]:
     """Return the step that the panel says each side has made."""
     status = visit.page.locator(".playground-status").inner_text()

@@ -46,7 +46,9 @@ def test_the_short_path_takes_four_hours_and_its_card_names_its_sections():
     path = [(f.name, heading) for f in NOTEBOOKS for heading in marked(cells(f))]
     card = COURSE_MAP[COURSE_MAP.index("**The short path") :].partition("\n\n### ")[0]
     assert [(name, unquote(anchor)) for name, anchor in re.findall(r"\]\(([^)#]*)#([^)]*)\)", card)] == path
-    assert sum(short(cells(f)) for f in NOTEBOOKS) <= SHORT_PATH
+    total = sum(short(cells(f)) for f in NOTEBOOKS)
+    assert total <= SHORT_PATH
+    assert f"({5 * round(total / 5)} minutes)" in card
 
 
 def marked(cells: list[NotebookNode]) -> list[str]:
