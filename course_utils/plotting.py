@@ -214,7 +214,7 @@ def plot_cobweb(
     function: Callable[[NDArray], ArrayLike], start: float, steps: int, *, stop: float, ax: Axes
 ) -> Axes:
     """Draw the map x -> function(x) on [0, stop] and the staircase of `steps` iterations from `start`."""
-    x = np.linspace(0, stop, 200)
+    x = np.linspace(0, stop, 100)
     ax.plot(x, x, color=GREY, linewidth=1)
     ax.plot(x, function(x), "k--", linewidth=2)
     values = [start]

@@ -52,9 +52,10 @@ def evaluate(function: Function, z: NDArray) -> NDArray:
     values = function(torch.from_numpy(z))
     if not isinstance(values, torch.Tensor) or values.shape != z.shape:
         raise ValueError(f"the function must keep the shape {z.shape}; it returned {values}")
-    if not torch.isfinite(values).all():
+    numbers = values.detach().numpy()  # detach: the function may have parameters that learn, as PReLU does
+    if not np.isfinite(numbers).all():
         raise ValueError("the function must be finite on the whole line; it returned nan or inf")
-    return values.detach().numpy()  # detach: the function may have parameters that learn, as PReLU does
+    return numbers
 
 
 def gaussian_expectation(
@@ -70,7 +71,7 @@ def gaussian_expectation(
     std, mean = np.asarray(std, dtype=float), np.asarray(mean, dtype=float)
     if not ((std >= 0) & (std < np.inf)).all() or not np.isfinite(mean).all():
         raise ValueError(f"expected a finite mean and a finite std >= 0; got mean {mean} and std {std}")
-    if mean.any() or np.any(kinks):
+    if mean.any() or any(kinks):
         with np.errstate(divide="ignore", invalid="ignore"):
             breaks = (np.asarray(kinks, dtype=float) - mean[..., None]) / std[..., None]
         nodes, weights = _rule(breaks)

@@ -27,6 +27,7 @@ from course_utils.comparison import (
     std_of,
     tally,
     verdict,
+    wide_limit,
 )
 
 RNG_SEED = 11
@@ -77,6 +78,11 @@ def test_an_estimate_has_the_digits_that_were_asked_for():
 )
 def test_small_samples_by_hand(estimator, samples, value, error):
     assert tuple(estimator(samples)) == pytest.approx((value, error), rel=1e-12)
+
+
+def test_the_limit_of_wide_networks_has_no_error_of_order_one_over_n():
+    # a mean of 5 + 3 / n at n = 1 and 2; errors 1 and 2 x 1/2 add in squares
+    assert tuple(wide_limit([7.0, 9.0], [6.0, 7.0])) == pytest.approx((5.0, math.sqrt(2)), rel=1e-12)
 
 
 @cache

@@ -198,3 +198,11 @@ def test_a_batch_has_64_images_unless_told():
 def test_a_label_that_is_no_class_is_refused(label):
     with pytest.raises(IndexError, match=f"Target {label} is out of bounds"):
         training.evaluate(ensemble(), INPUTS, torch.full_like(LABELS, label))
+
+
+def test_final_losses_are_means_of_the_last_ten_steps_and_inf_where_one_is_nan():
+    table = pd.DataFrame([(step, i, 100.0 * i + step) for step in range(25) for i in range(3)])
+    table.columns = ["step", "network", "loss"]
+    table.loc[table.step.eq(15) & table.network.eq(1), "loss"] = math.nan
+    table.loc[table.step.eq(14) & table.network.eq(2), "loss"] = math.nan
+    assert training.final_losses(table).tolist() == [19.5, math.inf, 219.5]

@@ -6,7 +6,8 @@ steps that seldom change.
 
 from collections.abc import Callable, Sequence
 from contextvars import Context, ContextVar, copy_context
-from functools import cache
+from functools import cache, lru_cache
+from typing import Any
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -117,13 +118,17 @@ class _Renderer(RendererAgg):
 
 
 class _Canvas(FigureCanvasAgg):
-    """A canvas that keeps ticks, grid and labels as pixels for as long as they stay the same.
+    """A canvas that keeps ticks, grid and labels as pixels, of the last frames that it has drawn.
 
     They take half of a redraw. Texts that are placed in shares of the axes, or at a height, belong to them.
     What is saved to a file is drawn as ever.
     """
 
-    _frame = _size = None
+    _size = None
+
+    def __init__(self, figure: Figure) -> None:
+        super().__init__(figure)
+        self._pixels = lru_cache(maxsize=16)(self._draw_frame)  # 2 MB each
 
     def get_renderer(self) -> _Renderer:
         size = *self.get_width_height(physical=True), self.figure.dpi
@@ -132,17 +137,21 @@ class _Canvas(FigureCanvasAgg):
         return self.renderer
 
     def draw(self) -> None:
-        """Draw what the axes hold over the kept frame, or over a new one where it has changed."""
+        """Draw what the axes hold over their frame, kept from before or new."""
         contents = [artist for ax in self.figure.axes for artist in _contents(ax)]
         for artist in contents:
             artist.set_animated(True)  # left out when a canvas draws
-        frame = [_frame_of(ax) for ax in self.figure.axes]
-        if frame != self._frame:
-            super().draw()
-            self._frame, self._pixels = frame, self.copy_from_bbox(self.figure.bbox)
-        self.restore_region(self._pixels)
+        for ax in self.figure.axes:
+            ax.apply_aspect()
+        frame = [value for ax in self.figure.axes for value in _frame_of(ax)]
+        self.restore_region(self._pixels(self.figure.dpi, *frame))
         for artist in sorted(contents, key=Artist.get_zorder):
             self.figure.draw_artist(artist)
+
+    def _draw_frame(self, *_: object) -> Any:
+        """Draw what does not animate, and return its pixels."""
+        super().draw()
+        return self.copy_from_bbox(self.figure.bbox)
 
 
 def _contents(ax: Axes) -> list[Artist]:
@@ -197,7 +206,7 @@ def new_figure(columns: int = 1) -> tuple[Figure, Sequence[Axes]]:
     """
     figures = _reused.get({})
     if columns not in figures:
-        figure = Figure(figsize=(9, 4), dpi=120, layout="none")
+        figure = Figure(figsize=(9, 4), dpi=100, layout="none")
         _Canvas(figure)
         figure.subplots_adjust(left=0.12, right=0.98, bottom=0.16, top=0.9, wspace=0.3)
         figures[columns] = figure, figure.subplots(1, columns, squeeze=False)[0]

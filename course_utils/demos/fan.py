@@ -10,7 +10,7 @@ from course_utils import comparison, network_laws, plotting, propagation
 from course_utils.activations import linear
 from course_utils.demos import canvas, demo
 
-NETWORKS, DEEPEST = 1000, 300
+NETWORKS, DEEPEST = 250, 300
 _log_lengths = demo.remembered(propagation.log_lengths)
 
 

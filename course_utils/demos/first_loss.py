@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from course_utils import network_laws, plotting, propagation
 from course_utils.demos import canvas, demo
 
-NETWORKS, PER_CLASS = 200, 5
+NETWORKS, PER_CLASS = 100, 5
 MULTIPLES = np.linspace(0, 3, 61)  # of ln p; every tenth is measured
 MEASURED = MULTIPLES[::10]
 

@@ -11,7 +11,7 @@ from course_utils import network_laws, plotting, propagation
 from course_utils.demos import canvas, demo
 
 FACTORS = 2.0 ** np.linspace(-2, 2, 9)
-COPIES, WIDTH, PER_CLASS = 6, 32, 3
+COPIES, WIDTH, PER_CLASS = 6, 32, 2
 LEAST, MOST = 1e-13, 1e2  # shares that are drawn
 _networks = lru_cache(maxsize=2)(lambda hidden: demo.he_networks(COPIES, [WIDTH] * hidden))
 # The first step at learning rate 1.

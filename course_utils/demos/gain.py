@@ -10,7 +10,7 @@ from torch import nn
 from course_utils import activations, comparison, mean_field, network_laws, propagation
 from course_utils.demos import canvas, demo
 
-NETWORKS, DEEPEST, FACTOR = 50, 50, 30
+NETWORKS, DEEPEST, FACTOR = 20, 50, 30
 ACTIVATIONS = {
     "ReLU": activations.relu,
     "leaky ReLU, a = 0.2": activations.leaky_relu(0.2),

@@ -12,7 +12,7 @@ from torch.nn.functional import layer_norm
 from course_utils import comparison, network_laws, plotting, propagation
 from course_utils.demos import canvas, demo
 
-NETWORKS, WIDTH, DEEPEST, MOST_IMAGES, FACTOR = 16, 64, 50, 32, 100
+NETWORKS, WIDTH, DEEPEST, MOST_IMAGES, FACTOR = 8, 64, 50, 32, 100
 
 
 def _standardized(z: torch.Tensor) -> torch.Tensor:

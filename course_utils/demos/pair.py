@@ -1,16 +1,19 @@
 """Notebook 08: which gain lets a deep network still tell twins from strangers."""
 
+from functools import lru_cache
+
 import numpy as np
 
 from course_utils import activations, comparison, mean_field, network_laws, plotting, propagation
 from course_utils.activations import Activation
 from course_utils.demos import canvas, demo
 
-NETWORKS, WIDTH, DEEPEST = 50, 128, 100
+NETWORKS, WIDTH, DEEPEST = 20, 128, 100
 STRANGERS, TWINS = 0.6, 0.99  # cosine of the two inputs
 ACTIVATIONS = {"tanh": activations.tanh, "ReLU": activations.relu}
 
 
+@lru_cache
 def trainable_depth(activation: Activation, gain: float, bias_std: float) -> tuple[float, float]:
     """Return chi_1 and the depth up to which notebook 08 trained: to a factor 900, inf at the edge."""
     q = max(1e-12, mean_field.fixed_point(activation, gain, bias_std))  # at 0 itself ReLU has no slope

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from course_utils import comparison, network_laws, plotting, propagation
 from course_utils.demos import canvas, demo
 
-NETWORKS, WIDTH, LAYERS, FACTOR = 32, 128, 10, 10
+NETWORKS, WIDTH, LAYERS, FACTOR = 24, 128, 10, 10
 
 
 @cache

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from course_utils import network_laws, plotting, propagation
 from course_utils.demos import canvas, demo
 
-NETWORKS, NARROW = 500, 128
+NETWORKS, NARROW = 300, 128
 # The exponent of the ratio, by the layer as a share of the depth and by its number.
 SHAPES = {
     "narrowing": lambda share, layer: 1 - share,

@@ -7,7 +7,7 @@ import numpy as np
 from course_utils import comparison, network_laws, plotting, propagation
 from course_utils.demos import canvas, demo
 
-NETWORKS, MOST_BLOCKS, FACTOR = 300, 96, 10
+NETWORKS, MOST_BLOCKS, FACTOR = 200, 96, 10
 NORMS = ("no norm", "pre-norm", "post-norm")
 _draws = demo.remembered(propagation.branch_draws)
 

@@ -9,7 +9,7 @@ from course_utils import comparison, mean_field, network_laws, plotting, propaga
 from course_utils.activations import tanh
 from course_utils.demos import canvas, demo
 
-NETWORKS, WIDTH, DEEPEST, FACTOR = 20, 256, 100, 30
+NETWORKS, WIDTH, DEEPEST, FACTOR = 12, 256, 100, 30
 _theory = lru_cache(maxsize=64)(network_laws.signal_and_gradient)
 
 
@@ -31,7 +31,7 @@ def tanh_figure(gain: float = 1.5, depth: int = 100) -> demo.Drawing:
     squares = signal / signal[:, :1], gradient
     figure, (left, right) = canvas.new_figure(2)
     stop = next(stop for stop in (1, 2.5, 10) if stop >= 1.1 * gain**2)
-    plotting.plot_cobweb(lambda q: mean_field.length_map(tanh, q, gain), gain**2, 30, stop=stop, ax=left)
+    plotting.plot_cobweb(lambda q: mean_field.length_map(tanh, q, gain), gain**2, 15, stop=stop, ax=left)
     left.set(xlabel="q in this layer", ylabel="q' in the next", title=f"The map at gain {gain:.2f}")
     left.locator_params(nbins=3)
     style = {"x": 0.6, "center": lambda rms, axis: np.sqrt(np.square(rms).mean(axis=axis))}

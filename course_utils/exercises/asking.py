@@ -6,7 +6,7 @@ it does.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from reprlib import repr as shortened
@@ -14,7 +14,7 @@ from textwrap import fill
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from course_utils.exercises.running import Unreadable, run
 
@@ -60,6 +60,18 @@ class Question:
                 return Verdict(place == 0, message)
         return Verdict(False, f"{said} {self.hints[0]}")
 
+    def _other_forms(self, right: Values) -> list[tuple[Values, str]]:
+        """Return forms in which the right numbers are not yet right, each with what that gets told."""
+        forms = [(tuple(100 * x for x in right), "That is in per cent; give the number itself.")]
+        if "log_{10}" in self.statement:
+            natural = tuple(math.log(10) * x for x in right)
+            forms.append((natural, "That is a natural logarithm; the one to base 10 is asked for."))
+        rounded = (tuple(float(f"{x:.{digits}g}") for x in right) for digits in (1, 2))
+        return [
+            *forms,
+            *((x, "Near, but rounded: give three digits.") for x in rounded if near(x, right, 0.06)),
+        ]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Number(Question):
@@ -73,6 +85,7 @@ class Number(Question):
         """Return the verdict on a number of Python, NumPy, torch or SymPy."""
         value = as_number(given)
         known = [((wanted,), text) for wanted, text in ((self.answer, self.because), *self.mistakes)]
+        known += self._other_forms((self.answer,))
         return self._told((value,), known, self.tolerance, f"{value:.4g} is not it.")
 
 
@@ -100,7 +113,14 @@ class Experiment(Question):
             (tuple(wanted[name] for name in self.answer), text)
             for wanted, text in ((self.answer, self.because), *self.mistakes)
         ]
-        return self._told(values, known, self.tolerance, "That is not what is to be measured here.")
+        right = known[0][0]
+        known += self._other_forms(right)
+        wrong = [
+            repr(name)
+            for name, value, wanted in zip(self.answer, values, right, strict=True)
+            if not near((value,), (wanted,), self.tolerance)
+        ]
+        return self._told(values, known, self.tolerance, f"Not yet right: {', '.join(wrong)}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +159,7 @@ class Function(Question):
 
     def told(self, values: Values) -> Verdict:
         """Return the verdict on a function of which these values were measured."""
-        found = ", ".join(f"{name} {value:.3g}" for name, value in zip(self.names, values, strict=True))
+        found = "; ".join(f"{name}: {value:.3g}" for name, value in zip(self.names, values, strict=True))
         return self._told(values, self._known, self.tolerance, f"Measured on yours: {found}.")
 
 
@@ -208,21 +228,64 @@ def near(values: Values, wanted: Values, tolerance: float) -> bool:
     return all(abs(v - w) <= tolerance * (abs(w) or 1.0) for v, w in zip(values, wanted, strict=True))
 
 
-def filled(initializer: Callable, *shape: int, seed: int = 1) -> Tensor:
+def drawn(initialize: Callable[[torch.Generator], Sequence[Tensor]]) -> list[Tensor]:
+    """Return weights as initialize(generator) leaves them, for a generator of seed 1.
+
+    Raises: Unreadable unless equal seeds give equal weights, and other seeds others.
+    """
+    first, again, other = ([*initialize(torch.Generator().manual_seed(seed))] for seed in (1, 1, 2))
+    if not all(map(torch.equal, first, again)):
+        raise Unreadable("two generators of one seed give different weights: draw from `generator`")
+    if any(map(torch.equal, first, other)):
+        raise Unreadable("another seed of `generator` gives the same weights: draw from it, without a seed")
+    return first
+
+
+def check_law(weights: Sequence[Tensor], kurtosis: float = 3.0) -> None:
+    """Check that weights have mean 0 and E w⁴ / (E w²)² = `kurtosis`, and that each is drawn for itself.
+
+    Raises: Unreadable with what is wrong; of mean and kurtosis beyond six standard errors of normal numbers.
+    """
+    flat = [w.double().flatten() / w.double().square().mean().sqrt() for w in weights]
+    for z in flat:
+        found, mean, error = z.pow(4).mean().item(), z.mean().item(), len(z) ** -0.5
+        if abs(mean) > 6 * error:
+            raise Unreadable(f"the mean of the weights is not 0, but {mean:.2g} of their RMS")
+        if abs(found - kurtosis) > 6 * math.sqrt(24) * error:
+            raise Unreadable(f"the weights follow another law: E w⁴/(E w²)² is {found:.2f}, not {kurtosis:g}")
+    sizes = torch.cat(flat).abs().round(decimals=6)
+    if len(sizes.unique()) < 0.8 * len(sizes):
+        raise Unreadable("many weights are copies of others: each is to be drawn for itself")
+
+
+def filled(initializer: Callable, *shape: int) -> Tensor:
     """Return a tensor of this shape that was filled by initializer(tensor, generator).
 
-    Raises: Unreadable if it is not filled in place, not finite, constant, or differs for equal seeds.
+    Raises: Unreadable if it is not filled in place, not finite or constant, and as `drawn`.
     """
-    tensors = [torch.full(shape, math.nan) for _ in range(2)]
-    for tensor in tensors:
-        initializer(tensor, torch.Generator().manual_seed(seed))
-    first, second = tensors
-    if first.isnan().all():
-        raise Unreadable("the tensor is not filled in place: it still holds what it held before")
-    if not first.isfinite().all():
-        raise Unreadable("the tensor holds numbers that are not finite")
-    if first.numel() > 1 and first.min() == first.max():
-        raise Unreadable(f"all weights are {first.min().item():g}")
-    if not first.equal(second):
-        raise Unreadable("two generators of one seed give different weights: draw from `generator`")
-    return first
+
+    def fill(generator: torch.Generator) -> list[Tensor]:
+        tensor = torch.full(shape, math.nan)
+        initializer(tensor, generator)
+        if tensor.isnan().all():
+            raise Unreadable("the tensor is not filled in place: it still holds what it held before")
+        if not tensor.isfinite().all():
+            raise Unreadable("the tensor holds numbers that are not finite")
+        if tensor.numel() > 1 and tensor.min() == tensor.max():
+            raise Unreadable(f"all weights are {tensor.min().item():g}")
+        return [tensor]
+
+    return drawn(fill)[0]
+
+
+def in_place(change: Callable[..., object], model: nn.Module, *arguments: object) -> nn.Module:
+    """Return the model that change(model, *arguments) has changed.
+
+    Raises: Unreadable if it has other parameters than before.
+    """
+    before = [*model.parameters()]
+    change(model, *arguments)
+    after = [*model.parameters()]
+    if len(after) != len(before) or any(p is not q for p, q in zip(after, before, strict=True)):
+        raise Unreadable("parameters were replaced by new ones: change those that are there, in place")
+    return model

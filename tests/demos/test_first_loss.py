@@ -55,7 +55,7 @@ def check(figure, sentence):
     check_words(ax, "output bias in multiples of ln p (β)", "loss at step 0", heading)
     rows = (Row("", expected[k], mean_of(losses[k])) for k in (0, 2))
     zero, prior = (format_estimate(row) for row in rows)
-    check_numbers(sentence, 200, 0, *zero, *prior, f"{least:.3f}", f"{entropy:.3f}")
+    check_numbers(sentence, 100, 0, *zero, *prior, f"{least:.3f}", f"{entropy:.3f}")
 
 
 def test_unit_logits_are_standard_normal_over_networks():

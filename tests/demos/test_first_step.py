@@ -29,7 +29,7 @@ LABELS = ["hidden layers (H)", "learning rate (η)", "optimizer"]
 
 def digits_batch():
     images = data.digits()
-    index = [i for k in range(10) for i in np.flatnonzero(images.train_labels == k)[:3]]
+    index = [i for k in range(10) for i in np.flatnonzero(images.train_labels == k)[:2]]
     return images.train_inputs[index].double().numpy(), images.train_labels[index].numpy()
 
 

@@ -54,7 +54,7 @@ def gelu_networks():
     chi = [gain**2 * expected(lambda z: gelu.derivative(z) ** 2, math.sqrt(x)) for x in q]
     gradient = np.array([np.prod(chi[layer:-1]) for layer in range(20)])
     slope = expected(lambda z: gelu(z) * gelu.derivative(z) * z) * gain**2
-    signal, errors = propagation.gradient_chain(gelu, (1.0, gain), normals(50, 50, 64)[:20])
+    signal, errors = propagation.gradient_chain(gelu, (1.0, gain), normals(50, 20, 64)[:20])
     return gain, (np.array(q), gradient), slope, (signal / signal[:, :1], errors)
 
 
@@ -67,16 +67,16 @@ def check(figure, sentence):
         check_line(line, law, layers)
     ends = np.log([measured[0][:, -1], measured[1][:, 0]])
     within = (np.abs(ends) <= math.log(30)).all(axis=0).sum()
-    assert 0 < (np.abs(ends) <= math.log(30) / 2).all(axis=0).sum() < within < 50
+    assert 0 < (np.abs(ends) <= math.log(30) / 2).all(axis=0).sum() < within < 20
     start = f"GELU, gain {gain:.3g}: predicted to keep "
     kept = title(ax).removeprefix(start).split()[0]
-    heading = f"{start}{kept} layers; {within} of 50 networks keep 20"
+    heading = f"{start}{kept} layers; {within} of 20 networks keep 20"
     check_words(ax, "layer (l)", "second moment, relative", heading)
     assert int(kept) == layers_kept(*gelu_theory(50))
     logs = [x for samples in ends / math.log(10) for x in two(median_of(samples))]
     predicted = (f"{abs(math.log10(laws[0][-1])):.2f}", f"{math.log10(laws[1][0]):.2f}")
     rule = "1.00", f"{slope:.2f}", 20
-    check_numbers(sentence, *rule, predicted[0], *logs[:2], predicted[1], *logs[2:], within, 50, 30)
+    check_numbers(sentence, *rule, predicted[0], *logs[:2], predicted[1], *logs[2:], within, 20, 30)
     assert "a hilltop" in sentence
 
 
@@ -170,6 +170,6 @@ def test_layers_are_kept_until_signal_or_gradient_leaves():
         layers_kept(even, np.append(40.0, even[1:])) == 1
     )  # the first layer's chi counts, the last one's not
     assert layers_kept(even, np.append(even[1:], 40.0)) == 50
-    assert "predicted to keep 5 layers; 0 of 50 networks keep 30" in title(
+    assert "predicted to keep 5 layers; 0 of 20 networks keep 30" in title(
         gain_figure("ReLU", "Xavier: 1", depth=30)[0].axes[0]
     )

@@ -35,7 +35,7 @@ def check_gradients(figure, sentence, norm, batch, depth, theory):
     kept = [np.sum(np.array(rms) <= 100) - 1 for rms in (theory, np.median(measured, axis=0))]
     assert sentence.startswith(f"B{norm[1:]} with")
     first = batch, depth, 10, f"{math.log10(theory[0]):.2f}", *log
-    check_numbers(sentence.replace("log10", "10"), *first, 16, 64, 100, *kept, depth)
+    check_numbers(sentence.replace("log10", "10"), *first, 8, 64, 100, *kept, depth)
 
 
 def check(figure, sentence):
@@ -87,4 +87,4 @@ def test_the_predicted_growth_is_that_of_wide_networks(name):
     predicted = np.log(network_laws.norm_gradient_factors(name, 16, 12)).sum() / 2
     log = mean_of(np.log(measured[:, 0]))
     assert abs(log.value - predicted) < 4 * log.standard_error + 0.12
-    assert measured.shape == (16, 13)
+    assert measured.shape == (8, 13)

@@ -46,7 +46,7 @@ def check(figure, sentence):
     heading = f"20 % of the weights, 25.6 links a unit: × {factor:.3g} a layer"
     check_words(ax, "layer (l)", "second moment (m)", heading)
     ratio, spread = mean_of(measured[:, -1] / theory.get_ydata()[-1]), std_of(np.log(measured[:, -1]))
-    found = 32, 128, *two(ratio), f"{math.sqrt(variance[-1]):.2f}", 95, *two(spread)
+    found = 24, 128, *two(ratio), f"{math.sqrt(variance[-1]):.2f}", 95, *two(spread)
     within = np.sum((measured[:, -1] >= 0.1) & (measured[:, -1] <= 10))
     check_numbers(sentence, 10, f"{factor**10:.3g}", *found, within, 10)
 
@@ -85,5 +85,5 @@ def test_the_noise_has_its_pole_at_six_links():
 def test_networks_are_counted_by_the_factor_that_is_shaded():
     logs = np.abs(np.log10(signals("the smallest", 0.4)[:, -1]))
     kept, fewer = (np.sum(logs <= limit) for limit in (1, 0.5))
-    assert 0 < fewer < kept < 32
+    assert 0 < fewer < kept < 24
     assert f"{kept} of the networks keep m within a factor of 10" in pruning_figure(kept=0.4)[1]

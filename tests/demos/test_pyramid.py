@@ -29,7 +29,7 @@ def pyramid_chains(widths, mode, count):
 def check(figure, sentence):
     (ax,), layers = figure.axes, np.arange(5)
     signal_line, signal_theory, gradient_line, gradient_theory = ax.lines
-    signal, gradient = pyramid_chains([128, 384, 128, 384, 128], "fan_avg", 500)
+    signal, gradient = pyramid_chains([128, 384, 128, 384, 128], "fan_avg", 300)
     assert signal_line is named(ax, "signal (m), on its way up")
     assert gradient_line is named(ax, "gradient (g), on its way down")
     check_samples(ax, signal_line, layers, signal, np.mean)
@@ -41,7 +41,7 @@ def check(figure, sentence):
     check_words(ax, "layer (l)", "second moment (m, g)", heading)
     assert "widths 128, 384, …, 128" in [text.get_text() for text in ax.texts]
     ends = (format_estimate(Row("", 0.5625, mean_of(x))) for x in (signal[:, -1], gradient[:, 0]))
-    check_numbers(sentence, 4, 500, *itertools.chain(*ends))
+    check_numbers(sentence, 4, 300, *itertools.chain(*ends))
 
 
 def test_the_chains_have_the_law_of_real_matrices():

@@ -23,7 +23,7 @@ LABELS = ["branch scale (s)", "blocks (L)", "norm", "width (n)"]
 
 
 @cache
-def streams(scale, branches, norm, width, count=300):
+def streams(scale, branches, norm, width, count=200):
     draws = propagation.branch_draws(192, width, count=count, generator=torch.Generator().manual_seed(0))
     return propagation.residual_stream(scale, norm, [table[:branches] for table in draws])
 
@@ -40,7 +40,7 @@ def check(figure, sentence):
     check_line(part_theory, share, k)
     heading = f"12 blocks, predicted: stream {1.25**24:.3g}, share of its input {share[-1]:.2g}"
     check_words(ax, "branch (k)", "second moment, and share", heading)
-    stream = f"{24 * math.log10(1.25):.3f}", 300, *two(median_of(np.log10(moments[:, -1])))
+    stream = f"{24 * math.log10(1.25):.3f}", 200, *two(median_of(np.log10(moments[:, -1])))
     check_numbers(sentence, 24, *stream, f"{share[-1]:.3g}", *two(mean_of(shares[:, -1])))
     assert sentence.endswith(": neither.")
 

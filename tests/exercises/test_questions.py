@@ -14,7 +14,18 @@ import torch
 from course_utils import comparison
 from course_utils.comparison import Estimate, compare
 from course_utils.exercises import checking
-from course_utils.exercises.asking import Choice, Function, Number, Open, as_number, near
+from course_utils.exercises.asking import (
+    Choice,
+    Experiment,
+    Function,
+    Number,
+    Open,
+    as_number,
+    check_law,
+    filled,
+    in_place,
+    near,
+)
 from course_utils.exercises.questions import NOTEBOOKS, find, questions_of
 from course_utils.exercises.running import Unreadable, run
 
@@ -144,16 +155,18 @@ def test_exercises_begin_within_reach_and_one_is_open(notebook):
 # The engine.
 
 
+WORDS = {
+    "statement": "s",
+    "stars": 1,
+    "minutes": 1,
+    "hints": ("look", "step"),
+    "because": "so",
+    "solution": "s",
+}
+
+
 def number_question(**changes):
-    words = {
-        "statement": "s",
-        "stars": 1,
-        "minutes": 1,
-        "hints": ("look", "step"),
-        "because": "so",
-        "solution": "s",
-    }
-    return Number(**words, answer=0.5, mistakes=((2.0, "twice"),), **changes)
+    return Number(**WORDS | {"answer": 0.5, "mistakes": ((2.0, "twice"),)} | changes)
 
 
 @pytest.mark.parametrize(
@@ -170,6 +183,87 @@ def test_tolerance_is_relative_and_holds_on_both_sides():
 
 def test_an_unknown_number_gets_the_first_hint():
     assert number_question().judge(7.0) == (False, "7 is not it. look")
+
+
+def test_right_numbers_in_another_form_are_told_so():
+    question = number_question(statement="of $\\log_{10}$", answer=0.2352, mistakes=((24.9, "far"),))
+    said = [question.judge(x).words for x in (0.24, 0.2, 23.52, 0.2352 * math.log(10), 24.9)]
+    rounded = "Near, but rounded: give three digits."
+    assert said[:2] == [rounded, "0.2 is not it. look"]  # 0.2 is 15 % off
+    assert said[2:4] == [
+        "That is in per cent; give the number itself.",
+        "That is a natural logarithm; the one to base 10 is asked for.",
+    ]
+    assert said[4] == "far"
+    plain = number_question(answer=0.2352, mistakes=())
+    assert plain.judge(0.2352 * math.log(10)).words == "0.5416 is not it. look"
+
+
+def test_of_several_numbers_the_wrong_ones_are_named():
+    answer = {"mean": 2.0, "std": 3.0, "rate": 4.0}
+    question = Experiment(**WORDS, answer=answer, mistakes=(), tolerance=0.01)
+    assert question.judge(answer).right
+    assert question.judge(answer | {"std": 5.0}).words == "Not yet right: 'std'. look"
+    wrong = answer | {"std": 5.0, "rate": 7.0}
+    assert question.judge(wrong).words == "Not yet right: 'std', 'rate'. look"
+
+
+def normal_(tensor, generator):
+    tensor.normal_(generator=generator)
+
+
+FAULTY = {  # a filler, and what is said of it
+    "own seed": (lambda t, g: normal_(t, g.manual_seed(3)), "another seed"),
+    "no generator": (lambda t, g: normal_(t, None), "two generators of one seed"),
+    "returned": (lambda t, g: torch.randn(t.shape, generator=g), "not filled in place"),
+    "infinite": (lambda t, g: t.fill_(math.inf), "not finite"),
+    "constant": (lambda t, g: t.fill_(2.0), "all weights are 2"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTY)
+def test_a_tensor_is_filled_in_place_from_the_generator(name):
+    fill, words = FAULTY[name]
+    assert filled(normal_, 40, 30).std().item() == pytest.approx(1, abs=0.1)
+    with pytest.raises(Unreadable, match=words):
+        filled(fill, 40, 30)
+
+
+def of(change, count=4000):
+    """Return two sets of normal numbers, changed."""
+    z = torch.randn(2, count, generator=torch.Generator().manual_seed(1))
+    return [*change(z)]
+
+
+WRONG_LAWS = {
+    "uniform": (lambda z: torch.erf(z / 2**0.5), "another law"),
+    "signs": (lambda z: z.sign(), "another law"),
+    "Laplace": (lambda z: z.sign() * (z.square() + z.roll(1).square()), "another law"),
+    "shifted": (lambda z: z + 0.2, "not 0, but 0.2"),
+    "one for all": (lambda z: z[:1].expand(2, -1), "copies"),
+    "scaled": (lambda z: torch.stack([z[0], 3 * z[0]]), "copies"),
+    "turned round": (lambda z: torch.stack([z[0], -z[0].flip(0)]), "copies"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_LAWS)
+def test_a_law_is_more_than_its_variance(name):
+    check_law(of(lambda z: z))
+    check_law(of(lambda z: torch.erf(z / 2**0.5)), kurtosis=1.8)
+    change, words = WRONG_LAWS[name]
+    with pytest.raises(Unreadable, match=words):
+        check_law(of(change))
+
+
+def test_weights_that_are_put_in_place_of_others_are_noticed():
+    def put(model, value):
+        model.weight = torch.nn.Parameter(torch.full((2, 3), value))
+
+    model = torch.nn.Linear(3, 2)
+    assert in_place(lambda m, value: m.weight.data.fill_(value), model, 5.0) is model
+    assert model.weight.unique().tolist() == [5.0]
+    with pytest.raises(Unreadable, match="replaced"):
+        in_place(put, model, 5.0)
 
 
 def test_what_a_function_prints_is_not_shown_and_its_luck_is_always_the_same(capsys):
