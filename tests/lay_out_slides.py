@@ -30,7 +30,7 @@ OVERFULL = 100.0
 NATURAL = f"""
 .reveal .slides section section {{ --course-fit: 1 !important; }}
 .reveal .slides section section img {{ --course-figure: {FIGURE}px !important; }}
-.reveal .course-beside {{ display: block !important; }}
+.reveal .course-beside, .reveal .course-alone > .jp-Cell-inputWrapper {{ display: block !important; }}
 """
 HEIGHTS = """slide => [...slide.querySelectorAll('.jp-Cell')].map(cell => [
     Number(cell.dataset.windowedListIndex),

@@ -35,7 +35,7 @@ def test_every_colour_that_the_sheet_uses_is_given():
 def test_the_classes_of_the_sheet_are_those_of_the_widgets():
     package = Path(course_utils.__file__).parent
     code = "".join(path.read_text(encoding="utf-8") for path in package.rglob("*.py"))
-    extension = {"course-beside"}  # a cell's, of the lab extension
+    extension = {"course-beside", "course-alone"}  # a cell's, of the lab extension
     assert set(re.findall(r"\.(course-[\w-]+)", CSS)) - extension == set(
         re.findall(r'"(course-[\w-]+)"', code)
     )

@@ -21,9 +21,10 @@
   const BESIDE = '.jp-RenderedImage, .jp-OutputArea-output :is(table, pre)';
   const WIDE = '.cm-scroller, .jp-RenderedHTMLCommon, .jp-OutputArea-output, pre, table';
   const STEPS = [0, 1, 2, 3]; // from fonts at full size to the least
-  const WRAPPED = 0.9; // what a layout counts where long lines wrap beside a figure
-  const HEIGHTS = [460, 430, 400, 370, 340, 310, 280, 250, 220, 190, 160]; // in --course-unit
-  const READABLE = 620; // a figure this wide, in --course-unit, counts in full
+  // What a layout counts: outputs below their code, beside it, where long lines wrap, or figures without their code.
+  const LAYOUTS = { 'course-below': 1, 'course-beside': 0.9, 'course-alone': 0.75 };
+  const HEIGHTS = [580, 540, 500, 460, 430, 400, 370, 340, 310, 280, 250, 220, 190, 160]; // in --course-unit
+  const READABLE = 0.55; // a figure of this share of its pixels, in --course-unit, counts in full
 
   const measure = (slide, name) => Number(getComputedStyle(slide).getPropertyValue(`--course-${name}`));
 
@@ -37,10 +38,11 @@
     return STEPS.map(step => 1 - ((1 - least) * step) / STEPS.at(-1));
   }
 
-  function arrange(slide, scale, beside) {
+  function arrange(slide, scale, layout) {
     slide.style.setProperty('--course-fit', scale);
-    slide.querySelectorAll(BESIDE).forEach(output => {
-      output.closest('.jp-Cell').classList.toggle('course-beside', beside);
+    slide.querySelectorAll('.jp-Cell').forEach(cell => {
+      const has = cell.querySelector(layout === 'course-alone' ? FIGURE : BESIDE);
+      Object.keys(LAYOUTS).forEach(name => cell.classList.toggle(name, Boolean(has) && name === layout));
     });
   }
 
@@ -67,33 +69,36 @@
 
   function readability(slide, figures) {
     const shown = image => Math.min(image.clientWidth, (image.clientHeight * image.naturalWidth) / image.naturalHeight);
-    return Math.min(1, ...figures.map(image => shown(image) / unit(slide) / READABLE));
+    return Math.min(1, ...figures.map(image => shown(image) / unit(slide) / READABLE / image.naturalWidth));
   }
 
-  /* Try scale by scale, above and beside, the largest figures that fit; keep the layout that reads best. */
+  /* Try scale by scale and layout by layout the largest figures that fit; keep what reads best. */
   function fit(slide) {
     const [figures, wide] = [FIGURE, WIDE].map(parts => [...slide.querySelectorAll(parts)]);
+    const layouts = Object.entries(LAYOUTS).slice(0, figures.length ? 3 : slide.querySelector(BESIDE) ? 2 : 1);
     const tried = scales(slide);
-    let best = { scale: tried.at(-1), beside: false, height: HEIGHTS.at(-1), score: 0 };
+    let best = { scale: tried.at(-1), layout: 'course-below', height: HEIGHTS.at(-1), score: 0 };
     for (const scale of tried) {
-      for (const beside of slide.querySelector(BESIDE) ? [false, true] : [false]) {
-        const most = scale * (beside ? WRAPPED : 1);
-        if (most <= best.score) continue;
-        arrange(slide, scale, beside);
+      for (const [layout, counts] of layouts) {
+        if (scale * counts <= best.score) continue;
+        arrange(slide, scale, layout);
         const height = HEIGHTS[largest(slide, figures, wide)];
         if (!height) continue;
         enlarge(figures, height);
-        const score = most * readability(slide, figures);
-        if (score > best.score) best = { scale, beside, height, score };
+        const score = scale * counts * readability(slide, figures);
+        if (score > best.score) best = { scale, layout, height, score };
       }
     }
-    arrange(slide, best.scale, best.beside);
+    arrange(slide, best.scale, best.layout);
     enlarge(figures, best.height);
   }
 
-  /* The slide that the end of an address names: by its id, or by a heading, with dashes as in JupyterLab's links. */
+  /* The slide that the end of an address names: by its id, by numbers as Reveal's speaker's window has it, or by a
+     heading, with dashes as in JupyterLab's links. */
   function named(hash) {
     const name = decodeURIComponent(hash.slice(1));
+    const [, h, v = 0] = name.match(/^\/(\d+)(?:\/(\d+))?/) ?? [];
+    if (h) return document.querySelectorAll('.slides > section')[h]?.querySelectorAll('section')[v];
     const asLink = heading => heading.textContent.replace(/¶$/, '').trim().replaceAll(' ', '-') === name;
     const headings = [...document.querySelectorAll('.slides section section :is(h1, h2, h3, h4)')];
     return document.getElementById(name.slice(1)) ?? headings.find(asLink)?.closest('section');
@@ -104,7 +109,9 @@
   /* Turn to a slide, more than once: RISE may turn to a cell that it selects a little later. A key puts an end to it. */
   function turn(slide, tries = 20) {
     if (!slide || !tries) return;
-    if (!slide.classList.contains('present')) location.hash = `#/${slide.id}`;
+    const addresses = [`#/${slide.id}`, `#/${slide.id.replace('slide-', '').replace('-', '/')}`];
+    // The other one, for an address that stays the same turns no page.
+    if (!slide.classList.contains('present')) location.hash = addresses.find(address => address !== location.hash);
     turning = setTimeout(() => turn(slide, tries - 1), 50);
   }
 
@@ -140,6 +147,12 @@
     if (app.name !== 'Rise') return;
     const asked = location.hash;
     document.addEventListener('ready', () => asked && turn(named(asked)), { once: true });
+    const onHash = event => {
+      if (location.hash.startsWith('#/')) return;
+      event.stopImmediatePropagation(); // Reveal would turn to the first slide
+      turn(named(location.hash));
+    };
+    window.addEventListener('hashchange', onHash, true);
     document.addEventListener('click', onLink, true);
     const onText = ({ target }) => target.closest?.('.slides .jp-MarkdownCell');
     document.addEventListener('dblclick', event => onText(event) && event.stopImmediatePropagation(), true);
