@@ -194,8 +194,10 @@ class Open(Question):
 
     def judge(self, given: Any) -> Verdict:
         """Return the model answer to a text of a sentence or more."""
-        if not isinstance(given, str) or len(given.split()) < 5:
+        if not isinstance(given, str):
             raise Unreadable("a sentence or two, as a text in quotation marks, are expected")
+        if len(given.split()) < 5:
+            raise Unreadable("that is short: write a sentence or two")
         return Verdict(None, f"Compare yours with this: {self.because}")
 
 

@@ -16,11 +16,12 @@ _NETWORKS = (  # widths, std, largest number
     ([2000, 50, 300] * 12, 0.3, _HALF),
     ([64, 1000] * 15, 0.2, _HALF),
     ([1024] * 30, 0.06, 448.0),
+    ([400] * 12 + [25] * 6 + [400] * 20, 0.1, 448.0),  # beyond, below and beyond again
 )
 
 
 def _overflows(overflow_layer) -> Values:
-    """Return the layers that it names for four networks."""
+    """Return the layers that it names for five networks."""
     return tuple(as_number(overflow_layer(list(widths), *rest)) for widths, *rest in _NETWORKS)
 
 
@@ -53,12 +54,26 @@ def _from_zero(widths, std, largest):
     return overflow_layer(widths, std, largest) - 1
 
 
+def _one_more(widths, std, largest):
+    return overflow_layer(widths, std, largest) + 1
+
+
+def _last_crossing(widths, std, largest):
+    rms, below = 1.0, 0
+    for layer, fan_in in enumerate(widths[:-1], start=1):
+        rms *= math.sqrt(fan_in) * std
+        below = layer if rms <= largest else below
+    return below + 1
+
+
 def _bad_layers(layer_that_fails) -> Values:
-    """Return the layers that it names where all entries are equal and grow, and where one grows alone."""
+    """Return the layers that it names: all entries grow alike, one grows alone, one moves and grows."""
     eye, alone = torch.eye(512), torch.arange(512) == 5
     equal = [1e36 * eye, eye, 1e5 * eye, eye, eye], torch.ones(512)
     single = [torch.where(alone, 1e30, 1.0).diag()] * 5, torch.where(alone, -1.0, 1.0)
-    return tuple(as_number(layer_that_fails([*matrices], x)) for matrices, x in (equal, single))
+    shift = torch.tensor([1e20, 1.0, 1.0, 1e20, 1.0, 1e20, 1e20, 1.0]).diag(1)
+    moving = [*[shift] * 4, torch.ones(9, 9), torch.eye(9)], torch.eye(9)[4]
+    return tuple(as_number(layer_that_fails([*matrices], x)) for matrices, x in (equal, single, moving))
 
 
 def layer_that_fails(matrices, x):
@@ -69,12 +84,12 @@ def layer_that_fails(matrices, x):
             return layer
 
 
-def _layer_where(fails):
-    """Return a function as `layer_that_fails`, with another test of a layer's entries."""
+def _layer_where(fails, multiply=torch.matmul):
+    """Return a function as `layer_that_fails`, with another test of a layer's entries, or another product."""
 
     def find(matrices, x):
         for layer, matrix in enumerate(matrices, start=1):
-            x = matrix @ x
+            x = multiply(matrix, x)
             if fails(x):
                 return layer
 
@@ -83,6 +98,14 @@ def _layer_where(fails):
 
 def _bad_from_zero(matrices, x):
     return layer_that_fails(matrices, x) - 1
+
+
+def _bad_one_more(matrices, x):
+    return layer_that_fails(matrices, x) + 1
+
+
+def _not_all_finite(x):
+    return not torch.isfinite(x).all()
 
 
 QUESTIONS = (
@@ -115,6 +138,7 @@ QUESTIONS = (
         mistakes=(
             (81 / 100, "That is the mean square of the inputs; the RMS is its root."),
             (1.0, "19 of the 100 features are 0, so the inputs do not have mean square 1."),
+            (0.9**40, "0.9 is the RMS of the input, and each layer keeps it."),
             (0.9**41, "The constant features cost something once, at the input, not again in each layer."),
             (math.sqrt(19 / 100), "That is the root of the share of features that are 0: take the others."),
         ),
@@ -130,6 +154,10 @@ QUESTIONS = (
         answer=math.ceil(crossing_layer(_TINY, 0.64)),
         mistakes=(
             (math.floor(crossing_layer(_TINY, 0.64)), "The RMS of that layer is still above 2^(−24)."),
+            (
+                math.ceil(crossing_layer(_TINY, 0.64)) + 1.0,
+                "One too many: the first computed layer has number 1.",
+            ),
             (
                 math.ceil(crossing_layer(_TINY, 0.64**2)),
                 "You multiplied by nσ² = 0.41, the factor on the second moment, not on the RMS.",
@@ -163,6 +191,7 @@ QUESTIONS = (
                 _HALF ** (1 / 300) / math.sqrt(400),
                 "So the second moment gets to 65,504, and the RMS only to its root, 256.",
             ),
+            (_HALF ** (2 / 150) / 400, "That is the variance σ²; its root was asked for."),
             (_HALF ** (1 / 150), "That is √n σ, the growth per layer, with n = 400."),
             (_HALF ** (1 / 150) / 400, "You divided by n = 400, but the growth per layer is √n σ."),
             (_SINGLE ** (1 / 150) / math.sqrt(400), "That is the limit for float32; float16 ends at 65,504."),
@@ -203,6 +232,7 @@ QUESTIONS = (
             "with widths 2000/50/300",
             "with widths 64/1000",
             "with width 1024 throughout",
+            "with widths 400, 25 and 400",
         ),
         right=overflow_layer,
         tolerance=0.001,
@@ -212,6 +242,11 @@ QUESTIONS = (
             (_linear_in_width, "A layer multiplies the RMS by √n σ; yours multiplies by nσ."),
             (_from_average, "With widths 100 and 900 the factors are 5 and 15, not twice that of 500."),
             (_from_zero, "You count from 0: the first layer has number 1."),
+            (_one_more, "One too many: the first computed layer has number 1."),
+            (
+                _last_crossing,
+                "Where layers are narrow the RMS falls again; asked is the first time that it is too large.",
+            ),
         ),
         hints=(
             "Each layer has its own factor; which width enters?",
@@ -232,23 +267,37 @@ QUESTIONS = (
         names=(
             "layer where all 512 entries grow alike",
             "layer where one entry grows alone",
+            "layer where the matrices are not symmetric",
         ),
         right=layer_that_fails,
         tolerance=0.01,
         mistakes=(
             (
                 _layer_where(lambda x: not x.std().isfinite()),
-                "A standard deviation can overflow before its numbers do; test the numbers.",
+                "A sum or a standard deviation can overflow before its numbers do; test the numbers.",
+            ),
+            (
+                _layer_where(lambda x: not x.norm().isfinite()),
+                "A norm, mean square or variance can overflow before its numbers do; test the numbers.",
             ),
             (
                 _layer_where(lambda x: x.isnan().any()),
-                "An overflow gives inf first; nan comes a layer later, from inf times 0.",
+                "An overflow gives inf first; nan comes later, from inf times 0.",
             ),
             (
                 _layer_where(lambda x: not x.isfinite().any()),
                 "One entry of 512 that is inf is enough; yours waits until all are.",
             ),
             (_bad_from_zero, "You count from 0: the first layer has number 1."),
+            (_bad_one_more, "One too many: the output of the first matrix is layer 1."),
+            (
+                _layer_where(_not_all_finite, lambda matrix, x: x @ matrix),
+                "The order: a layer's output is Wx, the sums over the rows of W; yours sums over columns.",
+            ),
+            (
+                _layer_where(_not_all_finite, torch.mul),
+                "Multiply x itself, by `W @ x`: neither entry by entry, `W * x`, nor the matrices first.",
+            ),
         ),
         hints=("Which test did the notebook recommend at the end?", "`torch.isfinite(x).all()`."),
         because="You looked at the entries themselves, at all of them, for inf and nan.",
@@ -283,6 +332,10 @@ QUESTIONS = (
                 {"ones": 50 + 100**2 / 2, "normal": 50 + 100**2 / 2},
                 "The second is the first again: draw fresh inputs N(0, 1) for each row.",
             ),
+            (
+                {"ones": 100.0, "normal": 100 * (1 - _SHARED) + 100**2 * _SHARED},
+                "These two are in each other's place.",
+            ),
         ),
         hints=(
             "z is a/√2 times the sum of the inputs, plus the sum of b h/√2.",
@@ -302,6 +355,10 @@ QUESTIONS = (
         tolerance=0.02,
         mistakes=(
             (1.0, "So it would be with mean 0: here 2/n, times n entries of equal sign, adds up to 2."),
+            (
+                math.sqrt(sum(4**k for k in range(10))),
+                "That is the spread without the mean; the RMS counts both.",
+            ),
             (2.0**10, "That is the mean of a unit; the random part of the weights adds a spread to it."),
             (
                 math.sqrt(5) ** 10,

@@ -7,7 +7,17 @@ import torch
 from torch import nn
 
 from course_utils.activations import linear
-from course_utils.exercises.asking import Choice, Experiment, Function, Number, Open, Values, as_number
+from course_utils.exercises.asking import (
+    Choice,
+    Experiment,
+    Function,
+    Number,
+    Open,
+    Values,
+    as_number,
+    in_place,
+)
+from course_utils.exercises.running import Unreadable
 from course_utils.initializers import calculate_fans
 from course_utils.network_laws import exact_log_growth
 
@@ -18,15 +28,22 @@ _CASES = ((128, 64, 2.0), (256, 400, 1.5), (64, 32, 1.2), (1000, 500, 3.0))  # w
 
 
 def _growths(repair) -> Values:
-    """Return fan_in times mean(w²) in each layer of a repaired network."""
+    """Return fan_in times mean(w²) in each layer of a repaired network. Raises: Unreadable for a mean."""
     generator = torch.Generator().manual_seed(3)
     widths = (200, 500, 300, 600)
     model = nn.Sequential(*(nn.Linear(*pair, bias=False) for pair in pairwise(widths)))
     with torch.no_grad():
         for layer, fan_out in zip(model, widths[1:], strict=True):
             layer.weight.normal_(std=fan_out**-0.5, generator=generator)
-        repair(model)
-        return tuple(layer.in_features * layer.weight.square().mean().item() for layer in model)
+        in_place(repair, model)
+    weights = [p.detach().double() for p in model.parameters()]
+    for w in weights:
+        mean = (w.mean() / w.square().mean().sqrt()).item()
+        if abs(mean) > 6 * w.numel() ** -0.5:  # standard errors
+            raise Unreadable(
+                f"weights have a mean, {mean:.2g} of their RMS: equal signs add up from the second layer on"
+            )
+    return tuple(w.shape[1] * w.square().mean().item() for w in weights)
 
 
 def repair(model):
@@ -64,6 +81,26 @@ def _share_of_m(width, depth, factor):
 
 def _share_of_variance(width, depth, factor):
     return math.erf(math.log(factor) / (depth / (2 * width)) / math.sqrt(2))
+
+
+def _share_of_sum(width, depth, factor):
+    return share_within(width, 2 * depth, factor)
+
+
+def _share_without_root(width, depth, factor):
+    return math.erf(math.log(factor) / math.sqrt(depth / (2 * width)))
+
+
+def _share_on_one_side(width, depth, factor):
+    return share_within(width, depth, factor) / 2
+
+
+def _share_in_percent(width, depth, factor):
+    return 100 * share_within(width, depth, factor)
+
+
+def _share_outside(width, depth, factor):
+    return 1 - share_within(width, depth, factor)
 
 
 def _share_below(width, depth, factor):
@@ -120,6 +157,7 @@ QUESTIONS = (
         minutes=5,
         answer=3 + (9 / 5 * 3 - 3) / 4,
         mistakes=(
+            ((9 / 5 * 3 - 3) / 4, "That is the excess over 3; the kurtosis counts the 3, too."),
             (9 / 5 * 3, "That is the kurtosis of one product; z adds four of them."),
             (3.0, "So it is for infinitely many terms; four leave a trace of their own shape."),
             (3 + 6 / 4, "6 is the excess for normal weights; these are uniform, of fourth moment 9/5."),
@@ -188,7 +226,18 @@ QUESTIONS = (
         right=repair,
         tolerance=0.025,  # 5 standard errors for redrawn weights
         mistakes=(
-            (_rescaled(lambda _, fan_out: 1 / fan_out), "Nothing has changed: the variance is 1/fan-out."),
+            (
+                _rescaled(lambda _, fan_out: 1 / fan_out),
+                "Nothing has changed, the variance is 1/fan-out: change the model that you get.",
+            ),
+            (
+                _rescaled(lambda fan_in, fan_out: fan_out / fan_in**2),
+                "You multiplied by fan-out/fan-in, the ratio of the variances; weights take its root.",
+            ),
+            (
+                _rescaled(lambda fan_in, fan_out: fan_in / fan_out**2),
+                "The other way round: more inputs than outputs ask for smaller weights, not larger ones.",
+            ),
             (
                 _rescaled(lambda fan_in, _: 1 / fan_in**2),
                 "1/fan-in is to be the variance; you made it the standard deviation.",
@@ -210,7 +259,7 @@ QUESTIONS = (
             "Each `layer.weight` has the shape (fan_out, fan_in).",
             "Multiply by √(fan_out/fan_in), or draw anew with std 1/√fan_in.",
         ),
-        because="Each layer has Var(w) = 1/fan_in now.",
+        because="Each layer has E w² = 1/fan_in now, and mean 0.",
         solution="The variance should be 1/fan_in and is 1/fan_out: multiply by √(fan_out/fan_in).",
     ),
     Function(
@@ -227,6 +276,14 @@ QUESTIONS = (
         mistakes=(
             (_share_of_m, "You took 2L/n, the variance of ln m; ln RMS is half of it."),
             (_share_of_variance, "You divided by the variance of ln RMS; take its root."),
+            (_share_of_sum, "You took L/n; the variance of ln RMS is a quarter of 2L/n, that of ln m."),
+            (
+                _share_without_root,
+                "erf(x) is the share within √2 x standard deviations; for x of them it is erf(x/√2).",
+            ),
+            (_share_on_one_side, "That is half of it: both sides count, above the median and below."),
+            (_share_in_percent, "That is in per cent; a share goes from 0 to 1."),
+            (_share_outside, "That is the share outside; asked is the one within."),
             (_share_below, "That is the share below factor · median: those too small count as well."),
             (_share_around_one, "You compare with RMS 1; the median is below that, and asked is the median."),
         ),
@@ -285,6 +342,10 @@ QUESTIONS = (
             (
                 {"normal": 2.0, "sparse": (2 + _EXCESS * 3 / 130) / 16**2},
                 "The weights that are left have to have variance 1/8, not 1/128.",
+            ),
+            (
+                {"normal": 2 + _EXCESS * 3 / 130, "sparse": 2.0},
+                "These two are in each other's place.",
             ),
         ),
         hints=(

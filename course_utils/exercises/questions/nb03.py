@@ -3,10 +3,11 @@
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from course_utils.activations import Activation, linear, softsign, tanh
-from course_utils.exercises.asking import Choice, Experiment, Function, Number, Open, Values
+from course_utils.exercises.asking import Choice, Experiment, Function, Number, Open, Values, in_place
+from course_utils.exercises.running import Unreadable
 from course_utils.initializers import xavier_normal_
 from course_utils.mean_field import chi_1, second_moments
 from course_utils.network_laws import exact_log_growth, log_second_moment_law
@@ -31,13 +32,24 @@ def _sigmoid_network(seed: int) -> nn.Sequential:
     return nn.Sequential(*layers).double()
 
 
+def _check_rescaled(weights: list[Tensor], model: nn.Sequential) -> None:
+    """Check that the weights of a model are multiples of what they were. Raises: Unreadable."""
+    for before, layer in zip(weights, model[::2], strict=True):
+        after = layer.weight.detach()
+        left = after - before * (after * before).sum() / before.square().sum()
+        if left.norm() > 1e-4 * after.norm():
+            raise Unreadable("weights are no multiples of what they were: rescale them, without a new draw")
+
+
 def _forward_and_back(repair) -> Values:
     """Return the RMS of 2h - 1 in the last layer and the factor on a gradient's RMS, of two networks."""
     found = []
     for seed in (1, 2):
         model = _sigmoid_network(seed)
+        weights = [layer.weight.detach().clone() for layer in model[::2]]
         with torch.no_grad():
-            repair(model)
+            in_place(repair, model)
+        _check_rescaled(weights, model)
         generator = torch.Generator().manual_seed(seed + 10)
         x, u = torch.randn(2, 64, 128, generator=generator).double()
         x = torch.sigmoid(x).requires_grad_()
@@ -89,20 +101,21 @@ QUESTIONS = (
         solution="For small q a layer gives q' = q − 2q², so 1/q grows by 2: 1/q = 2,500 and √q = 0.02.",
     ),
     Number(
-        statement="`nn.Linear(150, 450)` gets Xavier's law, uniform on $[-a, a]$, gain 1. What is $a$?",
+        statement="`nn.Linear(120, 480)` gets Xavier's law, uniform on $[-a, a]$, gain 1. What is $a$?",
         stars=1,
         minutes=2,
-        answer=math.sqrt(6 / (150 + 450)),
+        answer=math.sqrt(6 / (120 + 480)),
         mistakes=(
             (math.sqrt(2 / 600), "That is the standard deviation; U(−a, a) has the variance a²/3."),
-            (math.sqrt(3 / 150), "That keeps the forward signal alone, with the 150 inputs."),
-            (math.sqrt(3 / 450), "That keeps the gradient alone, with the 450 outputs."),
-            (math.sqrt(3 / 600), "The variance is 1 over the *mean* of 150 and 450, not over their sum."),
+            (math.sqrt(3 / 120), "That keeps the forward signal alone, with the 120 inputs."),
+            (math.sqrt(3 / 480), "That keeps the gradient alone, with the 480 outputs."),
+            (1 / math.sqrt(120), "That is nn.Linear's default, 1/√fan_in."),
+            (math.sqrt(3 / 600), "The variance is 1 over the *mean* of 120 and 480, not over their sum."),
             (2 * 3 / 600, "That is a²; take the root."),
         ),
-        hints=("Which variance does Xavier ask for, and which has U(−a, a)?", "a²/3 = 2/(150 + 450)."),
+        hints=("Which variance does Xavier ask for, and which has U(−a, a)?", "a²/3 = 2/(120 + 480)."),
         because="a²/3 = 2/600.",
-        solution="Var(w) = 2/(150 + 450), and a²/3 = Var(w): a = √(6/600) = 0.1.",
+        solution="Var(w) = 2/(120 + 480), and a²/3 = Var(w): a = √(6/600) = 0.1.",
     ),
     Number(
         statement="Replace tanh by $\\sin z = z - \\frac{z^3}{6} + \\dots$ Weights $N(0, 1/n)$, biases 0, $n "
@@ -136,6 +149,7 @@ QUESTIONS = (
         tolerance=0.02,
         mistakes=(
             (_CHI**40, "χ_1 multiplies the squared gradient; 40 layers multiply the RMS by its root."),
+            (_CHI**-20, "The other way round: that is 1 over the factor."),
             (math.sqrt(_CHI), "That is the factor of one layer; there are 40."),
             (1.25**40, "So it would be where tanh' = 1; at q* the units are partly saturated."),
             (_FIRST_CHI**20, "You took q = gain² of the first layer; the network has settled at q*."),
@@ -217,7 +231,10 @@ QUESTIONS = (
                 "q loses 2 E|Z|³ q^(3/2), but the RMS r = √q only half as much: dq = 2r dr.",
             ),
             (1 / 500, "E|Z|³ is missing: for normal z the mean of |z|³ is not q^(3/2)."),
-            (1 / (_CUBE / 2 * 500), "You took E|Z| = 0.80; needed is E|Z|³."),
+            (
+                1 / (_CUBE / 2 * 500),
+                "Either the 2 in −2z²|z| is missing, or you took E|Z| = 0.80 for E|Z|³.",
+            ),
         ),
         hints=(
             "Write the law for r = √q: what does one layer take from it, to leading order?",
@@ -237,6 +254,10 @@ QUESTIONS = (
         tolerance=0.03,
         mistakes=(
             (1.0, "Each factor is nearly 1, but there are 300 of them, and the sum of 1/l has no limit."),
+            (
+                _WAY_BACK.prod() ** -0.5,
+                "The other way round, that is 1 over the factor: χ_1 is below 1, and gradients shrink.",
+            ),
             (float(_WAY_BACK.prod()), "The product of the χ_1 is that of squared gradients; take the root."),
             (
                 float(_WAY_BACK[0]) ** 150,
@@ -258,8 +279,8 @@ QUESTIONS = (
     ),
     Function(
         statement="`model` alternates `nn.Linear` (square, Xavier weights, biases 0) and `nn.Sigmoid`; its "
-        "inputs are outputs of sigmoids, too. Write `repair`: change weights and biases in place, so that it "
-        "becomes a tanh network of gain 1 in disguise: $2h - 1$ is the signal.",
+        "inputs are outputs of sigmoids, too. Write `repair`: rescale the weights (no new draw) and set the "
+        "biases in place, so that it becomes a tanh network of gain 1 in disguise: $2h - 1$ is the signal.",
         stars=3,
         minutes=12,
         stub="def repair(model):",
@@ -273,6 +294,10 @@ QUESTIONS = (
         right=repair,
         tolerance=0.02,  # nothing is random once the weights are there
         mistakes=(
+            (
+                _centred(1.0, by=0.0),
+                "Nothing has changed: change the model that you get.",
+            ),
             (
                 _centred(4.0, by=0.0),
                 "In each z ½ΣW is left over: without biases it stays, with −ΣW it turns its sign.",

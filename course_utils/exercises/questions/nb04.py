@@ -2,26 +2,38 @@
 
 import math
 
+import torch
+from torch import Tensor
+
 from course_utils.activations import relu
-from course_utils.exercises.asking import Function, Number, Open, Values, filled
-from course_utils.initializers import calculate_fans, calculate_gain
+from course_utils.exercises.asking import Function, Number, Open, Values, check_law, drawn, filled
+from course_utils.initializers import calculate_gain
 from course_utils.mean_field import output_second_moment
 from course_utils.network_laws import exact_log_growth
 
 _MEAN = 2 / math.sqrt(2 * math.pi)  # of relu(z), z ~ N(0, 4)
 _VARIANCE = output_second_moment(relu, 4.0) - _MEAN**2
 _PRELU = calculate_gain("leaky_relu", 0.5)
+_TWENTYFOLD = math.log(20) / math.log(math.sqrt(2) / _PRELU)
 _NOISE = exact_log_growth(relu, math.sqrt(2), 256)[1]  # of ln m in one layer
 
 
+def _two_matrices(initializer, generator: torch.Generator) -> list[Tensor]:
+    """Return two matrices filled one after the other: the generator has gone on for the second."""
+    matrices = [torch.empty(100, 100) for _ in range(2)]
+    for matrix in matrices:
+        initializer(matrix, generator)
+    return matrices
+
+
 def _he_moments(he_uniform_) -> Values:
-    """Return fan_in times mean(w²) over 2 and the kurtosis over 1.8, of a matrix and of a kernel."""
+    """Return fan_in times mean(w²) over 2, of a matrix and of a kernel."""
     found = []
-    for shape in ((300, 700), (256, 64, 4, 4)):
-        squares = filled(he_uniform_, *shape).square()
-        moment = squares.mean().item()
-        fan_in, _ = calculate_fans(squares)
-        found += [fan_in * moment / 2, squares.square().mean().item() / moment**2 / 1.8]
+    for shape in ((150, 400), (64, 80, 3, 5)):
+        w = filled(he_uniform_, *shape)
+        check_law([w], kurtosis=1.8)  # one by one, for they start from one seed
+        found.append(w[0].numel() * w.square().mean().item() / 2)
+    check_law(drawn(lambda generator: _two_matrices(he_uniform_, generator)), kurtosis=1.8)
     return tuple(found)
 
 
@@ -37,10 +49,6 @@ def _uniform_of(bound):
     return lambda tensor, generator: tensor.uniform_(-1, 1, generator=generator).mul_(bound(tensor.shape))
 
 
-def _he_normal_(tensor, generator):
-    return tensor.normal_(0.0, math.sqrt(2 / tensor[0].numel()), generator=generator)
-
-
 QUESTIONS = (
     Number(
         statement="A unit has $z \\sim N(0, 4)$. What is $\\mathbb E\\,\\operatorname{relu}(z)^2$?",
@@ -49,6 +57,7 @@ QUESTIONS = (
         answer=output_second_moment(relu, 4.0),
         mistakes=(
             (output_second_moment(relu, 2.0), "In N(0, 4) the 4 is the variance: E z² is 4, not 2."),
+            (math.sqrt(output_second_moment(relu, 4.0)), "That is the RMS; its square was asked for."),
             (4.0, "That is E z². Nothing has been removed yet."),
             (_VARIANCE, "That is the variance; the mean of relu(z) is not 0 any more."),
         ),
@@ -80,6 +89,10 @@ QUESTIONS = (
         mistakes=(
             (2.0**-40, "That is the second moment; the RMS is its root."),
             (1.0, "So it would be in a linear network. What does each ReLU take away?"),
+            (
+                (_VARIANCE / 4) ** 20,
+                "You took the variance of relu(z), 0.34 of E z²; a layer adds up squares, means included.",
+            ),
             (1 / math.sqrt(80), "That is 1/√(2L), the law of tanh. A ReLU has the same effect at any size."),
         ),
         hints=("By which factor does one layer multiply the second moment?", "It is ½; there are 40 layers."),
@@ -94,6 +107,7 @@ QUESTIONS = (
         mistakes=(
             (math.sqrt(2 / 200), "That is the standard deviation; U(−b, b) has the variance b²/3."),
             (math.sqrt(6 / 500), "That is Xavier's bound, with both fans and without the 2 for ReLU."),
+            (math.sqrt(6 / 250), "That takes the mean of both fans; He's law has fan-in alone."),
             (math.sqrt(6 / 300), "You divided by fan-out: nn.Linear(200, 300) has 200 inputs."),
             (math.sqrt(3 / 200), "That keeps a linear layer. Where is the 2 that a ReLU needs?"),
         ),
@@ -108,6 +122,7 @@ QUESTIONS = (
         answer=_PRELU,
         mistakes=(
             (math.sqrt(2), "That is ReLU's gain. Here the left half is not lost, only weakened."),
+            (1 / _PRELU, "That is 1 over the gain, what a layer keeps of the RMS; it has to be made up for."),
             (_PRELU**2, "That is gain²: the factor on the variance."),
             (math.sqrt(2 / 1.5), "The slope enters squared: the left half of z² is multiplied by a²."),
         ),
@@ -117,48 +132,56 @@ QUESTIONS = (
     ),
     Number(
         statement="A colleague gave that PReLU network the gain $\\sqrt2$. After how many layers is the RMS "
-        "ten times too large?",
+        "twenty times too large?",
         stars=2,
         minutes=5,
-        answer=math.log(10) / math.log(math.sqrt(2) / _PRELU),
-        tolerance=0.02,
+        answer=_TWENTYFOLD,
+        tolerance=0.015,  # 26.85: 27 is right, 26 too early
         mistakes=(
+            (float(math.floor(_TWENTYFOLD)), "After 26 layers it is not yet twenty times too large."),
             (
-                math.log(10) / math.log(2 / _PRELU**2),
-                "After that many m is ten times too large, not the RMS.",
+                math.log(20) / math.log(2 / _PRELU**2),
+                "After that many m is twenty times too large, not the RMS.",
             ),
             (
-                10 / (math.sqrt(2) / _PRELU),
-                "Layers multiply: look for the power that gives 10, not the product.",
+                20 / (math.sqrt(2) / _PRELU),
+                "Layers multiply: look for the power that gives 20, not the product.",
             ),
-            (math.log(10) / math.log(_PRELU), "The excess of a layer is the ratio of the two gains."),
+            (math.log(20) / math.log(_PRELU), "The excess of a layer is the ratio of the two gains."),
         ),
         hints=(
             "By which factor is the RMS too large after one layer?",
-            "By √2/1.265 = 1.118; which power is 10?",
+            "By √2/1.265 = 1.118; which power is 20?",
         ),
-        because="1.118 to the power of 20.6 is 10.",
-        solution="Each layer is too large by √2/1.265 = 1.118, and ln 10 / ln 1.118 = 20.6.",
+        because="1.118 to the power of 26.8 is 20.",
+        solution="Each layer is too large by √2/1.265 = 1.118, and ln 20 / ln 1.118 = 26.8.",
     ),
     Function(
         statement="Write `he_uniform_`: fill a weight in place with He's uniform law for a ReLU layer, "
-        "drawing from `generator`. It will get matrices `(out, in)` and kernels `(out, in, height, width)`.",
+        "each number drawn for itself from `generator`. It will get matrices `(out, in)` and kernels `(out, "
+        "in, height, width)`.",
         stars=3,
         minutes=8,
         stub="def he_uniform_(tensor, generator):",
         measure=_he_moments,
         names=(
-            "fan_in · mean(w²) / 2 of a matrix (300, 700)",
-            "its kurtosis over that of a uniform law",
-            "the same of a kernel (256, 64, 4, 4)",
-            "and its kurtosis",
+            "fan_in · mean(w²) / 2 of a matrix (150, 400)",
+            "the same of a kernel (64, 80, 3, 5)",
         ),
         right=he_uniform_,
-        tolerance=0.012,  # 5 standard errors: mean(w²) of 210,000 uniform numbers is known to 0.2 %
+        tolerance=0.02,  # 5 standard errors: mean(w²) of 60,000 uniform numbers is known to 0.4 %
         mistakes=(
             (
                 _uniform_of(lambda shape: math.sqrt(6 / shape[0])),
-                "You divided by fan-out, the number of rows.",
+                "You divided by the number of rows; what does a unit of the output add up?",
+            ),
+            (
+                _uniform_of(lambda shape: math.sqrt(6 * shape[1] / (shape[0] * math.prod(shape[1:])))),
+                "You divided by fan-out; the second moment is kept by fan-in.",
+            ),
+            (
+                _uniform_of(lambda shape: 6 / math.prod(shape[1:])),
+                "The root is missing: b is √3 standard deviations, not 3 variances.",
             ),
             (
                 _uniform_of(lambda shape: math.sqrt(2 / math.prod(shape[1:]))),
@@ -170,13 +193,16 @@ QUESTIONS = (
             ),
             (
                 _uniform_of(lambda shape: math.sqrt(6 / shape[1])),
-                "A kernel's fan-in counts its taps, too: 64 · 4 · 4.",
+                "A kernel's fan-in counts its taps, too: 80 · 3 · 5.",
+            ),
+            (
+                _uniform_of(lambda shape: math.sqrt(6 / (shape[1] * shape[-1] ** (len(shape) - 2)))),
+                "A kernel's fan-in is in · height · width; yours takes a square.",
             ),
             (
                 _uniform_of(lambda shape: math.sqrt(6 / sum(shape[:2]))),
                 "That is Xavier's bound, with both fans.",
             ),
-            (_he_normal_, "The variance is right, the law is normal: a uniform one was asked for."),
         ),
         hints=(
             "Both shapes have the fan-in in all dimensions but the first.",

@@ -15,6 +15,8 @@ from course_utils.exercises.asking import (
     Open,
     Values,
     as_number,
+    check_law,
+    drawn,
     filled,
 )
 from course_utils.initializers import calculate_fans
@@ -35,11 +37,12 @@ _MEDIAN = math.exp(40 * exact_log_growth(linear, 1.0, 16)[0])
 _FAN_IN, _FAN_OUT = calculate_fans(torch.empty(96, 64 // 8, 5, 5))
 _Q = 9 * float(second_moments(tanh, 3.0, 60)[-1])  # the fixed point, without waiting for SciPy
 _CHI = float(chi_1(tanh, _Q, 3.0))
+_CHI_OF_9 = float(chi_1(tanh, 81 * second_moments(tanh, 9.0, 60)[-1], 9.0))
 
 
 def _bottoms(bottom_gradient) -> Values:
-    """Return E g at the bottom of three networks."""
-    networks = (([120, 60, 90, 30], 0.5), ([64, 16, 256], 0.2), ([50, 200], 0.0))
+    """Return E g at the bottom of four networks."""
+    networks = (([120, 60, 90, 30], 0.5), ([64, 16, 256], 0.2), ([50, 200], 0.0), ([80, 40, 160], -0.5))
     return tuple(as_number(bottom_gradient(list(widths), slope)) for widths, slope in networks)
 
 
@@ -58,13 +61,24 @@ def _upsampled(weight: Tensor, stride: int) -> float:
     return y[..., border:-border, border:-border].square().mean().item()
 
 
+def _two_kernels(initializer, generator: torch.Generator) -> list[Tensor]:
+    """Return two kernels filled one after the other: the generator has gone on for the second."""
+    kernels = [torch.empty(32, 16, 2, 2) for _ in range(2)]
+    for kernel in kernels:
+        initializer(kernel, 2, generator)
+    return kernels
+
+
 def _upsampled_moments(upsampling_) -> Values:
     """Return the second moments behind three layers, from 1 in front of them."""
     layers = (((128, 64, 2, 2), 2), ((64, 32, 4, 4), 2), ((48, 24, 6, 6), 3))
-    return tuple(
-        _upsampled(filled(lambda w, g, s=stride: upsampling_(w, s, g), *shape), stride)
-        for shape, stride in layers
-    )
+    found = []
+    for shape, stride in layers:
+        weight = filled(lambda w, g, s=stride: upsampling_(w, s, g), *shape)
+        check_law([weight])  # one by one, for they start from one seed
+        found.append(_upsampled(weight, stride))
+    check_law(drawn(lambda generator: _two_kernels(upsampling_, generator)))
+    return tuple(found)
 
 
 def upsampling_(weight, stride, generator):
@@ -91,7 +105,13 @@ def _unequal(mode: str) -> float:
     return float(upwards[0] * downwards[1] / (upwards[2] * downwards[3]))
 
 
+def _ratio_of_units(count: int) -> float:
+    """Return E χ²_A E 1/χ²_A if each of `count` units is one of the A active ones by a coin."""
+    return sum(math.comb(count, a) * a / (a - 2) for a in range(3, count + 1)) / 2**count
+
+
 _UNEQUAL = {mode: _unequal(mode) for mode in ("fan_in", "fan_out")}
+_OF_RATIOS = _ratio_of_units(100) * _ratio_of_units(50)  # mean of D_1/D_3 over ratio of the means
 _ENDS = {mode: _ends(_PYRAMID, mode)[1] for mode in _UNEQUAL}
 
 
@@ -131,7 +151,7 @@ QUESTIONS = (
         tolerance=0.03,
         mistakes=(
             (_KEPT, "That is what is left of the second moment; the RMS is its root."),
-            (_KEPT**0.25, "You counted 16 blocks: 32 blocks have 64 layers."),
+            (_KEPT**0.25, "You counted 16 blocks, not 32, or took the root twice."),
             (
                 _ends(_BLOCKS, "fan_in")[0],
                 "So it would be with 1/n_in; Xavier's two factors of a block do not cancel.",
@@ -214,6 +234,7 @@ QUESTIONS = (
             (_FAN_OUT / 8, "With stride 2 there are fewer output pixels to feed than input pixels."),
             (_FAN_OUT / 2**2, "An input feeds only the outputs of its own group, one of 8."),
             (_FAN_OUT / 8 / 2, "The stride of 2 thins out rows and columns."),
+            (_FAN_IN / 2**2, "8 is the number of inputs of a group; an input feeds the group's outputs."),
             (_FAN_IN, "You counted the inputs that feed one output: 8 channels times 25 taps."),
             (96 / 8 / 2**2, "The 5 × 5 taps of the kernel are missing."),
         ),
@@ -234,7 +255,12 @@ QUESTIONS = (
         minutes=8,
         stub="def bottom_gradient(widths, slope):",
         measure=_bottoms,
-        names=("for 120–60–90–30 (slope 0.5)", "64–16–256 (slope 0.2)", "50–200 (slope 0)"),
+        names=(
+            "for 120–60–90–30 (slope 0.5)",
+            "64–16–256 (slope 0.2)",
+            "50–200 (slope 0)",
+            "80–40–160 (slope −0.5)",
+        ),
         right=bottom_gradient,
         tolerance=0.01,
         mistakes=(
@@ -250,6 +276,10 @@ QUESTIONS = (
             (
                 lambda widths, slope: (1 + slope**2) ** len(widths) * widths[-1] / widths[0],
                 "120–60–90–30 are four widths, but not four layers.",
+            ),
+            (
+                lambda widths, slope: (1 + slope**2) ** (len(widths) - 2) * widths[-1] / widths[0],
+                "120–60–90–30 are four widths, and so three layers; yours counts two.",
             ),
             (
                 lambda widths, slope: (1 + slope) ** (len(widths) - 1) * widths[-1] / widths[0],
@@ -285,6 +315,8 @@ QUESTIONS = (
         answer=_CHI**10,
         tolerance=0.03,
         mistakes=(
+            (_CHI**-10, "The other way round: that is 1 over the factor."),
+            (_CHI_OF_9**10, "Var(w) = 9/n is a gain of 3, not of 9."),
             (_CHI**20, "That is the factor on the squared gradient; the RMS is its root."),
             (1.0, "The signal is flat, with 9 times a second moment; the gradient has a law of its own."),
             (
@@ -307,8 +339,8 @@ QUESTIONS = (
     ),
     Function(
         statement="Write `upsampling_`: fill the weight `(in, out, k, k)` of an `nn.ConvTranspose2d` in "
-        "place, with independent weights of mean 0, so that layer and ReLU together keep the second moment, "
-        "away from the border. `stride` divides $k$; no groups.",
+        "place, with independent Gaussian weights of mean 0, so that layer and ReLU together keep the second "
+        "moment, away from the border. `stride` divides $k$; no groups.",
         stars=3,
         minutes=10,
         stub="def upsampling_(weight, stride, generator):",
@@ -346,6 +378,10 @@ QUESTIONS = (
                 _normal_of(lambda shape, stride: 2 / shape[0]),
                 "A 4 × 4 kernel of stride 2 sends more than one tap to each output pixel.",
             ),
+            (
+                _normal_of(lambda shape, stride: (2 * stride**2 / math.prod((shape[0], *shape[2:]))) ** 2),
+                "You took the variance for the standard deviation.",
+            ),
         ),
         hints=(
             "How many inputs feed one output pixel? Count a 4 × 4 kernel of stride 2 along one axis first.",
@@ -373,6 +409,10 @@ QUESTIONS = (
                 "These are ratios of RMS; D is a mean square.",
             ),
             ({mode: 1 / value for mode, value in _UNEQUAL.items()}, "That is D_3/D_1."),
+            (
+                {mode: _OF_RATIOS * value for mode, value in _UNEQUAL.items()},
+                "You averaged ratios: average D_1 and D_3 first.",
+            ),
             (
                 dict(zip(_UNEQUAL, reversed(_UNEQUAL.values()), strict=True)),
                 "Fan-in and fan-out are exchanged: fan-in divides by 400, 100 and 50.",
