@@ -66,6 +66,8 @@ class Question:
         if "log_{10}" in self.statement:
             natural = tuple(math.log(10) * x for x in right)
             forms.append((natural, "That is a natural logarithm; the one to base 10 is asked for."))
+        if all(float(x).is_integer() for x in right):
+            return forms
         rounded = (tuple(float(f"{x:.{digits}g}") for x in right) for digits in (1, 2))
         return [
             *forms,
@@ -233,13 +235,15 @@ def near(values: Values, wanted: Values, tolerance: float) -> bool:
 def drawn(initialize: Callable[[torch.Generator], Sequence[Tensor]]) -> list[Tensor]:
     """Return weights as initialize(generator) leaves them, for a generator of seed 1.
 
-    Raises: Unreadable unless equal seeds give equal weights, and other seeds others.
+    Raises: Unreadable unless equal states give equal weights, and a later state of one seed others.
     """
-    first, again, other = ([*initialize(torch.Generator().manual_seed(seed))] for seed in (1, 1, 2))
+    generators = [torch.Generator().manual_seed(1) for _ in range(3)]
+    torch.rand(1, generator=generators[-1])
+    first, again, other = ([*initialize(generator)] for generator in generators)
     if not all(map(torch.equal, first, again)):
         raise Unreadable("two generators of one seed give different weights: draw from `generator`")
     if any(map(torch.equal, first, other)):
-        raise Unreadable("another seed of `generator` gives the same weights: draw from it, without a seed")
+        raise Unreadable("a later state of `generator` gives the same weights: draw from it, without a seed")
     return first
 
 

@@ -213,7 +213,8 @@ def normal_(tensor, generator):
 
 
 FAULTY = {  # a filler, and what is said of it
-    "own seed": (lambda t, g: normal_(t, g.manual_seed(3)), "another seed"),
+    "own seed": (lambda t, g: normal_(t, g.manual_seed(3)), "a later state"),
+    "the same seed": (lambda t, g: normal_(t, g.manual_seed(g.initial_seed())), "a later state"),
     "no generator": (lambda t, g: normal_(t, None), "two generators of one seed"),
     "returned": (lambda t, g: torch.randn(t.shape, generator=g), "not filled in place"),
     "infinite": (lambda t, g: t.fill_(math.inf), "not finite"),
