@@ -208,14 +208,14 @@ def test_of_several_numbers_the_wrong_ones_are_named():
     assert question.judge(wrong).words == "Not yet right: 'std', 'rate'. look"
 
 
-def normal_(tensor, generator):
+def refill(tensor, generator):
     tensor.normal_(generator=generator)
 
 
 FAULTY = {  # a filler, and what is said of it
-    "own seed": (lambda t, g: normal_(t, g.manual_seed(3)), "a later state"),
-    "the same seed": (lambda t, g: normal_(t, g.manual_seed(g.initial_seed())), "a later state"),
-    "no generator": (lambda t, g: normal_(t, None), "two generators of one seed"),
+    "own seed": (lambda t, g: refill(t, g.manual_seed(3)), "a later state"),
+    "the same seed": (lambda t, g: refill(t, g.manual_seed(g.initial_seed())), "a later state"),
+    "no generator": (lambda t, g: refill(t, None), "two generators of one seed"),
     "returned": (lambda t, g: torch.randn(t.shape, generator=g), "not filled in place"),
     "infinite": (lambda t, g: t.fill_(math.inf), "not finite"),
     "constant": (lambda t, g: t.fill_(2.0), "all weights are 2"),
@@ -225,7 +225,7 @@ FAULTY = {  # a filler, and what is said of it
 @pytest.mark.parametrize("name", FAULTY)
 def test_a_tensor_is_filled_in_place_from_the_generator(name):
     fill, words = FAULTY[name]
-    assert filled(normal_, 40, 30).std().item() == pytest.approx(1, abs=0.1)
+    assert filled(refill, 40, 30).std().item() == pytest.approx(1, abs=0.1)
     with pytest.raises(Unreadable, match=words):
         filled(fill, 40, 30)
 
