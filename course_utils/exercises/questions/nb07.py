@@ -6,7 +6,17 @@ import torch
 from torch import nn
 
 from course_utils.activations import relu
-from course_utils.exercises.asking import Choice, Experiment, Function, Number, Open, Values, as_number
+from course_utils.exercises.asking import (
+    Choice,
+    Experiment,
+    Function,
+    Number,
+    Open,
+    Unreadable,
+    Values,
+    as_number,
+    check_law,
+)
 from course_utils.initializers import calculate_gain, normal_, zeros_
 from course_utils.mean_field import crossing_layer, output_second_moment
 
@@ -18,10 +28,21 @@ _UNITS = 100
 
 def _gains(gain) -> Values:
     """Return what is measured on a linear layer, a convolution with groups, and a transposed one."""
-    layers = (nn.Linear(200, 50), nn.Conv2d(32, 64, 3, groups=4), nn.ConvTranspose2d(64, 16, 3))
-    for layer, std in zip(layers, (0.1, 0.05, 0.02), strict=True):
-        normal_(layer.weight, std=std)
-    return tuple(as_number(gain(layer)) for layer in layers)
+    layers = (nn.Linear(200, 50), nn.Conv2d(32, 64, (3, 5), groups=4), nn.ConvTranspose2d(64, 16, 3))
+    return tuple(
+        _gain_of_layer(gain, layer, size) for layer, size in zip(layers, (0.2, 0.1, 0.04), strict=True)
+    )
+
+
+def _gain_of_layer(gain, layer, size) -> float:
+    """Return what is measured on weights that are not normal, beside large biases."""
+    nn.init.uniform_(layer.weight, -size, size)
+    nn.init.normal_(layer.bias, std=5.0)
+    before = layer.weight.clone()
+    found = as_number(gain(layer))
+    if not layer.weight.equal(before):
+        raise Unreadable("your function changed the layer it was to measure")
+    return found
 
 
 def gain(layer):
@@ -41,16 +62,32 @@ def _taps(layer) -> int:
     return layer.weight[0, 0].numel()
 
 
+def _square_kernel(layer):
+    sides = layer.weight.shape[2:]
+    return gain(layer) * math.sqrt(sides[-1] / sides[0] if sides else 1)
+
+
+def _repaired_model(repair) -> nn.Sequential:
+    """Return a model after its repair. Raises: Unreadable unless that drew normal weights, and no more."""
+    model = nn.Sequential(
+        nn.Linear(300, 200), nn.LeakyReLU(0.6),
+        nn.Linear(200, 300), nn.LeakyReLU(0.1),
+        nn.Linear(300, 150), nn.LeakyReLU(0.3),
+        nn.Linear(150, 200),
+    )  # fmt: skip
+    weights, layers = [layer.weight.clone() for layer in model[::2]], repr(model)
+    repair(model)
+    if repr(model) != layers:
+        raise Unreadable("layers and slopes are the model's: leave `negative_slope` and the like as they are")
+    if any(layer.weight.equal(before) for layer, before in zip(model[::2], weights, strict=True)):
+        raise Unreadable("weights of the model you were given are unchanged: fill all of them, not a copy")
+    check_law([layer.weight.detach() for layer in model[::2]])
+    return model
+
+
 def _repaired_moments(repair) -> Values:
     """Return what each layer, its activation included, makes of inputs of mean square 1, and the biases."""
-    model = nn.Sequential(
-        nn.Linear(300, 200), nn.LeakyReLU(0.1),
-        nn.Linear(200, 400), nn.LeakyReLU(0.6),
-        nn.Linear(400, 300), nn.LeakyReLU(0.3),
-        nn.Linear(300, 100),
-    )  # fmt: skip
-    repair(model)
-    found, largest = [], 0.0
+    model, found, largest = _repaired_model(repair), [], 0.0
     with torch.no_grad():
         for place in range(0, len(model), 2):
             fan_in = model[place].in_features
@@ -118,6 +155,10 @@ QUESTIONS = (
             (_XAVIER**22, "That is the share of the squared gradient."),
             (_XAVIER, "That is one layer; the chain rule passes through the others as well."),
             (_XAVIER**24, "That is the share of the squared logits."),
+            (
+                _XAVIER**-11,
+                "Upside down: Xavier's gradient is the smaller one, so that its share of He's is below 1.",
+            ),
         ),
         hints=(
             "Xavier's square layers are He's times c. Which c, and which power of it does a gradient have?",
@@ -133,8 +174,10 @@ QUESTIONS = (
         stars=2,
         minutes=4,
         answer=crossing_layer(30, 1.1),
-        tolerance=0.03,
+        tolerance=0.009,  # 36 is right, 35 and 37 are not
         mistakes=(
+            (35, f"1.1³⁵ is {1.1**35:.1f}: not yet more than 30."),
+            (1 + crossing_layer(30, 1.1), "That is for gradients, c^(H − 1); logits have c^H."),
             (
                 crossing_layer(30, 1.1**2),
                 "After so many layers it is the squared logits that are 30 times He's.",
@@ -159,7 +202,7 @@ QUESTIONS = (
         minutes=8,
         stub="def gain(layer):",
         measure=_gains,
-        names=("nn.Linear(200, 50)", "nn.Conv2d(32, 64, 3, groups=4)", "nn.ConvTranspose2d(64, 16, 3)"),
+        names=("nn.Linear(200, 50)", "nn.Conv2d(32, 64, (3, 5), groups=4)", "nn.ConvTranspose2d(64, 16, 3)"),
         right=gain,
         tolerance=0.01,
         mistakes=(
@@ -170,7 +213,12 @@ QUESTIONS = (
             ),
             (
                 lambda layer: gain(layer) / math.sqrt(_taps(layer)),
-                "A kernel of 3 × 3 feeds each output through nine taps.",
+                "A kernel of 3 × 3 feeds each output through nine taps, one of 3 × 5 through 15.",
+            ),
+            (_square_kernel, "The kernel of Conv2d is no square: 3 × 5 taps, not 5 × 5."),
+            (
+                _gain_of(lambda layer: getattr(layer, "out_channels", 50) * _taps(layer)),
+                "That is fan-out: how many outputs one input feeds.",
             ),
             (
                 _gain_of(lambda layer: getattr(layer, "in_channels", 200) * _taps(layer)),
@@ -307,10 +355,10 @@ QUESTIONS = (
         stub="def repair(model):",
         measure=_repaired_moments,
         names=(
-            "second moment, from 1, behind Linear(300, 200) (slope 0.1)",
-            "behind Linear(200, 400) (slope 0.6)",
-            "behind Linear(400, 300) (slope 0.3)",
-            "at the logits, behind Linear(300, 100)",
+            "second moment, from 1, behind Linear(300, 200) (slope 0.6)",
+            "behind Linear(200, 300) (slope 0.1)",
+            "behind Linear(300, 150) (slope 0.3)",
+            "at the logits, behind Linear(150, 200)",
             "largest |bias| · √fan_in",
         ),
         right=repair,
@@ -335,7 +383,7 @@ QUESTIONS = (
             ),
             (
                 _repaired(lambda layer, slope: calculate_gain("leaky_relu", slope) ** 2 / layer.out_features),
-                "You divided by fan-out: Linear(200, 400) has 200 inputs.",
+                "You divided by fan-out: Linear(200, 300) has 200 inputs.",
             ),
             (
                 _repaired(lambda layer, slope: 4 / (1 + slope**2) / sum(layer.weight.shape)),
@@ -350,6 +398,26 @@ QUESTIONS = (
                     lambda layer, slope: calculate_gain("leaky_relu", slope) ** 2 / layer.in_features, True
                 ),
                 "The weights are right; the biases still hold what torch drew.",
+            ),
+            (
+                _repaired(lambda layer, slope: 2 / (1 + (0.6**2 if slope < 1 else 1)) / layer.in_features),
+                "You took the first slope for all layers; each LeakyReLU has its own.",
+            ),
+            (
+                _repaired(lambda layer, slope: 2 / (1 + 0.6**2) / layer.in_features),
+                "You took the first slope everywhere, even for the last layer, which has none behind it.",
+            ),
+            (
+                _repaired(lambda layer, _: 1 / layer.in_features),
+                "Those are linear layers: leaky ReLUs take away part of z², which is to be made up for.",
+            ),
+            (
+                _repaired(lambda layer, slope: (1 + (slope == 1)) / (1 + slope**2) / layer.in_features),
+                "A leaky ReLU keeps (1 + slope²)/2 of z², not 1 + slope².",
+            ),
+            (
+                _repaired(lambda layer, slope: (2 / (1 + slope**2)) ** 2 / layer.in_features),
+                "You gave the squared gain over √fan_in as standard deviation; it takes the gain.",
             ),
             (
                 _repaired(lambda layer, slope: (2 / (1 + slope**2) / layer.in_features) ** 2),

@@ -68,12 +68,12 @@ _EDGE = _gain_at(1.0)
 
 
 def _pair_correlations(next_correlation) -> Values:
-    """Return the next c for two settings of ReLU and two of tanh."""
+    """Return the next c for two settings of ReLU, one of tanh, and one of the sigmoid."""
     settings = (
         (torch.relu, 0.5, 3.0, 1.2, 0.7),
         (torch.relu, -0.3, 0.5, 1.8, 0.4),
         (torch.tanh, 0.8, 0.3, 1.4, 0.3),
-        (torch.tanh, 0.6, 4.0, 2.5, 1.5),
+        (torch.sigmoid, -0.5, 4.0, 2.0, 0.4),  # it is not 0 at 0
     )
     return tuple(as_number(next_correlation(*setting)) for setting in settings)
 
@@ -94,6 +94,7 @@ def _sampler(
     bias: Callable = lambda b: b**2,
     shared: float = 1.0,
     centred: float = 0.0,
+    size: Callable = lambda q, first, second, bias: first + bias,
 ) -> Callable:
     """Return a `next_correlation` in which one step may be another one."""
 
@@ -101,9 +102,11 @@ def _sampler(
         u, v = torch.randn(2, 200_000)
         first, second = phi(scale(q) * u), phi(scale(q) * (c * u + across(c) * v))
         mean = centred * first.mean()
-        squares = factor(gain) * ((first - mean) * first).mean() + bias(bias_std)
-        products = factor(gain) * ((first - mean) * second).mean() + shared * bias(bias_std)
-        return products / squares
+        products, *squares = (
+            factor(gain) * ((one - mean) * other).mean()
+            for one, other in ((first, second), (first, first), (second, second))
+        )
+        return (products + shared * bias(bias_std)) / size(q, *squares, bias(bias_std))
 
     return result
 
@@ -174,6 +177,7 @@ QUESTIONS = (
                 "χ₁ has the mean of the squared slope, not the mean slope.",
             ),
             (_ERF_GAIN, "That is the gain. Which biases does it need to keep q at 2?"),
+            (_ERF_GAIN**2, "That is the squared gain, σ_w²; σ_b is asked for."),
         ),
         hints=(
             "Two conditions: χ₁ = 1 gives the gain, and q = 2 must stay where it is.",
@@ -195,7 +199,7 @@ QUESTIONS = (
             "the next c of ReLU at (0.5, 3, 1.2, 0.7)",
             "of ReLU at (-0.3, 0.5, 1.8, 0.4)",
             "of tanh at (0.8, 0.3, 1.4, 0.3)",
-            "of tanh at (0.6, 4, 2.5, 1.5)",
+            "of sigmoid at (-0.5, 4, 2, 0.4)",
         ),
         right=next_correlation,
         tolerance=0.03,  # 4 standard errors of 100,000 pairs where they know least
@@ -214,6 +218,25 @@ QUESTIONS = (
                 _sampler(across=lambda c: 1 - c),
                 "c u + (1 − c) v has not the variance 1: the parts add in squares.",
             ),
+            (
+                _sampler(
+                    across=lambda c: 1 - c,
+                    size=lambda q, first, second, bias: math.sqrt((first + bias) * (second + bias)),
+                ),
+                "The partner c u + (1 − c) v is shorter than u: dividing by both lengths does not repair it.",
+            ),
+            (
+                _sampler(bias=lambda b: b),
+                "bias_std is a standard deviation: covariances take its square.",
+            ),
+            (
+                _sampler(size=lambda q, first, second, bias: first),
+                "The bias is part of the second moment, too, by which you divide.",
+            ),
+            (
+                _sampler(size=lambda q, first, second, bias: q),
+                "You divided by q, the second moment of this layer; that of the next one is another.",
+            ),
             (_sampler(scale=lambda q: q), "q is a second moment: pre-activations have the std √q."),
             (
                 _sampler(factor=lambda gain: gain),
@@ -224,7 +247,7 @@ QUESTIONS = (
             "Two normal numbers for each unit are all that is needed.",
             "z₁ = √q u and z₂ = √q (c u + √(1 − c²) v), with independent u, v ~ N(0, 1).",
         ),
-        because="It agrees with the double integral at four places, ReLU's and tanh's.",
+        because="It agrees with the double integral at four places, of ReLU, tanh and sigmoid.",
         solution="Draw (z₁, z₂), and form σ_w² E φ(z₁)φ(z₂) + σ_b² over σ_w² E φ(z₁)² + σ_b²:",
     ),
     Number(
@@ -244,6 +267,8 @@ QUESTIONS = (
             (_EDGE - _LOWEST, "That is the part below the edge; the chaotic side counts, too."),
             (_HIGHEST**2 - _LOWEST**2, "That is an interval of σ_w²; the gain is σ_w."),
             (_HIGHEST, "That is the upper end, not the width."),
+            (_LOWEST, "That is the lower end, not the width."),
+            (_EDGE, "That is the edge, where χ₁ = 1; the rule allows an interval around it."),
         ),
         hints=(
             "Find q*(gain) first, then χ₁(gain), then two gains by bisection.",
@@ -265,6 +290,7 @@ QUESTIONS = (
             (_GELU_CHI**20, "χ₁ is for directions and gradients; lengths take the slope of the length map."),
             (_GELU_SLOPE, "That is one layer."),
             (_gelu_deviation(19), "That is what 19 layers do."),
+            (_gelu_deviation(20) * 0.001, "So far is q from 1; how many times 0.001 is that?"),
             (_GELU_SLOPE**40, "q is a second moment already: the slope is not to be squared."),
         ),
         hints=(

@@ -6,7 +6,17 @@ from statistics import NormalDist
 
 import torch
 
-from course_utils.exercises.asking import Choice, Experiment, Function, Number, Open, Values, filled
+from course_utils.exercises.asking import (
+    Choice,
+    Experiment,
+    Function,
+    Number,
+    Open,
+    Unreadable,
+    Values,
+    check_law,
+    filled,
+)
 from course_utils.initializers import lecun_normal_, orthogonal_
 from course_utils.network_laws import product_spectrum_moment
 
@@ -19,6 +29,11 @@ def _moments(depth: int, width: int) -> dict[str, float]:
     for _ in range(depth):
         fourth, square = square + (1 + 1 / width) * fourth, square + 2 * fourth / width**2
     return {"second": 1.0, "fourth": fourth}
+
+
+def _three(factor: float) -> dict[str, float]:
+    """Return the moments of three 10 x 10 matrices if s² is multiplied by a factor."""
+    return {"second": factor, "fourth": factor**2 * _moments(3, 10)["fourth"]}
 
 
 def _chain_time(u: float, depth: float) -> float:
@@ -38,18 +53,27 @@ def _hard_tanh_q(inside: float) -> float:
 
 
 def _isometry_numbers(keep_rms_) -> Values:
-    """Return mean(w²) fan_in and the spread of s² of two shapes, and the share of positive corners + ½."""
+    """Return mean(w²) fan_in and the spread of s² of two shapes, and two shares of signs in steps of 25 %."""
     found = []
     for shape in ((96, 240), (240, 96)):
         weight = filled(keep_rms_, *shape)
+        _check_haar(weight)
         squares = torch.linalg.svdvals(weight).square()
         spread = (squares.var() / squares.mean() ** 2).item()
         found += [shape[1] * weight.square().mean().item(), round(spread, 5)]
-    generator, small, positive = torch.Generator().manual_seed(12), torch.empty(2, 2), 0
-    for _ in range(800):
-        keep_rms_(small, generator)
-        positive += small[0, 0].item() > 0
-    return (*found, positive / 800 + 0.5)
+    generator, small = torch.Generator().manual_seed(12), torch.empty(400, 2, 2)
+    for matrix in small:
+        keep_rms_(matrix, generator)
+    signs = small[:, 0, 0], small[:, 0, 0] * small[:, 1, 1]
+    return (*found, *(25.0 * round(4 * (sign > 0).double().mean().item()) for sign in signs))
+
+
+def _check_haar(weight: torch.Tensor) -> None:
+    """Raise Unreadable unless entries are nearly normal, as those of Haar's law are."""
+    try:
+        check_law([weight])
+    except Unreadable as reason:
+        raise Unreadable(f"some directions are preferred: {reason}") from None
 
 
 def keep_rms_(tensor, generator):
@@ -76,6 +100,11 @@ def _plain_qr_(tensor, generator):
     gaussian = torch.randn(max(rows, columns), min(rows, columns), generator=generator)
     q, _ = torch.linalg.qr(gaussian)
     return tensor.copy_(q if rows >= columns else q.T)
+
+
+def _one_sign_(tensor, generator):
+    _plain_qr_(tensor, generator)
+    return tensor.mul_(1 if torch.rand((), generator=generator) < 0.5 else -1)
 
 
 def _left_of_svd_(tensor, generator):
@@ -147,7 +176,7 @@ QUESTIONS = (
         stars=2,
         minutes=8,
         answer=_moments(3, 10),
-        tolerance=0.05,  # 10,000 products know E s⁴ to 1 %
+        tolerance=0.034,  # 3.7 standard errors of E s⁴ for 10,000 products
         mistakes=(
             (
                 {"second": 1.0, "fourth": product_spectrum_moment(3, 2)},
@@ -156,13 +185,22 @@ QUESTIONS = (
             (_moments(2, 10), "Those are products of two matrices."),
             (_moments(4, 10), "Those are products of four matrices."),
             (
-                {"second": 8.0, "fourth": 64 * _moments(3, 10)["fourth"]},
+                _three(8.0),
                 "Your weights have the variance 2/10: each of three layers doubles s².",
             ),
             (
                 {"second": 10.0, "fourth": 10 * _moments(3, 10)["fourth"]},
                 "You summed over the ten singular values of a product instead of averaging.",
             ),
+            (
+                {"second": 1.0, "fourth": _moments(3, 10)["fourth"] - 1},
+                "That is the spread V of s²; `fourth` is E s⁴, without the mean taken off.",
+            ),
+            (
+                _three(1e3),
+                "Your weights have the variance 1: each of three layers makes s² ten times larger.",
+            ),
+            (_three(1e-3), "Your weights have the standard deviation 1/10; 1/10 is their variance."),
         ),
         hints=(
             "`torch.linalg.svdvals` takes a whole batch of matrices, (products, 10, 10).",
@@ -231,10 +269,11 @@ QUESTIONS = (
             "spread of its s²",
             "fan_in · mean(w²) of (240, 96)",
             "spread of its s²",
-            "share of positive corners plus one half",
+            "2 × 2 matrices with a positive upper left entry, to the nearest 25 %",
+            "those whose diagonal entries have one sign",
         ),
         right=keep_rms_,
-        tolerance=0.065,  # 3.7 standard errors of the share; the other numbers are exact
+        tolerance=0.02,  # all is exact: of 400 matrices, half and 3/8 are 5 standard errors apart
         mistakes=(
             (
                 _scaled(lambda rows, columns: 1.0),
@@ -245,12 +284,20 @@ QUESTIONS = (
                 "You divided by the number of outputs: that keeps gradients on their way back.",
             ),
             (
+                _scaled(lambda rows, columns: math.sqrt(rows / columns)),
+                "√(out/in) is right for tall matrices; in wide ones it is the rows that are orthonormal.",
+            ),
+            (
                 _scaled(lambda rows, columns: max(rows, columns) / columns),
                 "That is the factor on the variance: weights take its root.",
             ),
             (
                 _scaled(_gain, _plain_qr_),
                 "The scale is right, but the upper left entry is never positive: LAPACK chose the signs.",
+            ),
+            (
+                _scaled(_gain, _one_sign_),
+                "One sign for all is fair to the corner; but between columns LAPACK chose the signs.",
             ),
             (
                 _scaled(_gain, _left_of_svd_),

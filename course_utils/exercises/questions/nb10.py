@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from course_utils.exercises.asking import Choice, Function, Number, Open, Unreadable, Values
+from course_utils.exercises.asking import Choice, Function, Number, Open, Unreadable, Values, in_place
 from course_utils.initializers import kaiming_normal_, lecun_normal_, orthogonal_
 from course_utils.mean_field import relu_cosine_map
 from course_utils.network_laws import gradient_correlations
@@ -42,9 +42,12 @@ def _straightness(repair) -> Values:
     for widths in ((12, 32, 32, 32, 5), (20, *[48] * 8, 3)):
         layers = [part for fans in pairwise(widths) for part in (nn.Linear(*fans), nn.ReLU())][:-1]
         model = nn.Sequential(*layers)
-        model = repair(model) or model
+        before = [layer.weight.clone() for layer in model[::2]]
+        in_place(repair, model)
         if [type(part) for part in model] != [type(part) for part in layers]:
             raise Unreadable("linear layers and ReLUs are to stay where they are")
+        if all(layer.weight.equal(weight) for layer, weight in zip(model[::2], before, strict=True)):
+            raise Unreadable("the model you were given is unchanged: refill it in place, not a copy")
         if not model[-1].weight.any():
             raise Unreadable("the last layer's weights are all 0")
         x, y = torch.randn(2, 100, widths[0])
@@ -88,6 +91,8 @@ def _paired(
     last_sign: float = -1.0,
     pair_first: bool = True,
     zero_biases: bool = True,
+    first_factor: float = 1.0,
+    block_factor: float = 1.0,
 ) -> Callable:
     """Return a `repair` in which one step may be another one."""
 
@@ -104,6 +109,8 @@ def _paired(
                 sign = last_sign if last else -1.0
                 row = half if first else torch.cat([half, sign * half], dim=1)
                 layer.weight.copy_(row if last else torch.cat([row, (-1.0 if first else mirror) * row]))
+            if not last:
+                layer.weight.mul_(first_factor if first else block_factor)
             if zero_biases:
                 layer.bias.zero_()
 
@@ -251,8 +258,8 @@ QUESTIONS = (
     ),
     Function(
         statement="A model is an `nn.Sequential` of `nn.Linear` and `nn.ReLU` in turn; hidden widths are "
-        "equal, even, and at least twice the inputs. Write `repair`: refill its weights and biases, so that "
-        "it starts as a linear map, and its hidden layers keep the norm of every input.",
+        "equal, even, and at least twice the inputs. Write `repair`: refill its weights and biases in place, "
+        "so that it starts as a linear map, and its hidden layers keep the norm of every input.",
         stars=3,
         minutes=15,
         stub="def repair(model):",
@@ -289,6 +296,15 @@ QUESTIONS = (
                 _paired(init_=lambda half: orthogonal_(half, math.sqrt(2))),
                 "Linear it is; but a pair loses nothing to the ReLUs, so that √2 makes the norm grow in "
                 "each layer.",
+            ),
+            (
+                _paired(block_factor=math.sqrt(0.5)),
+                "Linear it is; but one of each pair is always 0, so that 1/√2 makes the norm shrink in each "
+                "block.",
+            ),
+            (
+                _paired(first_factor=math.sqrt(2)),
+                "Linear it is; but M above −M keeps the norm behind the ReLUs as it stands: √2 is too much.",
             ),
             (_paired(last_sign=1.0), "The last layer adds the halves, relu(y) + relu(−y) = |y|."),
             (

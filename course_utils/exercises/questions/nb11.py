@@ -24,20 +24,23 @@ def _kept_variance(size: int) -> float:
 
 
 def _pixel_norms(delta_) -> Values:
-    """Return mean and scatter of the factor on a pixel's squared norm, in one, two and three dimensions."""
-    found = []
+    """Return mean and scatter of the factor on a pixel's squared norm in 1 to 3 dimensions, and all taps."""
+    found, taps = [], 0
     for shape, groups, size in (((24, 12, 3), 2, 9), ((20, 5, 3, 5), 4, 7), ((18, 4, 3, 3, 3), 3, 4)):
 
         def fill_(tensor, generator, groups=groups):
-            return delta_(tensor, groups, generator)
+            delta_(tensor, groups, generator)
+            if tensor.isnan().any() and not tensor.isnan().all():
+                raise Unreadable("taps that you did not write still hold what was there: zero the kernel")
 
         kernel = filled(fill_, *shape)
+        taps += int((kernel.flatten(2) != 0).any(dim=(0, 1)).sum())
         dimensions = len(shape) - 2
         x = torch.randn(20, groups * shape[1], *[size] * dimensions)
         y = getattr(F, f"conv{dimensions}d")(x, kernel, padding="same", groups=groups)
         factor = y.square().sum(dim=1) / x.square().sum(dim=1)
         found += [round(factor.mean().item(), 4), round(factor.std().item(), 4)]
-    return tuple(found)
+    return (*found, taps)
 
 
 def delta_(tensor, groups, generator):
@@ -72,6 +75,10 @@ def _each_tap_(tensor, groups, generator):
     tensor = _grouped()(tensor, groups, generator)
     kernel = tensor.sum(dim=tuple(range(2, tensor.ndim)), keepdim=True)
     return tensor.copy_(kernel.expand_as(tensor) / math.sqrt(math.prod(tensor.shape[2:])))
+
+
+def _mean_square_(rows, generator):
+    return orthogonal_(rows, math.sqrt(len(rows) / rows.shape[1]), generator)
 
 
 def _gaussian_(rows, generator):
@@ -187,34 +194,36 @@ QUESTIONS = (
     Number(
         statement="A critical tanh network has $q^* = 0.05$, random biases included, and great width. An "
         "input "
-        "arrives 1 % too long. After how many layers is only a tenth of that deviation left?",
+        "arrives 1 % too long. After how many layers is only a fiftieth of that deviation left?",
         stars=2,
         minutes=6,
-        answer=math.log(10) / -math.log(_LENGTH_SLOPE),
-        tolerance=0.02,
+        answer=math.log(50) / -math.log(_LENGTH_SLOPE),
+        tolerance=0.008,  # 43 is right, 42 is not
         mistakes=(
             (
-                math.log(10) / (2 * 0.05),
+                math.log(50) / (2 * 0.05),
                 "The slope 1 − 2q* is for q* near 0; at 0.05 it is a little nearer to 1.",
             ),
             (
-                math.log(10) / -math.log(1 - 2 * 0.05),
+                math.log(50) / -math.log(1 - 2 * 0.05),
                 "The slope is 1 − 2q* to first order only, and 0.1 is not that small.",
             ),
-            (1 / -math.log(_LENGTH_SLOPE), "After so many layers a factor of e is gone, not of 10."),
-            (math.log(100) / -math.log(_LENGTH_SLOPE), "That takes a factor of 100."),
+            (1 / -math.log(_LENGTH_SLOPE), "After so many layers a factor of e is gone, not of 50."),
+            (math.log(2500) / -math.log(_LENGTH_SLOPE), "That takes a factor of 2,500, the square of 50."),
+            (42, f"A little more than a fiftieth is left then, {_LENGTH_SLOPE**42:.4f}."),
             (
-                math.log(10) / -math.log(_LENGTH_SLOPE) / 2,
+                math.log(50) / -math.log(_LENGTH_SLOPE) / 2,
                 "A small deviation of the RMS is half of that of q, but both shrink by the same factor.",
             ),
         ),
         hints=(
             "χ₁ = 1 is about directions. Which slope is about lengths?",
-            "`mean_field.length_slope` at q*, with the gain of `critical_point`: 0.05 · slope^L.",
+            "`mean_field.length_slope` at q*, with the gain of `critical_point`. The deviation is "
+            "multiplied by slope^L, and shall be 1/50.",
         ),
         because="The length map has the slope 0.912 at q*: lengths are forgotten where χ₁ = 1 keeps the "
         "rest.",
-        solution="At the critical gain 1.046 the slope dq'/dq is 0.9125, and 0.9125^L = 1/10 at L = 25.1. "
+        solution="At the critical gain 1.046 the slope dq'/dq is 0.9125, and 0.9125^L = 1/50 at L = 42.7. "
         "It is "
         "the one direction, that of h itself, that an isometry of tanh layers loses.",
     ),
@@ -233,6 +242,7 @@ QUESTIONS = (
             "its scatter",
             "the same for (18, 4, 3, 3, 3), 3 groups",
             "its scatter",
+            "taps that are not 0 in the three kernels",
         ),
         right=delta_,
         tolerance=0.02,
@@ -254,6 +264,10 @@ QUESTIONS = (
             (
                 _grouped(_gaussian_),
                 "The place is right; but Gaussian matrices stretch some vectors more than others.",
+            ),
+            (
+                _grouped(_mean_square_),
+                "That keeps the mean square of 4 channels in 6: the norm of a pixel grows.",
             ),
             (_grouped(place=lambda size: 0), "That is the first tap, which moves pixels over the border."),
             (_each_tap_, "All taps hold the matrix, so that neighbours are added up: norms are mixed."),

@@ -1,9 +1,11 @@
 """Exercises of notebook 12: what a norm takes from the initialization, and what it leaves to it."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from course_utils.activations import Activation, leaky_relu, relu, selu
 from course_utils.exercises.asking import Choice, Function, Number, Open, Unreadable, Values
@@ -25,19 +27,21 @@ def _batch_norm_growth(activation: Activation) -> float:
 _LEAKY = _batch_norm_growth(leaky_relu(0.2))
 
 
-@torch.no_grad()
 def _standardized(standardize_) -> Values:
     """Return |mean| of the outputs, their smallest and largest std, and how far weights turned, twice."""
     found = []
     for fan_in, fan_out, batch in ((20, 30, 12), (50, 8, 10)):
         layer, x = nn.Linear(fan_in, fan_out), 1 + 2 * torch.randn(batch, fan_in)
-        layer.weight.mul_(torch.linspace(0.5, 3, fan_out).unsqueeze(1))
-        layer.bias.copy_(torch.linspace(-2, 2, fan_out))
+        layer.weight.data.mul_(torch.linspace(0.5, 3, fan_out).unsqueeze(1))
+        layer.bias.data.copy_(torch.linspace(-2, 2, fan_out))
         before = layer.weight.clone()
         standardize_(layer, x)
         if not (layer.weight.shape == before.shape and layer.bias.shape == (fan_out,)):
             raise Unreadable(f"the weight has become {layer.weight.shape}, the bias {layer.bias.shape}")
-        std, mean = torch.std_mean(layer(x), dim=0, correction=0)
+        if layer.weight.equal(before):
+            raise Unreadable("the layer's own weights are unchanged: change them, not a copy or the outputs")
+        outputs = F.linear(x, layer.weight, layer.bias)  # whatever hangs on to the layer
+        std, mean = torch.std_mean(outputs, dim=0, correction=0)
         cosine = torch.cosine_similarity(before, layer.weight, dim=1).min()
         found += [mean.abs().mean(), std.min(), std.max(), cosine]
     return tuple(round(value.item(), 4) for value in found)  # rounding errors are no mistakes
@@ -51,33 +55,25 @@ def standardize_(layer, x):
     layer.bias.copy_((layer.bias - mean) / std)
 
 
-def _lsuv(layer, x):
-    std = layer(x).std(correction=0)
-    layer.weight /= std
-    layer.bias /= std
+def _divided(size: Callable, bias: Callable = lambda bias, mean, size: (bias - mean) / size) -> Callable:
+    """Return a `standardize_` that divides weights by size(outputs), and replaces the biases."""
+
+    @torch.no_grad()
+    def result(layer, x):
+        outputs = layer(x)
+        divisor = size(outputs)
+        layer.weight.T.div_(divisor)
+        layer.bias.copy_(bias(layer.bias, outputs.mean(dim=0), divisor))
+
+    return result
 
 
-def _weights_only(layer, x):
-    layer.weight /= layer(x).std(dim=0, correction=0).unsqueeze(1)
+def _std(outputs):
+    return outputs.std(dim=0, correction=0)
 
 
-def _undivided_bias(layer, x):
-    std, mean = torch.std_mean(layer(x), dim=0, correction=0)
-    layer.weight /= std.unsqueeze(1)
-    layer.bias -= mean
-
-
-def _by_rms(layer, x):
-    out = layer(x)
-    rms = out.square().mean(dim=0).sqrt()
-    layer.weight /= rms.unsqueeze(1)
-    layer.bias.copy_((layer.bias - out.mean(dim=0)) / rms)
-
-
-def _corrected(layer, x):
-    std, mean = torch.std_mean(layer(x), dim=0)
-    layer.weight /= std.unsqueeze(1)
-    layer.bias.copy_((layer.bias - mean) / std)
+def _rms(outputs):
+    return outputs.square().mean(dim=0).sqrt()
 
 
 QUESTIONS = (
@@ -91,6 +87,7 @@ QUESTIONS = (
         mistakes=(
             (0.18 / 3, "The gradient is 3 times smaller, and the weights are 3 times longer: both count."),
             (0.18, "The network is the same function, but a step of the same rate turns its weights more."),
+            (0.18 * 3, "The network is the same function, so that smaller weights turn more, not less."),
             (0.18 * 3**2, "Larger weights turn *less* for the same rate, so small ones need less of it."),
         ),
         hints=(
@@ -164,6 +161,8 @@ QUESTIONS = (
                 "The left half pulls the mean down: E φ(Z) = (1 − a)/√(2π), with a minus.",
             ),
             (_LEAKY, "That is one layer, and of the squared gradient."),
+            (_LEAKY**0.5, "That is one layer of the thirty."),
+            (_LEAKY**14.5, "That is 29 layers; the gradient goes back through all thirty."),
         ),
         hints=(
             "r = E φ'(Z)² / (E φ(Z)² − (E φ(Z))²) for one layer.",
@@ -184,6 +183,7 @@ QUESTIONS = (
         tolerance=0.03,
         mistakes=(
             (_SELU**50, "That is the squared gradient's factor."),
+            (_SELU, "That is χ₁, one layer's factor on the squared gradient."),
             (
                 chi_1(selu, 1.0, _GAIN) ** 25,
                 "You took q = 1. With gain 1.2 pre-activations come to rest at another size.",
@@ -224,14 +224,39 @@ QUESTIONS = (
         right=standardize_,
         tolerance=0.01,  # it is exact; n − 1 would be off by 4 %
         mistakes=(
-            (_lsuv, "That is one number for the whole layer: each unit has its own standard deviation."),
-            (_weights_only, "The standard deviations are 1, but the biases have not been changed."),
             (
-                _undivided_bias,
+                _divided(lambda out: out.std(correction=0), lambda bias, mean, size: bias / size),
+                "That is one number for the whole layer: each unit has its own standard deviation.",
+            ),
+            (
+                _divided(lambda out: out.std(correction=0)),
+                "Means are right; but the standard deviation is that of the whole layer, not of each unit.",
+            ),
+            (
+                _divided(_std, lambda bias, mean, size: bias),
+                "The standard deviations are 1, but the biases have not been changed.",
+            ),
+            (
+                _divided(_std, lambda bias, mean, size: bias - mean),
                 "The weights were divided and the biases were not: both make up the output.",
             ),
-            (_by_rms, "You divided by the RMS, which is larger than the standard deviation."),
-            (_corrected, "Nearly: that is the standard deviation with n − 1; batches here have 12 and 10."),
+            (
+                _divided(_std, lambda bias, mean, size: -mean / size),
+                "You overwrote the biases; but the mean that you take off contains them.",
+            ),
+            (_divided(_rms), "You divided by the RMS, which is larger than the standard deviation."),
+            (
+                _divided(_rms, lambda bias, mean, size: bias / size),
+                "Each unit's RMS is 1, but its mean is not 0.",
+            ),
+            (
+                _divided(lambda out: _std(out).square()),
+                "You divided by the variance, the square of the standard deviation.",
+            ),
+            (
+                _divided(lambda out: out.std(dim=0)),
+                "Nearly: that is the standard deviation with n − 1; batches here have 12 and 10.",
+            ),
         ),
         hints=(
             "You want (output − mean)/std for each unit. Which weights and which biases give that?",
