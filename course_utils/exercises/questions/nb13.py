@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from course_utils.exercises.asking import Choice, Experiment, Function, Number, Open, Values
+from course_utils.exercises.asking import Choice, Experiment, Function, Number, Open, Values, in_place
 from course_utils.initializers import zeros_
 from course_utils.network_laws import stream_law
 
@@ -39,17 +39,19 @@ class _Stream(nn.Module):
 
 @torch.no_grad()
 def _branch_gains(mend_: Callable) -> Values:
-    """Return √K times the RMS of all branches' outputs, and the mean of theirs, and what biases add."""
+    """Return √K × RMS of all branches' outputs, how many are unequal or alike, and what biases add, twice."""
     found = []
-    for count, n in ((12, 64), (40, 48)):
-        model = _Stream(count, n)
-        mend_(model)
+    for count, n in ((12, 64), (25, 48)):
+        model = in_place(mend_, _Stream(count, n))
         x = torch.randn(100, n)
         x /= x.square().mean(dim=1, keepdim=True).sqrt()
-        gains = torch.stack([branch(x).square().mean() for branch in model.branches])
-        biased = torch.stack([branch(torch.zeros(1, n)).square().mean() for branch in model.branches])
-        found += [(count * gains.mean()).sqrt(), count**0.5 * gains.sqrt().mean()]
-        found += [(biased.mean() / gains.mean().clamp(min=1e-12)).sqrt()]
+        outputs = torch.stack([branch(x).flatten() for branch in model.branches])
+        biased = torch.stack([branch(torch.zeros(1, n)) for branch in model.branches]).square().mean().sqrt()
+        sizes, typical = outputs.square().mean(dim=1).sqrt(), outputs.square().mean().sqrt()
+        directions = nn.functional.normalize(outputs)
+        alike = (directions @ directions.T).triu(1) > 0.5
+        found += [count**0.5 * typical, ((sizes - typical).abs() > 0.2 * typical).float().mean()]
+        found += [alike.sum() / (count * (count - 1) / 2), biased / typical.clamp(min=1e-6)]
     return tuple(value.item() for value in found)
 
 
@@ -64,19 +66,27 @@ def mend_(model):
         last.bias.zero_()
 
 
-def _drawn(first_variance: Callable, last_variance: Callable, biases: bool = False) -> Callable:
-    """Return a wrong `mend_`, of which the variances follow from n and K."""
+def _drawn(
+    first_variance: Callable, last_variance: Callable, biases: bool = False, uneven: float = 0.0
+) -> Callable:
+    """Return a wrong `mend_`: variances that follow from n and K; branches larger and smaller in turn."""
 
     def wrong(model):
         count, n = len(model.branches), model.branches[0][0].in_features
-        for first, _, last in model.branches:
+        for place, (first, _, last) in enumerate(model.branches):
             first.weight.normal_(0, math.sqrt(first_variance(n, count)))
-            last.weight.normal_(0, math.sqrt(last_variance(n, count)))
+            last.weight.normal_(0, math.sqrt(last_variance(n, count) * (1 + uneven * (-1) ** place)))
             if not biases:
                 zeros_(first.bias)
                 zeros_(last.bias)
 
     return wrong
+
+
+def _copying(model):
+    mend_(model)
+    for branch in model.branches[1:]:
+        branch.load_state_dict(model.branches[0].state_dict())
 
 
 QUESTIONS = (
@@ -91,6 +101,7 @@ QUESTIONS = (
             (_HALF, "That is the second moment; the RMS is its root."),
             (math.sqrt(1 + 36 / 4), "A block has two branches: there are 72."),
             (math.sqrt(1 + 72 / 2), "The factor s is on the branch, so second moments get s² = ¼."),
+            (math.sqrt(1 + 72), "That is with s = 1; here s = ½ is on each branch."),
             (1.25**36, "So it would be without a norm, where branches read the stream at its size."),
         ),
         hints=(
@@ -110,7 +121,12 @@ QUESTIONS = (
         answer=_scale(_XAVIER),
         mistakes=(
             (_scale(1.0), "That is for branches of gain 1. These keep less of the second moment."),
-            (_scale(2 * _XAVIER), "ReLU removes half of the second moment between the two matrices."),
+            (
+                _scale(2 * _XAVIER),
+                "Too small by √2: the ReLU halves the second moment between the matrices, and there are 48 "
+                "branches.",
+            ),
+            (_scale(_XAVIER) ** 2, "That is s²."),
             (_scale(_XAVIER / 4), "The second matrix sums over 4n units, not n."),
             (_scale(_XAVIER, 4.0), "That doubles the RMS: the second moment becomes 4."),
             (math.sqrt(1 / 48 / _XAVIER), "Without a norm branches multiply: (1 + s²a)^48, not 1 + 48 s²a."),
@@ -150,12 +166,14 @@ QUESTIONS = (
         stars=2,
         minutes=4,
         answer=math.sqrt(_PRE[59] / _PRE[11]),
+        tolerance=0.004,  # one branch more or less makes 0.8 %
         mistakes=(
             (_PRE[59] / _PRE[11], "That is the factor on the squared gradient."),
             (
                 math.sqrt(_PRE[11] / _PRE[59]),
                 "The gradient is larger where the stream is smaller, and that is early.",
             ),
+            (math.sqrt(_PRE[60] / _PRE[11]), "One too many: behind 59 branches 59 have been added to the 1."),
             (math.sqrt(59 / 11), "After k branches the stream has m = 1 + k, not k."),
             (
                 2.0**24,
@@ -172,20 +190,22 @@ QUESTIONS = (
     ),
     Function(
         statement="`model.branches` holds $K$ branches `nn.Sequential(nn.Linear(n, 4 * n), nn.ReLU(), "
-        "nn.Linear(4 * n, n))`, as torch builds them, of a stream without norm. Write `mend_`: change "
-        "weights and biases in place so that the stream's second moment grows by $(1 + \\frac1K)^K$, with "
-        "equal branches, for any $n$ and $K$.",
+        "nn.Linear(4 * n, n))`, as torch builds them, of a stream without norm. Write `mend_` (called "
+        "under `no_grad`): change weights and biases in place so that the stream's second moment grows by "
+        "$(1 + \\frac1K)^K$, with equally large branches, for any $n$ and $K$.",
         stars=2,
         minutes=10,
         stub="def mend_(model):",
         measure=_branch_gains,
         names=(
             "√K × RMS of all branches on inputs of RMS 1, K = 12",
-            "mean of each branch's √K × RMS",
-            "RMS on an input of 0, over that",
-            "for K = 40, the first",
-            "the second",
-            "the third",
+            "share of branches that are a fifth larger or smaller",
+            "share of pairs with outputs alike",
+            "RMS on an input of 0, over that on such inputs",
+            "K = 25, √K × RMS",
+            "unequal",
+            "alike",
+            "on an input of 0",
         ),
         right=mend_,
         tolerance=0.06,  # five standard errors: a mean over 12 branches, drawn anew, is known to 1 %
@@ -218,6 +238,24 @@ QUESTIONS = (
                 _drawn(lambda n, k: 1 / n, lambda n, k: 2 / (4 * n) / k, biases=True),
                 "The weights are right. torch's biases are still there, and add to the stream.",
             ),
+            (
+                _drawn(lambda n, k: 1 / (3 * n), lambda n, k: 18 / k / (12 * n), biases=True),
+                "Biases are left: a branch is not 0 on an input of 0, and its gain not 1/K.",
+            ),
+            (
+                _drawn(lambda n, k: 1 / (3 * n), lambda n, k: (18 / k) ** 2 / (12 * n)),
+                "You multiplied weights by what their squares need, or both matrices by its root.",
+            ),
+            (
+                _drawn(lambda n, k: 1 / n, lambda n, k: 2 / (4 * n) / k, uneven=0.5),
+                "Your branches differ in size: equally large ones are asked for.",
+            ),
+            (
+                _copying,
+                "Your branches share their weights: they add up as one vector, and the stream grows far "
+                "faster.",
+            ),
+            (lambda model: model, "Nothing has changed: work on the weights that are there, in place."),
         ),
         hints=(
             "Which gain must a branch have so that the second moment grows by 1 + 1/K?",
@@ -275,6 +313,10 @@ QUESTIONS = (
             (
                 {"mean": float(_K), "std": _K * (2 + 15 / _N)},
                 "The mean is right; the other is a variance.",
+            ),
+            (
+                {"mean": float(_K), "std": math.sqrt(_K)},
+                "The mean is right. The square of a normal number of variance 1 has another variance than 1.",
             ),
             (
                 {"mean": _K / 2, "std": math.sqrt(_K * (2 + 15 / _N)) / 2},

@@ -9,7 +9,16 @@ import torch
 from torch import nn
 
 from course_utils import initializers
-from course_utils.exercises.asking import Choice, Experiment, Function, Number, Open, Values
+from course_utils.exercises.asking import (
+    Choice,
+    Experiment,
+    Function,
+    Number,
+    Open,
+    Values,
+    check_law,
+    in_place,
+)
 
 _V_W = 256 * 0.05**2
 _HARMONIC = sum(1 / t for t in range(1, 65))
@@ -36,22 +45,36 @@ def _encoder_starts(mend_: Callable) -> Values:
     found = []
     for width, heads, hidden, layers in ((64, 4, 128, 3), (48, 2, 144, 6)):
         layer = nn.TransformerEncoderLayer(width, heads, hidden, batch_first=True, norm_first=True)
-        encoder = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
-        mend_(encoder)
+        encoder = in_place(mend_, nn.TransformerEncoder(layer, layers, enable_nested_tensor=False))
         parts = [
             (x.self_attn.in_proj_weight, x.self_attn.out_proj.weight, x.linear1.weight, x.linear2.weight)
             for x in encoder.layers
         ]
         fans, last = (2 * width, 2 * width, width + hidden, width + hidden), 2 * layers
-        likest = 0.0
+        likest = torch.tensor(0.0)
         for fan_sum, factor, weights in zip(fans, (1, last, 1, last), zip(*parts, strict=True), strict=True):
             flat = torch.stack(weights).flatten(1)
             found.append(flat.square().mean() * fan_sum / 2 * factor)
             likest = max(likest, torch.cosine_similarity(flat[0], flat[1:], dim=1).max())
-        found.append(1 - likest)
-        biases = [p for name, p in encoder.named_parameters() if name.endswith("bias")]
+        found.append((1 - likest).clamp(min=0).round(decimals=3))
+        named = [*encoder.named_parameters()]
+        biases = [p for name, p in named if name.endswith("bias")]
         found.append(max(bias.abs().max() for bias in biases) * math.sqrt(width))
+        norms = [p for name, p in named if "norm" in name and name.endswith("weight")]
+        found.append(max((weight - 1).abs().max() for weight in norms))
+    if likest < 0.9:  # copies of a layer get a message of their own
+        _check_draws(encoder)
     return tuple(value.item() for value in found)
+
+
+def _check_draws(encoder: nn.TransformerEncoder) -> None:
+    """Check that all matrices of a kind follow Xavier's law, uniform or normal, each drawn for itself."""
+    kinds = [[W for layer in encoder.layers for W in layer.self_attn.in_proj_weight.chunk(3)]]
+    for name in ("self_attn.out_proj", "linear1", "linear2"):
+        kinds.append([layer.get_submodule(name).weight for layer in encoder.layers])
+    for weights in kinds:
+        uniform = weights[0].pow(4).mean() < 2.4 * weights[0].square().mean() ** 2
+        check_law(weights, 1.8 if uniform else 3.0)
 
 
 @torch.no_grad()
@@ -76,6 +99,7 @@ def _wrongly(
     chunks: int = 3,
     biases: bool = False,
     copied: bool = False,
+    norm: float = 1.0,
 ) -> None:
     """Mend an encoder with one mistake: factor(layers) on the named matrices, stacked, as copies ..."""
     kept = {name: p.clone() for name, p in encoder.named_parameters() if name.endswith("bias")}
@@ -91,6 +115,8 @@ def _wrongly(
                     module.weight.mul_(factor(count))
         if "in_proj" in names:
             layer.self_attn.in_proj_weight.mul_(factor(count))
+        layer.norm1.weight.fill_(norm)
+        layer.norm2.weight.fill_(norm)
         if copied:
             layer.load_state_dict(encoder.layers[0].state_dict())
     for name, value in kept.items() if biases else ():
@@ -163,31 +189,35 @@ QUESTIONS = (
     ),
     Experiment(
         statement="Random heads as in the notebook: $d = 64$, $d_h = 16$, weights $N(0, \\frac1d)$, logits "
-        "divided by $\\sqrt{d_h}$. But now twelve tokens of second moment 1 have the cosine 0.6 with each "
+        "divided by $\\sqrt{d_h}$. But now ten tokens of second moment 1 have the cosine 0.6 with each "
         "other. Over some thousands of heads: the mean square of the logits, and the concentration "
         "$\\sum_jp_j^2$?",
         stars=2,
         minutes=10,
-        answer={"logits": 1.0, "concentration": _concentration(0.4, 12, 16)},
+        answer={"logits": 1.0, "concentration": _concentration(0.4, 10, 16)},
         mistakes=(
             (
-                {"logits": 1.0, "concentration": _concentration(1.0, 12, 16)},
+                {"logits": 1.0, "concentration": _concentration(0.4, 8, 16)},
+                "That is for the notebook's eight tokens; here there are ten.",
+            ),
+            (
+                {"logits": 1.0, "concentration": _concentration(1.0, 10, 16)},
                 "That is for orthogonal tokens. The softmax sees only by how much logits differ.",
             ),
             (
-                {"logits": 16.0, "concentration": _concentration(6.4, 12, 16)},
+                {"logits": 16.0, "concentration": _concentration(6.4, 10, 16)},
                 "Your logits are not divided by √16.",
             ),
             (
-                {"logits": 1 / 16, "concentration": _concentration(0.4 / 16, 12, 16)},
+                {"logits": 1 / 16, "concentration": _concentration(0.4 / 16, 10, 16)},
                 "Your logits are divided by 16, not by its root.",
             ),
             (
-                {"logits": 0.4, "concentration": _concentration(0.4, 12, 16)},
+                {"logits": 0.4, "concentration": _concentration(0.4, 10, 16)},
                 "The first is the variance within a token's logits; their mean square was asked for.",
             ),
             (
-                {"logits": 0.52**2, "concentration": _concentration(0.52 * 0.16, 12, 16)},
+                {"logits": 0.52**2, "concentration": _concentration(0.52 * 0.16, 10, 16)},
                 "Your tokens have a second moment of 0.52: mix common and own vectors with √0.6 and √0.4.",
             ),
         ),
@@ -199,7 +229,7 @@ QUESTIONS = (
         because="The logits are as large as before, but differ with variance 1 − 0.6 only, and shares get "
         "flatter.",
         solution="E z² = v_w² = 1 for any cosine; a token's logits share a part, and differ with variance "
-        "v(1 − c) = 0.4, for which `concentration_of_a_head(0.4, 12, 16)` is 0.116.",
+        "v(1 − c) = 0.4, for which `concentration_of_a_head(0.4, 10, 16)` is 0.138.",
     ),
     Choice(
         statement="Instead of dividing logits by $\\sqrt{d_h}$, a colleague multiplies the initial $W_q$ and "
@@ -225,9 +255,10 @@ QUESTIONS = (
         "the same, the learning rate of W_q and W_k is √d_h times as large.",
     ),
     Function(
-        statement="Write `mend_` for an `nn.TransformerEncoder` of any depth and width: each layer gets its "
-        "own draw of Xavier's law in every matrix, query, key and value each for itself; the last matrix of "
-        "every branch is multiplied by $1/\\sqrt{2L}$, and all biases are 0. In place.",
+        statement="Write `mend_` (called under `no_grad`) for an `nn.TransformerEncoder` of any "
+        "depth and width: each layer gets its own draw of Xavier's law in every matrix, query, key and value "
+        "each for itself; the last matrix of every branch is multiplied by $1/\\sqrt{2L}$, and all biases "
+        "are 0. In place; norm weights stay.",
         stars=3,
         minutes=12,
         stub="def mend_(encoder):",
@@ -239,12 +270,14 @@ QUESTIONS = (
             "linear2",
             "1 − largest cosine of two layers' matrices",
             "largest bias × √d",
+            "change of a norm's weight",
             "the same, 6 layers: in_proj",
             "out_proj",
             "linear1",
             "linear2",
             "1 − cosine",
             "largest bias × √d",
+            "norm's weight",
         ),
         right=mend_,
         tolerance=0.08,  # mean(w²) of 12,000 normal weights is known to 1.3 %
@@ -265,6 +298,19 @@ QUESTIONS = (
             ),
             (partial(_wrongly, biases=True), "torch's biases are still there, in `linear1` and `linear2`."),
             (partial(_wrongly, copied=True), "Your layers start as copies of each other."),
+            (
+                partial(_wrongly, norm=0.0),
+                "Norm weights have one dimension, too: you set them to 0, and all branches are silent.",
+            ),
+            (
+                partial(_wrongly, factor=lambda layers: 1 / (2 * layers)),
+                "Your factor is 1/(2L), without root.",
+            ),
+            (
+                partial(_wrongly, names=("out_proj",)),
+                "The MLP is a branch, too: it ends in `linear2`.",
+            ),
+            (lambda encoder: encoder, "Nothing has changed: work on the weights that are there, in place."),
         ),
         hints=(
             "Print `[*encoder.layers[0].named_parameters()]`: which matrices end a branch?",

@@ -30,25 +30,29 @@ def _rates(mup_groups) -> Values:
     for n, base in ((64, 16), (96, 32)):
         layers = nn.Linear(20, n), nn.ReLU(), nn.Linear(n, n), nn.ReLU(), nn.Linear(n, 10)
         model = nn.Sequential(*layers)
-        rates = _rate_of_each(mup_groups(model, 0.01, base))
-        missing = [name for name, p in model.named_parameters() if id(p) not in rates]
-        if missing:
-            raise Unreadable(f"no group holds {', '.join(missing)}")
-        weights = [rates[id(layer.weight)] / 0.01 for layer in model[::2]]
-        found += [*weights, sum(rates[id(layer.bias)] for layer in model[::2]) / 0.03]
+        pairs = _rates_in(mup_groups(model, 0.01, base))
+        held = [held for held, _ in pairs]
+        for name, p in model.named_parameters():
+            if held.count(id(p)) != 1:
+                raise Unreadable(f"{name} is in {held.count(id(p))} groups; each parameter is to be in one")
+        rates = {which: rate / 0.01 for which, rate in pairs}
+        biases = [rates[id(layer.bias)] for layer in model[::2]]
+        found += [rates[id(layer.weight)] for layer in model[::2]]
+        found.append(max(biases, key=lambda rate: abs(rate - 1)))
     return tuple(found)
 
 
-def _rate_of_each(groups) -> dict[int, float]:
-    """Return the rate of each parameter by its id, from groups as torch's optimizers take them."""
+def _rates_in(groups) -> list[tuple[int, float]]:
+    """Return id and rate of each parameter in groups as torch's optimizers take them, named or not."""
+    pairs = []
     try:
-        return {
-            id(p): float(group["lr"])
-            for group in groups
-            for p in ([group["params"]] if isinstance(group["params"], Tensor) else group["params"])
-        }
+        for group in groups:
+            params = [group["params"]] if isinstance(group["params"], Tensor) else group["params"]
+            for p in params:
+                pairs.append((id(p[1] if isinstance(p, tuple) else p), float(group["lr"])))
     except (TypeError, KeyError, IndexError):
         raise Unreadable('a list of dictionaries with "params" and "lr" is to be returned') from None
+    return pairs
 
 
 def mup_groups(model, rate, base):
@@ -111,6 +115,7 @@ QUESTIONS = (
             (1 / _WIDE, "With 1/n a network of the base width 64 would differ from the one that was tuned."),
             (_BASE / _WIDE**2, "That is the variance."),
             (_BASE / _WIDE, "That is the factor on the rate."),
+            (_BASE / _WIDE**1.5, "n₀/n is the factor on the rate; a standard 1/√n needs another one."),
             (math.sqrt(_BASE / _WIDE), "That is the factor by which the standard 1/√n has to be multiplied."),
         ),
         hints=("n σₒ has to be constant. What is it at the base width?", "At width 64 it is 64/√64 = 8."),
@@ -181,7 +186,7 @@ QUESTIONS = (
         names=tuple(
             f"lr/rate of {part}, n = {n}"
             for n in (64, 96)
-            for part in ("input", "hidden", "output", "biases")
+            for part in ("input", "hidden", "output", "the bias furthest from 1")
         ),
         right=mup_groups,
         tolerance=0.02,
@@ -199,6 +204,11 @@ QUESTIONS = (
             (
                 _groups(lambda r: (1, r, r), True),
                 "A bias is one number for each unit: it counts as an input weight.",
+            ),
+            (_groups(lambda r: (1, 1, r)), "The hidden weights have n inputs as well, all pulling one way."),
+            (
+                _groups(lambda r: (r, r, r), True),
+                "You slow all parameters alike: only those that sum over n inputs need it.",
             ),
             (_groups(lambda r: (1, 1 / r, 1 / r)), "You multiply by n/n₀: wide layers need smaller rates."),
         ),

@@ -19,7 +19,7 @@ _LINK_VARIANCE = _OUT * (1 - _SHARE)
 _KEPT = pruned_normal("the smallest", 0.3)[1]
 _CUT = NormalDist().inv_cdf(0.7)  # with 30 % above it, on one side
 _ONE_SIDED = 0.3 + 2 * _CUT * NormalDist().pdf(_CUT)
-_LEAK, _LINKS = 0.5, 10
+_LEAK, _LINKS = 0.5, 12
 
 
 def _moment_factor(phi: Activation) -> float:
@@ -29,7 +29,7 @@ def _moment_factor(phi: Activation) -> float:
 
 
 def _noise(c: float) -> float:
-    """Return n Var(m'/m) of a settled layer of 10 links."""
+    """Return n Var(m'/m) of a settled layer of 12 links."""
     return c * (_LINKS - 1) / (_LINKS - c) - 1
 
 
@@ -42,7 +42,10 @@ def _first_loss(std: float) -> float:
 
 
 def _pruned(prune_) -> Values:
-    """Return the share that is kept, the sum of squares, and how large the kept weights were, twice."""
+    """Return the share that is kept, the sum of squares, and how large the kept weights were, twice.
+
+    Raises: Unreadable unless the kept weights are the old ones times one factor.
+    """
     generator, found = torch.Generator().manual_seed(17), []
     normal = torch.randn(300, 200, generator=generator)
     uniform = torch.rand(64, 32, 3, 3, generator=generator) - 0.5
@@ -53,10 +56,15 @@ def _pruned(prune_) -> Values:
         if weight.equal(before):
             raise Unreadable("the weight is what it was: change it in place")
         left = weight != 0
+        factors = weight[left] / before[left]
+        if not left.any() or factors.max() - factors.min() > 1e-4 * factors.max().abs():
+            raise Unreadable("the kept weights are not the old ones times one factor")
+        removed = before[~left].abs().max() if (~left).any() else before.abs().min()
         found += [
             left.double().mean().item() / kept,
             (weight.square().sum() / before.square().sum()).item(),
             (before[left].abs().mean() / before.abs().mean()).item(),
+            round((before[left].abs().min() / removed).item(), 2),
         ]
     return tuple(found)
 
@@ -78,6 +86,11 @@ def _pruning(factor=lambda before, after, kept: math.sqrt(before / after), order
         weight *= factor(before, weight.square().sum().item(), kept)
 
     return prune_
+
+
+def _ranks(weight, dim):
+    """Return for each weight how many of its row or column are smaller."""
+    return weight.abs().flatten(1).argsort(dim).argsort(dim).double().view_as(weight)
 
 
 QUESTIONS = (
@@ -140,6 +153,10 @@ QUESTIONS = (
                 "Your first number is the share of units with a link.",
             ),
             (
+                {"silent": 100 * _SILENT, "std": math.sqrt(_LINK_VARIANCE)},
+                "Your first number is in per cent; a share was asked for.",
+            ),
+            (
                 {"silent": 1 - _SHARE, "std": math.sqrt(_LINK_VARIANCE)},
                 "0.995 is the share of weights that are 0; a unit is silent if all its 400 weights are.",
             ),
@@ -165,9 +182,10 @@ QUESTIONS = (
         stars=2,
         minutes=5,
         answer=_KEPT**4,
-        tolerance=0.02,
         mistakes=(
             (_KEPT**8, "That is what is left of the second moment; the RMS is its root."),
+            (_KEPT, "That is s, what one layer leaves of a second moment: eight layers, and the RMS."),
+            (math.sqrt(_KEPT), "That is for one layer; there are eight."),
             (0.3**4, "0.3 would be left of E w² if any 30 % stayed; the largest hold more."),
             (0.3**8, "That is the second moment for 30 % chosen at random."),
             (_ONE_SIDED**4, "Your cut has 30 % above it; both tails together are to have 30 %."),
@@ -195,7 +213,11 @@ QUESTIONS = (
                 "ln 5 is the loss of equal guesses; this head makes logits that are far from equal.",
             ),
             (_first_loss(1.0), "So a head starts on features of RMS 1; these are twice as large."),
-            (_first_loss(math.sqrt(2)), "The logits' standard deviation is the RMS 2, not its root."),
+            (
+                _first_loss(math.sqrt(2)),
+                "The logits' standard deviation is the RMS 2, not its root; and if you took ln 10: that is "
+                "for ten equal guesses.",
+            ),
             (_first_loss(4.0), "The logits' variance is 4, and their standard deviation 2."),
             (
                 math.log(5) + 2 * 0.8,
@@ -216,8 +238,8 @@ QUESTIONS = (
     ),
     Function(
         statement="Write `prune_(weight, kept)` (called under `no_grad`): in place, set all but the largest "
-        "share `kept` of the weights to 0, and multiply the others so that $\\sum w^2$ stays what it was. It "
-        "is tried on a matrix of Gaussian weights and a kernel of uniform ones.",
+        "share `kept` of the weights to 0, and multiply the others by one factor so that $\\sum w^2$ stays "
+        "what it was. It is tried on a matrix of Gaussian weights and a kernel of uniform ones.",
         stars=2,
         minutes=8,
         stub="def prune_(weight, kept):",
@@ -226,9 +248,11 @@ QUESTIONS = (
             "Gaussian, 20 %: share kept over 0.2",
             "sum of squares, after/before",
             "mean |w| before, of the kept over all",
+            "smallest kept over largest removed",
             "uniform, 50 %: share kept over 0.5",
             "sum of squares, after/before",
             "mean |w| before, of the kept over all",
+            "smallest kept over largest removed",
         ),
         right=prune_,
         tolerance=0.02,
@@ -249,6 +273,22 @@ QUESTIONS = (
                 _pruning(lambda before, after, kept: pruned_normal("the smallest", kept)[1] ** -0.5),
                 "p + 2tΦ'(t) is for normal weights; the kernel's are uniform: measure what is left.",
             ),
+            (
+                _pruning(lambda before, after, kept: 1 / kept),
+                "Σ|w| would need 1/kept, after a choice at random; here it is Σw², after another choice.",
+            ),
+            (
+                lambda weight, kept: prune_(weight, 1 - kept),
+                "You removed the share `kept`; it is what stays.",
+            ),
+            (
+                _pruning(order=lambda w: _ranks(w, 1)),
+                "You ranked each row by itself: the largest of the whole tensor are to stay.",
+            ),
+            (
+                _pruning(order=lambda w: _ranks(w, 0)),
+                "You ranked each column by itself: the largest of the whole tensor are to stay.",
+            ),
             (_pruning(order=lambda w: -w.abs()), "You kept the smallest weights."),
             (
                 _pruning(order=lambda w: w),
@@ -267,7 +307,7 @@ QUESTIONS = (
         solution="A quantile of |w| is the threshold, and the factor is measured, so that no law is needed:",
     ),
     Number(
-        statement="Wide leaky ReLU layers of slope ½ on the left: each unit has 10 links to inputs chosen "
+        statement="Wide leaky ReLU layers of slope ½ on the left: each unit has 12 links to inputs chosen "
         "independently, Gaussian weights that keep $m$ on average, biases 0. Deep in the network, what is "
         "the noise per layer, $n\\operatorname{Var}(m'/m)$?",
         stars=3,
@@ -281,7 +321,7 @@ QUESTIONS = (
                 "That is with c = 3, of linear layers; slopes 1 and ½ raise it.",
             ),
             (_noise(_C) + 1, "That is the kurtosis at which the layers settle; the noise is one less."),
-            (_C - 1, "That is a full matrix's; 10 links see a sample of the inputs."),
+            (_C - 1, "That is a full matrix's; 12 links see a sample of the inputs."),
             (
                 _C * (1 + 2 / _LINKS) - 1,
                 "That is the first layer behind normal inputs, of kurtosis 3; deep in the network κ has "
@@ -294,11 +334,11 @@ QUESTIONS = (
         ),
         hints=(
             "Find c first: the kurtosis of a leaky ReLU of normal numbers.",
-            "c = 3 · ((1 + a⁴)/2)/((1 + a²)/2)², a = ½; then the fixed point of κ' = c(1 + (κ − 1)/10).",
+            "c = 3 · ((1 + a⁴)/2)/((1 + a²)/2)², a = ½; then the fixed point of κ' = c(1 + (κ − 1)/12).",
         ),
-        because="c = 4.08, and κ settles at c · 9/(10 − c): a leak moves the pole from six links to four.",
+        because="c = 4.08, and κ settles at c · 11/(12 − c): a leak moves the pole from six links to four.",
         solution="E φ⁴ = 3(1 + a⁴)/2 and E φ² = (1 + a²)/2 give c = 6(1 + a⁴)/(1 + a²)² = 4.08. "
-        "κ* = 4.08 · 9/5.92 = 6.20, and the noise is κ* − 1 = 5.20.",
+        "κ* = 4.08 · 11/7.92 = 5.67, and the noise is κ* − 1 = 4.67.",
     ),
     Open(
         statement='A headline: "Large networks contain small ones that need no training: initialization is '
