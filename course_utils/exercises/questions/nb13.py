@@ -39,7 +39,7 @@ class _Stream(nn.Module):
 
 @torch.no_grad()
 def _branch_gains(mend_: Callable) -> Values:
-    """Return √K × RMS of all branches' outputs, how many are unequal or alike, and what biases add, twice."""
+    """Return √K × RMS of branches, whether they are unequal, how many alike, and what biases add, twice."""
     found = []
     for count, n in ((12, 64), (25, 48)):
         model = in_place(mend_, _Stream(count, n))
@@ -50,7 +50,7 @@ def _branch_gains(mend_: Callable) -> Values:
         sizes, typical = outputs.square().mean(dim=1).sqrt(), outputs.square().mean().sqrt()
         directions = nn.functional.normalize(outputs)
         alike = (directions @ directions.T).triu(1) > 0.5
-        found += [count**0.5 * typical, ((sizes - typical).abs() > 0.2 * typical).float().mean()]
+        found += [count**0.5 * typical, (sizes.max() > 1.5 * sizes.min()).float()]
         found += [alike.sum() / (count * (count - 1) / 2), biased / typical.clamp(min=1e-6)]
     return tuple(value.item() for value in found)
 
@@ -199,7 +199,7 @@ QUESTIONS = (
         measure=_branch_gains,
         names=(
             "√K × RMS of all branches on inputs of RMS 1, K = 12",
-            "share of branches that are a fifth larger or smaller",
+            "whether a branch is 1.5 times as large as another (1: yes)",
             "share of pairs with outputs alike",
             "RMS on an input of 0, over that on such inputs",
             "K = 25, √K × RMS",
