@@ -60,19 +60,16 @@ class Question:
                 return Verdict(place == 0, message)
         return Verdict(False, f"{said} {self.hints[0]}")
 
-    def _other_forms(self, right: Values) -> list[tuple[Values, str]]:
-        """Return forms in which the right numbers are not yet right, each with what that gets told."""
+    def _other_forms(self, values: Values, right: Values) -> list[tuple[Values, str]]:
+        """Return forms in which right numbers are not yet right, each with what that gets told."""
         forms = [(tuple(100 * x for x in right), "That is in per cent; give the number itself.")]
         if "log_{10}" in self.statement:
             natural = tuple(math.log(10) * x for x in right)
             forms.append((natural, "That is a natural logarithm; the one to base 10 is asked for."))
-        if all(float(x).is_integer() for x in right):
-            return forms
-        rounded = (tuple(float(f"{x:.{digits}g}") for x in right) for digits in (1, 2))
-        return [
-            *forms,
-            *((x, "Near, but rounded: give three digits.") for x in rounded if near(x, right, 0.06)),
-        ]
+        rounded = [tuple(float(f"{x:.{digits}g}") for x in right) for digits in (1, 2)]
+        if values in rounded and near(values, right, 0.06) and not all(float(x).is_integer() for x in right):
+            forms.append((values, "Near, but rounded: give three digits."))
+        return forms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +84,7 @@ class Number(Question):
         """Return the verdict on a number of Python, NumPy, torch or SymPy."""
         value = as_number(given)
         known = [((wanted,), text) for wanted, text in ((self.answer, self.because), *self.mistakes)]
-        known += self._other_forms((self.answer,))
+        known += self._other_forms((value,), (self.answer,))
         return self._told((value,), known, self.tolerance, f"{value:.4g} is not it.")
 
 
@@ -116,7 +113,7 @@ class Experiment(Question):
             for wanted, text in ((self.answer, self.because), *self.mistakes)
         ]
         right = known[0][0]
-        known += self._other_forms(right)
+        known += self._other_forms(values, right)
         wrong = [
             repr(name)
             for name, value, wanted in zip(self.answer, values, right, strict=True)
