@@ -228,7 +228,7 @@ QUESTIONS = (
         mistakes=(
             (
                 _rescaled(lambda _, fan_out: 1 / fan_out),
-                "Nothing has changed, the variance is 1/fan-out: change the model that you get.",
+                "The variance is 1/fan-out: the model is as it was, or its fans are mixed up.",
             ),
             (
                 _rescaled(lambda fan_in, fan_out: fan_out / fan_in**2),
