@@ -232,15 +232,19 @@ def near(values: Values, wanted: Values, tolerance: float) -> bool:
 def drawn(initialize: Callable[[torch.Generator], Sequence[Tensor]]) -> list[Tensor]:
     """Return weights as initialize(generator) leaves them, for a generator of seed 1.
 
-    Raises: Unreadable unless equal states give equal weights, and a later state of one seed others.
+    Raises: Unreadable unless equal states give equal weights, a later state of one seed others, and the
+    generator has moved on.
     """
     generators = [torch.Generator().manual_seed(1) for _ in range(3)]
     torch.rand(1, generator=generators[-1])
+    state = generators[0].get_state()
     first, again, other = ([*initialize(generator)] for generator in generators)
     if not all(map(torch.equal, first, again)):
         raise Unreadable("two generators of one seed give different weights: draw from `generator`")
     if any(map(torch.equal, first, other)):
         raise Unreadable("a later state of `generator` gives the same weights: draw from it, without a seed")
+    if generators[0].get_state().equal(state):
+        raise Unreadable("`generator` has not moved on: draw from it, and not from a copy")
     return first
 
 
@@ -284,11 +288,14 @@ def filled(initializer: Callable, *shape: int) -> Tensor:
 def in_place(change: Callable[..., object], model: nn.Module, *arguments: object) -> nn.Module:
     """Return the model that change(model, *arguments) has changed.
 
-    Raises: Unreadable if it has other parameters than before.
+    Raises: Unreadable if it has other parameters than before, or the same numbers in all of them.
     """
     before = [*model.parameters()]
+    numbers = [parameter.detach().clone() for parameter in before]
     change(model, *arguments)
     after = [*model.parameters()]
     if len(after) != len(before) or any(p is not q for p, q in zip(after, before, strict=True)):
         raise Unreadable("parameters were replaced by new ones: change those that are there, in place")
+    if all(map(torch.equal, numbers, after)):
+        raise Unreadable("nothing has changed: change the model that you get, in place, and not a copy")
     return model

@@ -215,6 +215,7 @@ def refill(tensor, generator):
 FAULTY = {  # a filler, and what is said of it
     "own seed": (lambda t, g: refill(t, g.manual_seed(3)), "a later state"),
     "the same seed": (lambda t, g: refill(t, g.manual_seed(g.initial_seed())), "a later state"),
+    "a copy": (lambda t, g: refill(t, g.clone_state()), "has not moved on"),
     "no generator": (lambda t, g: refill(t, None), "two generators of one seed"),
     "returned": (lambda t, g: torch.randn(t.shape, generator=g), "not filled in place"),
     "infinite": (lambda t, g: t.fill_(math.inf), "not finite"),
@@ -265,6 +266,9 @@ def test_weights_that_are_put_in_place_of_others_are_noticed():
     assert model.weight.unique().tolist() == [5.0]
     with pytest.raises(Unreadable, match="replaced"):
         in_place(put, model, 5.0)
+    for nothing in (lambda m: torch.nn.Linear(3, 2), lambda m: m.weight.data.fill_(5.0)):
+        with pytest.raises(Unreadable, match="nothing has changed"):
+            in_place(nothing, model)
 
 
 def test_what_a_function_prints_is_not_shown_and_its_luck_is_always_the_same(capsys):

@@ -53,6 +53,11 @@ def repair(model):
         layer.weight.data *= math.sqrt(fan_out / fan_in)
 
 
+def _drawn_by_fan_out(model) -> None:
+    for layer in model:
+        nn.init.normal_(layer.weight, std=layer.out_features**-0.5)
+
+
 def _rescaled(variance):
     """Return a repair that gives each weight a variance which follows from its fans."""
 
@@ -226,10 +231,7 @@ QUESTIONS = (
         right=repair,
         tolerance=0.025,  # 5 standard errors for redrawn weights
         mistakes=(
-            (
-                _rescaled(lambda _, fan_out: 1 / fan_out),
-                "The variance is 1/fan-out: the model is as it was, or its fans are mixed up.",
-            ),
+            (_drawn_by_fan_out, "The variance is still 1/fan-out, but a unit sums over its inputs."),
             (
                 _rescaled(lambda fan_in, fan_out: fan_out / fan_in**2),
                 "You multiplied by fan-out/fan-in, the ratio of the variances; weights take its root.",

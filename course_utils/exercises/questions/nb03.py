@@ -295,10 +295,6 @@ QUESTIONS = (
         tolerance=0.02,  # nothing is random once the weights are there
         mistakes=(
             (
-                _centred(1.0, by=0.0),
-                "Nothing has changed: change the model that you get.",
-            ),
-            (
                 _centred(4.0, by=0.0),
                 "In each z ½ΣW is left over: without biases it stays, with −ΣW it turns its sign.",
             ),

@@ -21,21 +21,12 @@ _T = torch.linspace(-9, 9, 2001, dtype=torch.float64)
 _LARGEST = 9 - float(torch.trapezoid(torch.special.ndtr(_T) ** _CLASSES, _T))  # E max of 50 N(0, 1)
 
 
-def _changed(change, model: nn.Module, *arguments) -> nn.Module:
-    """Return a model as change(model, *arguments) leaves it. Raises: Unreadable if it is as it was."""
-    before = [p.detach().clone() for p in model.parameters()]
-    in_place(change, model, *arguments)
-    if all(map(torch.equal, before, model.parameters())):
-        raise Unreadable("nothing has changed: change the model that you get")
-    return model.double()  # for what is measured is exact
-
-
 def _first_losses(start) -> Values:
     """Return the first loss over H(p) for three sets of counts, with large random signals in front."""
     found = []
     for counts in ([95, 5], [60, 25, 10, 5], [10, 20, 30, 40, 50, 60, 70, 80, 90, 100]):
         p = np.array(counts) / sum(counts)
-        last = _changed(start, nn.Linear(30, len(counts)), list(counts))
+        last = in_place(start, nn.Linear(30, len(counts)), list(counts)).double()
         logits = last(1e4 * torch.randn(sum(counts), 30).relu().double())
         guess = logits.softmax(dim=1)
         if (guess - guess[0]).abs().max() > 1e-5:
@@ -72,7 +63,7 @@ def _memories(remember) -> Values:
     for units, steps, share in ((6, 20, 0.6), (9, 200, 0.1)):
         lstm = nn.LSTM(3, units)
         weights = [p.detach().double() for name, p in lstm.named_parameters() if "weight" in name]
-        lstm = _changed(remember, lstm, steps, share)
+        lstm = in_place(remember, lstm, steps, share).double()
         if not all(map(torch.equal, weights, (lstm.weight_ih_l0, lstm.weight_hh_l0))):
             raise Unreadable("weights have changed: set the biases alone")
         with torch.no_grad():

@@ -42,12 +42,9 @@ def _straightness(repair) -> Values:
     for widths in ((12, 32, 32, 32, 5), (20, *[48] * 8, 3)):
         layers = [part for fans in pairwise(widths) for part in (nn.Linear(*fans), nn.ReLU())][:-1]
         model = nn.Sequential(*layers)
-        before = [layer.weight.clone() for layer in model[::2]]
         in_place(repair, model)
         if [type(part) for part in model] != [type(part) for part in layers]:
             raise Unreadable("linear layers and ReLUs are to stay where they are")
-        if all(layer.weight.equal(weight) for layer, weight in zip(model[::2], before, strict=True)):
-            raise Unreadable("the model you were given is unchanged: refill it in place, not a copy")
         if not model[-1].weight.any():
             raise Unreadable("the last layer's weights are all 0")
         x, y = torch.randn(2, 100, widths[0])

@@ -255,7 +255,6 @@ QUESTIONS = (
                 "Your branches share their weights: they add up as one vector, and the stream grows far "
                 "faster.",
             ),
-            (lambda model: model, "Nothing has changed: work on the weights that are there, in place."),
         ),
         hints=(
             "Which gain must a branch have so that the second moment grows by 1 + 1/K?",

@@ -310,7 +310,6 @@ QUESTIONS = (
                 partial(_wrongly, names=("out_proj",)),
                 "The MLP is a branch, too: it ends in `linear2`.",
             ),
-            (lambda encoder: encoder, "Nothing has changed: work on the weights that are there, in place."),
         ),
         hints=(
             "Print `[*encoder.layers[0].named_parameters()]`: which matrices end a branch?",

@@ -244,7 +244,6 @@ QUESTIONS = (
                 _remembering(_right_bias, clear=1),
                 "The other bias vector, bias_hh_l0, still holds what it held: set it, too.",
             ),
-            (lambda lstm, steps: lstm, "Nothing has changed: set the biases that are there, in place."),
             (
                 _remembering(lambda steps: 0.5 ** (1 / steps)),
                 "That is the gate's value f, with f^T = ½; the bias is what the sigmoid turns into f.",
