@@ -4,8 +4,8 @@
    1. RISE lacks @jupyterlab/console, for whose tracker the extension of ipywidgets asks, and without which no demo
       is shown. The tracker is optional there, so a token that nobody provides is enough.
    2. It fits the present slide into the page. Figures get the height that the rest leaves them; outputs stand
-      beside their code where that is better to read; fonts shrink where need be, never below the least that style.css
-      names.
+      beside their code, and figures without it, where that is better to read; fonts shrink where need be, never below
+      the least that style.css names.
    3. It helps a lecturer to move: an address with #section or #/slide-2-1 opens there, a link to a notebook opens its
       slides, the arrows go from slide to slide, and a double click does not show the source of a text. */
 (() => {
