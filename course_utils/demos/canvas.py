@@ -128,7 +128,7 @@ class _Canvas(FigureCanvasAgg):
 
     def __init__(self, figure: Figure) -> None:
         super().__init__(figure)
-        self._pixels = lru_cache(maxsize=16)(self._draw_frame)  # 2 MB each
+        self._pixels = lru_cache(maxsize=16)(self._draw_frame)  # 1.4 MB each
 
     def get_renderer(self) -> _Renderer:
         size = *self.get_width_height(physical=True), self.figure.dpi
