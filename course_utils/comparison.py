@@ -42,10 +42,10 @@ def _rounded(values: Sequence[float], error: float) -> tuple[str, ...]:
         return tuple(f"{x:g}" for x in (*values, error))
     if error <= np.spacing(np.abs(values).max()):  # 0, or no more than rounding
         return *(f"{x:.15g}" if error else repr(float(x)) for x in values), "exact"
-    size = math.floor(math.log10(max(*np.abs(values), error)))
+    rounded = float(f"{error:.1e}")  # first, which keeps 0.0996 from becoming 0.100
+    size = math.floor(math.log10(max(*np.abs(values), rounded)))
     power = size if size < -3 or size > 5 else 0
-    # 1 - log10 leaves two digits; rounding first keeps 0.0996 from becoming 0.100
-    decimals = max(0, power + 1 - math.floor(math.log10(float(f"{error:.1e}"))))
+    decimals = max(0, power + 1 - math.floor(math.log10(rounded)))  # 1 - log10 leaves two digits
     suffix = f"e{power:+03d}" if power else ""
     return tuple(f"{x / 10.0**power:.{decimals}f}{suffix}" for x in (*values, error))
 

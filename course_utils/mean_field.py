@@ -53,7 +53,7 @@ def length_map(
 def length_slope(activation: Activation, q: ArrayLike, gain: ArrayLike = 1.0) -> NDArray | float:
     """Return chi_q = dq'/dq, the slope of the length map: below 1 in size, a fixed point there is stable.
 
-    By Stein's lemma it is gain**2 * E phi(z) phi'(z) Z / sqrt(q), z = sqrt(q) Z. At q = 0 the limit.
+    By the chain rule it is gain**2 * E phi(z) phi'(z) Z / sqrt(q), z = sqrt(q) Z. At q = 0 the limit.
     """
     check_arguments(q=q, gain=gain)
     root = np.sqrt(np.maximum(q, 1e-12))  # at 0 a difference quotient, and no smaller, for its rounding

@@ -178,8 +178,8 @@ def he_variances(widths: ArrayLike, mode: str) -> NDArray:
 def relu_moments(widths: ArrayLike, variances: ArrayLike) -> tuple[NDArray, NDArray]:
     """Return E m_l of the signal and E g_l of its gradient, l = 0..depth, in ReLU networks of any width.
 
-    m is the mean square of h_l, 1 in layer 0; g that of dL/dh_l, 1 in layer depth, for an error that does not
-    depend on the network. `widths` is (depth + 1,), `variances` of the weights (depth,).
+    m is the mean square of h_l, 1 in layer 0; g that of dL/dh_l, 1 in layer depth, for an error of
+    independent entries of mean 0. `widths` is (depth + 1,), `variances` of the weights (depth,).
     Source: He et al. (2015).
     """
     widths, variances = np.asarray(widths), np.asarray(variances)

@@ -55,8 +55,8 @@ EXPERIMENTS = (
     Experiment(
         "4 Too small, but with Adam",
         "The same bad start on both sides. Adam divides each gradient by its own size: does that save B?",
-        "Yes, here. Adam's first steps have the same length whatever the gradient's size, and the weights "
-        "grow until a signal comes through: B classifies 75 % or more. A stays at ln 2.",
+        "Yes, here. Adam's first steps hardly depend on the gradient's size while it is above 1e-8, and the "
+        "weights grow until a signal comes through: B classifies 75 % or more. A stays at ln 2.",
         Settings(scheme=_TINY),
         Settings(scheme=_TINY, optimizer="Adam", learning_rate=0.01),
     ),

@@ -282,7 +282,7 @@ QUESTIONS = (
             ),
             (
                 _layer_where(lambda x: x.isnan().any()),
-                "An overflow gives inf first; nan comes later, from inf times 0.",
+                "An overflow may give inf without any nan; here nan comes only later.",
             ),
             (
                 _layer_where(lambda x: not x.isfinite().any()),
@@ -299,7 +299,10 @@ QUESTIONS = (
                 "Multiply x itself, by `W @ x`: neither entry by entry, `W * x`, nor the matrices first.",
             ),
         ),
-        hints=("Which test did the notebook recommend at the end?", "`torch.isfinite(x).all()`."),
+        hints=(
+            "Which test does the section on the layer of the overflow end with?",
+            "`torch.isfinite(x).all()`.",
+        ),
         because="You looked at the entries themselves, at all of them, for inf and nan.",
         solution="Test all entries for inf and nan, not a statistic of them:",
     ),

@@ -276,7 +276,10 @@ QUESTIONS = (
         right=share_within,
         tolerance=0.02,  # the exact variance and 2L/n give shares that differ by 0.8 %
         mistakes=(
-            (_share_of_m, "You took 2L/n, the variance of ln m; ln RMS is half of it."),
+            (
+                _share_of_m,
+                "You took 2L/n, the variance of ln m; ln RMS is half of ln m, its variance a quarter.",
+            ),
             (_share_of_variance, "You divided by the variance of ln RMS; take its root."),
             (_share_of_sum, "You took L/n; the variance of ln RMS is a quarter of 2L/n, that of ln m."),
             (
@@ -357,7 +360,7 @@ QUESTIONS = (
         ),
         because="The kurtosis of a sparse weight is 3 · 16 = 48, of the order of n, so that the second term "
         "is no longer small beside the first.",
-        solution="κ = 3n/k = 48, and n Var(m'/m) = 2 + (κ − 3) E Σh⁴/(Σh²)² = 2 + 45 · 3/130 = 3.04: half "
+        solution="κ = 3 · 16 = 48, and n Var(m'/m) = 2 + (κ − 3) E Σh⁴/(Σh²)² = 2 + 45 · 3/130 = 3.04: half "
         "more noise per layer, although mean and variance of the weights are the same.",
     ),
     Open(

@@ -180,7 +180,7 @@ QUESTIONS = (
         answer="over inputs",
         hints=(
             "Which of these numbers would change if the input did not matter?",
-            "The notebook's network has a standard deviation of 4e-7 in layer 10; of what?",
+            "The notebook's network has a standard deviation of 5e-7 in layer 10; of what?",
         ),
         solution="χ_1 = 0.056 multiplies the squared difference of two inputs, too, once they are close: a "
         "factor of 0.24 per layer, 3e-13 in twenty, while RMS and spread over units stay.",

@@ -104,7 +104,8 @@ QUESTIONS = (
         solution="He's variance is 2/200, that of U(−b, b) is b²/3: b = √(6/200) = 0.1732.",
     ),
     Number(
-        statement="A PReLU network starts with slope $a = \\frac12$ on the left. Which `gain` does it need?",
+        statement="A PReLU is a leaky ReLU whose slope is learned. A network of them starts with slope "
+        "$a = \\frac12$ on the left. Which `gain` does it need?",
         stars=2,
         minutes=4,
         answer=_PRELU,

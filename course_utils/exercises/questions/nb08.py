@@ -314,7 +314,7 @@ QUESTIONS = (
             (6 * math.pi, "1 − a = ½ is the size of the kink, but covariances take products of two outputs."),
             (
                 12 * math.pi,
-                "(1 − a)² = ¼ is the kink's part of the covariance; it is compared with E φ(z)².",
+                "(1 − a)² = ¼ is twice the kink's part of the covariance; divide by 1 + a², twice E φ(z)².",
             ),
             (
                 75 * math.pi,
@@ -330,7 +330,7 @@ QUESTIONS = (
             "c' = (2ac + (1 − a)² k(c))/(1 + a²), with ReLU's map k.",
         ),
         because="The kink's share is (1 − a)²/(1 + a²) = 1/5, so that angles live five times longer: 15π.",
-        solution="E φφ'/q = ac + (1 − a)² k(c)/2, over (1 + a²)/2: c' = c + s (k(c) − c), s = "
+        solution="E φ(z)φ(z')/q = ac + (1 − a)² k(c)/2, over (1 + a²)/2: c' = c + s (k(c) − c), s = "
         "(1 − a)²/(1 + a²) = 1/5. So θ' = θ − s θ²/(3π), 1/θ grows by s/(3π) in a layer, and θ ≈ 15π/l.",
     ),
     Open(

@@ -231,9 +231,10 @@ QUESTIONS = (
             "φ'⁴ = φ'²: a layer's contribution depends on p = P(|z| < 1) alone.",
             "It is p/p² − 1 = 1/p − 1, and shall be 1/200.",
         ),
-        because="1/p − 1 = 1/200 at q = 0.127, five times what tanh may have: inside −1 and 1 nothing bends.",
+        because="1/p − 1 = 1/200 at q = 0.127, 4.5 times what tanh may have: inside −1 and 1 nothing bends.",
         solution="A layer adds p/p² − 1 = 1/p − 1 = 1/200, so p = 200/201 = P(|z| < 1). Then 1/√q = 2.81, "
-        "q = 0.127. For tanh it would be 0.025: hard tanh is exactly linear until the rare unit saturates.",
+        "q = 0.127. For tanh it would be 0.028 (0.025 by 8q²): hard tanh is exactly linear until a rare unit "
+        "saturates.",
     ),
     Number(
         statement="A chain of $D\\to\\infty$ equal numbers with product $u$ learns the target 1: "

@@ -232,7 +232,7 @@ QUESTIONS = (
             (_depth_of_an_eighth(0.5, 0.05), "1 − a = ½ is one slope's change; a correlation has products."),
             (
                 _depth_of_an_eighth(0.25, 0.05),
-                "(1 − a)² = ¼ is a covariance; divide by the mean squared slope (both over ½).",
+                "(1 − a)² = ¼ is what the kink takes; divide it by 1 + a², twice the mean squared slope.",
             ),
             (
                 7 * 3 * math.pi / (_KINK * 0.05),

@@ -348,8 +348,9 @@ QUESTIONS = (
         ),
         because="branch k adds 1 to a stream of second moment k, so that the last ten bring 10/201 = 5 % of "
         "it, and their weights get gradients of 1.5/(1 + k) in square, the smallest of all. Larger s_k for "
-        "later branches, or post-norm with small s, give all of them the same share; s = 1/√200 makes all "
-        "nearly alike, too. But the law holds at step 0 only: training may make late branches agree.",
+        "later branches, or post-norm with small s, give all branches gradients of one size, later ones a "
+        "larger share of the stream; s = 1/√200 makes gradients alike within a factor of two, but the last "
+        "ten then bring only 2.5 %. And all this is step 0: training may make late branches agree.",
         solution="There is no single answer; `check` with your own shows one to compare with.",
     ),
 )

@@ -229,7 +229,7 @@ QUESTIONS = (
         because="The logits are as large as before, but differ with variance 1 − 0.6 only, and shares get "
         "flatter.",
         solution="E z² = v_w² = 1 for any cosine; a token's logits share a part, and differ with variance "
-        "v(1 − c) = 0.4, for which `concentration_of_a_head(0.4, 10, 16)` is 0.138.",
+        "v(1 − c) = 0.4, for which `of_a_head(concentration, 0.4, 10, 16)` is 0.138.",
     ),
     Choice(
         statement="Instead of dividing logits by $\\sqrt{d_h}$, a colleague multiplies the initial $W_q$ and "

@@ -103,7 +103,7 @@ QUESTIONS = (
             (2 * (1 + 2 / 9), "Two steps bring the 2 in twice: each pairing holds four weights."),
             (
                 4 * (1 + 2 / 3),
-                "Each extra pairing leaves one sum over 3 units, and the squared variance has 1/3².",
+                "An extra pairing leaves Σ h_i² = 1, without a factor 3; the squared variance has 1/3².",
             ),
             (4 + 2 / 9, "The 4 multiplies every pairing, not only the first."),
             (4 * (1 + 1 / 9), "Two pairings exist only because both matrices are the same, not one."),

@@ -134,7 +134,7 @@ QUESTIONS = (
             (0.001 * 400 * 2, "You summed 400 times the RMS; the sum is of the outputs, so take their mean."),
             (
                 0.001 * math.sqrt(400) * 2,
-                "So 20 random signs would add up, but all 400 terms have one sign.",
+                "So 400 terms of random signs would add up, as √400; here all of them have one sign.",
             ),
             (
                 0.001 * 400 * _MEAN_OUTPUT / math.sqrt(2),
