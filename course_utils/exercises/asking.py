@@ -6,15 +6,12 @@ it does.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from reprlib import repr as shortened
 from textwrap import fill
 from typing import Any, NamedTuple
-
-import torch
-from torch import Tensor, nn
 
 from course_utils.exercises.running import Unreadable, run
 
@@ -227,75 +224,3 @@ def as_number(given: Any) -> float:
 def near(values: Values, wanted: Values, tolerance: float) -> bool:
     """Return whether each value is within `tolerance` of the wanted one, relative, but for 0."""
     return all(abs(v - w) <= tolerance * (abs(w) or 1.0) for v, w in zip(values, wanted, strict=True))
-
-
-def drawn(initialize: Callable[[torch.Generator], Sequence[Tensor]]) -> list[Tensor]:
-    """Return weights as initialize(generator) leaves them, for a generator of seed 1.
-
-    Raises: Unreadable unless equal states give equal weights, a later state of one seed others, and the
-    generator has moved on.
-    """
-    generators = [torch.Generator().manual_seed(1) for _ in range(3)]
-    torch.rand(1, generator=generators[-1])
-    state = generators[0].get_state()
-    first, again, other = ([*initialize(generator)] for generator in generators)
-    if not all(map(torch.equal, first, again)):
-        raise Unreadable("two generators of one seed give different weights: draw from `generator`")
-    if any(map(torch.equal, first, other)):
-        raise Unreadable("a later state of `generator` gives the same weights: draw from it, without a seed")
-    if generators[0].get_state().equal(state):
-        raise Unreadable("`generator` has not moved on: draw from it, and not from a copy")
-    return first
-
-
-def check_law(weights: Sequence[Tensor], kurtosis: float = 3.0) -> None:
-    """Check that weights have mean 0 and E w⁴ / (E w²)² = `kurtosis`, and that each is drawn for itself.
-
-    Raises: Unreadable with what is wrong; of mean and kurtosis beyond six standard errors of normal numbers.
-    """
-    flat = [w.double().flatten() / w.double().square().mean().sqrt() for w in weights]
-    for z in flat:
-        found, mean, error = z.pow(4).mean().item(), z.mean().item(), len(z) ** -0.5
-        if abs(mean) > 6 * error:
-            raise Unreadable(f"the mean of the weights is not 0, but {mean:.2g} of their RMS")
-        if abs(found - kurtosis) > 6 * math.sqrt(24) * error:
-            raise Unreadable(f"the weights follow another law: E w⁴/(E w²)² is {found:.2f}, not {kurtosis:g}")
-    sizes = torch.cat(flat).abs().round(decimals=6)
-    if len(sizes.unique()) < 0.8 * len(sizes):
-        raise Unreadable("many weights are copies of others: each is to be drawn for itself")
-
-
-def filled(initializer: Callable, *shape: int) -> Tensor:
-    """Return a tensor of this shape that was filled by initializer(tensor, generator).
-
-    Raises: Unreadable if it is not filled in place, not finite or constant, and as `drawn`.
-    """
-
-    def fill(generator: torch.Generator) -> list[Tensor]:
-        tensor = torch.full(shape, math.nan)
-        initializer(tensor, generator)
-        if tensor.isnan().all():
-            raise Unreadable("the tensor is not filled in place: it still holds what it held before")
-        if not tensor.isfinite().all():
-            raise Unreadable("the tensor holds numbers that are not finite")
-        if tensor.numel() > 1 and tensor.min() == tensor.max():
-            raise Unreadable(f"all weights are {tensor.min().item():g}")
-        return [tensor]
-
-    return drawn(fill)[0]
-
-
-def in_place(change: Callable[..., object], model: nn.Module, *arguments: object) -> nn.Module:
-    """Return the model that change(model, *arguments) has changed.
-
-    Raises: Unreadable if it has other parameters than before, or the same numbers in all of them.
-    """
-    before = [*model.parameters()]
-    numbers = [parameter.detach().clone() for parameter in before]
-    change(model, *arguments)
-    after = [*model.parameters()]
-    if len(after) != len(before) or any(p is not q for p, q in zip(after, before, strict=True)):
-        raise Unreadable("parameters were replaced by new ones: change those that are there, in place")
-    if all(map(torch.equal, numbers, after)):
-        raise Unreadable("nothing has changed: change the model that you get, in place, and not a copy")
-    return model

@@ -21,9 +21,6 @@ from course_utils.exercises.asking import (
     Number,
     Open,
     as_number,
-    check_law,
-    filled,
-    in_place,
     near,
 )
 from course_utils.exercises.questions import NOTEBOOKS, find, questions_of
@@ -206,69 +203,6 @@ def test_of_several_numbers_the_wrong_ones_are_named():
     assert question.judge(answer | {"std": 5.0}).words == "Not yet right: 'std'. look"
     wrong = answer | {"std": 5.0, "rate": 7.0}
     assert question.judge(wrong).words == "Not yet right: 'std', 'rate'. look"
-
-
-def refill(tensor, generator):
-    tensor.normal_(generator=generator)
-
-
-FAULTY = {  # a filler, and what is said of it
-    "own seed": (lambda t, g: refill(t, g.manual_seed(3)), "a later state"),
-    "the same seed": (lambda t, g: refill(t, g.manual_seed(g.initial_seed())), "a later state"),
-    "a copy": (lambda t, g: refill(t, g.clone_state()), "has not moved on"),
-    "no generator": (lambda t, g: refill(t, None), "two generators of one seed"),
-    "returned": (lambda t, g: torch.randn(t.shape, generator=g), "not filled in place"),
-    "infinite": (lambda t, g: t.fill_(math.inf), "not finite"),
-    "constant": (lambda t, g: t.fill_(2.0), "all weights are 2"),
-}
-
-
-@pytest.mark.parametrize("name", FAULTY)
-def test_a_tensor_is_filled_in_place_from_the_generator(name):
-    fill, words = FAULTY[name]
-    assert filled(refill, 40, 30).std().item() == pytest.approx(1, abs=0.1)
-    with pytest.raises(Unreadable, match=words):
-        filled(fill, 40, 30)
-
-
-def of(change, count=4000):
-    """Return two sets of normal numbers, changed."""
-    z = torch.randn(2, count, generator=torch.Generator().manual_seed(1))
-    return [*change(z)]
-
-
-WRONG_LAWS = {
-    "uniform": (lambda z: torch.erf(z / 2**0.5), "another law"),
-    "signs": (lambda z: z.sign(), "another law"),
-    "Laplace": (lambda z: z.sign() * (z.square() + z.roll(1).square()), "another law"),
-    "shifted": (lambda z: z + 0.2, "not 0, but 0.2"),
-    "one for all": (lambda z: z[:1].expand(2, -1), "copies"),
-    "scaled": (lambda z: torch.stack([z[0], 3 * z[0]]), "copies"),
-    "turned round": (lambda z: torch.stack([z[0], -z[0].flip(0)]), "copies"),
-}
-
-
-@pytest.mark.parametrize("name", WRONG_LAWS)
-def test_a_law_is_more_than_its_variance(name):
-    check_law(of(lambda z: z))
-    check_law(of(lambda z: torch.erf(z / 2**0.5)), kurtosis=1.8)
-    change, words = WRONG_LAWS[name]
-    with pytest.raises(Unreadable, match=words):
-        check_law(of(change))
-
-
-def test_weights_that_are_put_in_place_of_others_are_noticed():
-    def put(model, value):
-        model.weight = torch.nn.Parameter(torch.full((2, 3), value))
-
-    model = torch.nn.Linear(3, 2)
-    assert in_place(lambda m, value: m.weight.data.fill_(value), model, 5.0) is model
-    assert model.weight.unique().tolist() == [5.0]
-    with pytest.raises(Unreadable, match="replaced"):
-        in_place(put, model, 5.0)
-    for nothing in (lambda m: torch.nn.Linear(3, 2), lambda m: m.weight.data.fill_(5.0)):
-        with pytest.raises(Unreadable, match="nothing has changed"):
-            in_place(nothing, model)
 
 
 def test_what_a_function_prints_is_not_shown_and_its_luck_is_always_the_same(capsys):

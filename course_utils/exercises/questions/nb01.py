@@ -6,6 +6,7 @@ from statistics import fmean
 import torch
 
 from course_utils.exercises.asking import Choice, Experiment, Function, Number, Open, Values, as_number
+from course_utils.exercises.running import Unreadable
 from course_utils.mean_field import crossing_layer
 
 _HALF, _SINGLE = (torch.finfo(dtype).max for dtype in (torch.float16, torch.float32))
@@ -17,11 +18,12 @@ _NETWORKS = (  # widths, std, largest number
     ([64, 1000] * 15, 0.2, _HALF),
     ([1024] * 30, 0.06, 448.0),
     ([400] * 12 + [25] * 6 + [400] * 20, 0.1, 448.0),  # beyond, below and beyond again
+    ([2500] * 4 + [25] * 2 + [2500] * 9, 0.1, 300.0),  # beyond by a layer whose outputs are few
 )
 
 
 def _overflows(overflow_layer) -> Values:
-    """Return the layers that it names for five networks."""
+    """Return the layers that it names for six networks."""
     return tuple(as_number(overflow_layer(list(widths), *rest)) for widths, *rest in _NETWORKS)
 
 
@@ -67,13 +69,21 @@ def _last_crossing(widths, std, largest):
 
 
 def _bad_layers(layer_that_fails) -> Values:
-    """Return the layers that it names: all entries grow alike, one grows alone, one moves and grows."""
+    """Return the layers that it names: all entries grow alike, one grows alone, one moves and grows, nan.
+
+    Raises: Unreadable if it returns None.
+    """
     eye, alone = torch.eye(512), torch.arange(512) == 5
     equal = [1e36 * eye, eye, 1e5 * eye, eye, eye], torch.ones(512)
     single = [torch.where(alone, 1e30, 1.0).diag()] * 5, torch.where(alone, -1.0, 1.0)
     shift = torch.tensor([1e20, 1.0, 1.0, 1e20, 1.0, 1e20, 1e20, 1.0]).diag(1)
     moving = [*[shift] * 4, torch.ones(9, 9), torch.eye(9)], torch.eye(9)[4]
-    return tuple(as_number(layer_that_fails([*matrices], x)) for matrices, x in (equal, single, moving))
+    opposed = torch.tensor([[2.0, -2.0], [0.0, 1.0]])  # inf - inf is nan
+    without_inf = [2e38 * torch.eye(2), opposed, torch.eye(2)], torch.ones(2)
+    found = [layer_that_fails([*matrices], x) for matrices, x in (equal, single, moving, without_inf)]
+    if found[-1] is None:
+        raise Unreadable("where layer 2 gives nan, and no inf, your function returns None")
+    return tuple(map(as_number, found))
 
 
 def layer_that_fails(matrices, x):
@@ -233,6 +243,7 @@ QUESTIONS = (
             "with widths 64/1000",
             "with width 1024 throughout",
             "with widths 400, 25 and 400",
+            "with widths 2500 and 25",
         ),
         right=overflow_layer,
         tolerance=0.001,
@@ -268,6 +279,7 @@ QUESTIONS = (
             "layer where all 512 entries grow alike",
             "layer where one entry grows alone",
             "layer where the matrices are not symmetric",
+            "layer with 2e38 before it, and then nan",
         ),
         right=layer_that_fails,
         tolerance=0.01,

@@ -7,17 +7,9 @@ import torch
 from torch import nn
 
 from course_utils.activations import linear
-from course_utils.exercises.asking import (
-    Choice,
-    Experiment,
-    Function,
-    Number,
-    Open,
-    Values,
-    as_number,
-    in_place,
-)
+from course_utils.exercises.asking import Choice, Experiment, Function, Number, Open, Values, as_number
 from course_utils.exercises.running import Unreadable
+from course_utils.exercises.trying import check_independence, in_place
 from course_utils.initializers import calculate_fans
 from course_utils.network_laws import exact_log_growth
 
@@ -37,6 +29,7 @@ def _growths(repair) -> Values:
             layer.weight.normal_(std=fan_out**-0.5, generator=generator)
         in_place(repair, model)
     weights = [p.detach().double() for p in model.parameters()]
+    check_independence(weights)
     for w in weights:
         mean = (w.mean() / w.square().mean().sqrt()).item()
         if abs(mean) > 6 * w.numel() ** -0.5:  # standard errors

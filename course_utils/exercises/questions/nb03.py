@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from course_utils.activations import Activation, linear, softsign, tanh
-from course_utils.exercises.asking import Choice, Experiment, Function, Number, Open, Values, in_place
+from course_utils.exercises.asking import Choice, Experiment, Function, Number, Open, Values
 from course_utils.exercises.running import Unreadable
+from course_utils.exercises.trying import in_place
 from course_utils.initializers import xavier_normal_
 from course_utils.mean_field import chi_1, second_moments
 from course_utils.network_laws import exact_log_growth, log_second_moment_law
@@ -33,12 +34,17 @@ def _sigmoid_network(seed: int) -> nn.Sequential:
 
 
 def _check_rescaled(weights: list[Tensor], model: nn.Sequential) -> None:
-    """Check that the weights of a model are multiples of what they were. Raises: Unreadable."""
+    """Check that the weights of a model are one multiple of what they were. Raises: Unreadable."""
+    factors = []
     for before, layer in zip(weights, model[::2], strict=True):
         after = layer.weight.detach()
-        left = after - before * (after * before).sum() / before.square().sum()
-        if left.norm() > 1e-4 * after.norm():
+        factors.append(((after * before).sum() / before.square().sum()).item())
+        if (after - factors[-1] * before).norm() > 1e-4 * after.norm():
             raise Unreadable("weights are no multiples of what they were: rescale them, without a new draw")
+    if max(factors) - min(factors) > 0.01 * abs(factors[0]):
+        raise Unreadable(
+            f"the layers are alike, and get factors from {min(factors):.3g} to {max(factors):.3g}"
+        )
 
 
 def _forward_and_back(repair) -> Values:

@@ -3,7 +3,8 @@
 import math
 
 from course_utils.activations import relu
-from course_utils.exercises.asking import Function, Number, Open, Values, check_law, drawn, filled
+from course_utils.exercises.asking import Function, Number, Open, Values
+from course_utils.exercises.trying import check_law, drawn, filled
 from course_utils.initializers import calculate_gain
 from course_utils.mean_field import output_second_moment
 from course_utils.network_laws import exact_log_growth

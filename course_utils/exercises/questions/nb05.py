@@ -7,18 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from course_utils.activations import linear, tanh
-from course_utils.exercises.asking import (
-    Choice,
-    Experiment,
-    Function,
-    Number,
-    Open,
-    Values,
-    as_number,
-    check_law,
-    drawn,
-    filled,
-)
+from course_utils.exercises.asking import Choice, Experiment, Function, Number, Open, Values, as_number
+from course_utils.exercises.trying import check_law, drawn, filled
 from course_utils.initializers import calculate_fans
 from course_utils.mean_field import chi_1, second_moments
 from course_utils.network_laws import exact_log_growth, he_variances, relu_moments

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from course_utils.exercises.asking import Choice, Experiment, Function, Number, Open, Values, in_place
+from course_utils.exercises.asking import Choice, Experiment, Function, Number, Open, Values
 from course_utils.exercises.running import Unreadable
+from course_utils.exercises.trying import in_place
 from course_utils.initializers import output_prior_bias_, zeros_
 from course_utils.network_laws import expected_first_loss
 
@@ -24,7 +25,7 @@ _LARGEST = 9 - float(torch.trapezoid(torch.special.ndtr(_T) ** _CLASSES, _T))  #
 def _first_losses(start) -> Values:
     """Return the first loss over H(p) for three sets of counts, with large random signals in front."""
     found = []
-    for counts in ([95, 5], [60, 25, 10, 5], [10, 20, 30, 40, 50, 60, 70, 80, 90, 100]):
+    for counts in ([995, 5], [60, 25, 10, 5], [10, 20, 30, 40, 50, 60, 70, 80, 90, 100]):
         p = np.array(counts) / sum(counts)
         last = in_place(start, nn.Linear(30, len(counts)), list(counts)).double()
         logits = last(1e4 * torch.randn(sum(counts), 30).relu().double())
@@ -309,7 +310,7 @@ QUESTIONS = (
         stub="def start(last, counts):",
         measure=_first_losses,
         names=(
-            "first loss over H(p) with 95 and 5 images",
+            "first loss over H(p) with 995 and 5 images",
             "with 60, 25, 10 and 5",
             "with 10, 20, ..., 100",
         ),
@@ -318,12 +319,12 @@ QUESTIONS = (
         mistakes=(
             (
                 _biased(torch.zeros_like),
-                "That starts at ln K: with 95 and 5 images, a guess of one half for each class.",
+                "That starts at ln K: with 995 and 5 images, a guess of one half for each class.",
             ),
             (_without_bias, "The weights are 0, but the bias still has its random start."),
             (
                 _biased(lambda counts: counts / counts.sum()),
-                "Softmax takes exponentials: a bias of 0.95 and 0.05 does not give these shares.",
+                "Softmax takes exponentials: a bias of 0.995 and 0.005 does not give these shares.",
             ),
             (_biased(lambda counts: counts), "That is the count, not its logarithm."),
             (

@@ -15,8 +15,8 @@ from course_utils.exercises.asking import (
     Unreadable,
     Values,
     as_number,
-    check_law,
 )
+from course_utils.exercises.trying import check_law
 from course_utils.initializers import calculate_gain, normal_, zeros_
 from course_utils.mean_field import crossing_layer, output_second_moment
 
@@ -28,15 +28,16 @@ _UNITS = 100
 
 def _gains(gain) -> Values:
     """Return what is measured on a linear layer, a convolution with groups, and a transposed one."""
-    layers = (nn.Linear(200, 50), nn.Conv2d(32, 64, (3, 5), groups=4), nn.ConvTranspose2d(64, 16, 3))
+    layers = (nn.Linear(200, 50), nn.Conv2d(32, 64, (3, 5), groups=4), nn.ConvTranspose2d(64, 16, (3, 2)))
     return tuple(
         _gain_of_layer(gain, layer, size) for layer, size in zip(layers, (0.2, 0.1, 0.04), strict=True)
     )
 
 
 def _gain_of_layer(gain, layer, size) -> float:
-    """Return what is measured on weights that are not normal, beside large biases."""
+    """Return what is measured on weights of two sizes, beside large biases."""
     nn.init.uniform_(layer.weight, -size, size)
+    layer.weight.data[::2] *= 2
     nn.init.normal_(layer.bias, std=5.0)
     before = layer.weight.clone()
     found = as_number(gain(layer))

@@ -7,6 +7,7 @@ import torch
 
 from course_utils.activations import Activation, erf, gelu, sigmoid, tanh
 from course_utils.exercises.asking import Choice, Function, Number, Open, Values, as_number
+from course_utils.exercises.running import Unreadable
 from course_utils.mean_field import (
     chi_1,
     critical_point,
@@ -68,14 +69,32 @@ _EDGE = _gain_at(1.0)
 
 
 def _pair_correlations(next_correlation) -> Values:
-    """Return the next c for two settings of ReLU, one of tanh, and one of the sigmoid."""
+    """Return the next c for two settings of ReLU, one of tanh, and one of the sigmoid.
+
+    Raises: Unreadable unless phi gets the pairs of 100,000 units.
+    """
     settings = (
         (torch.relu, 0.5, 3.0, 1.2, 0.7),
         (torch.relu, -0.3, 0.5, 1.8, 0.4),
         (torch.tanh, 0.8, 0.3, 1.4, 0.3),
         (torch.sigmoid, -0.5, 4.0, 2.0, 0.4),  # it is not 0 at 0
     )
-    return tuple(as_number(next_correlation(*setting)) for setting in settings)
+    return tuple(_of_many_units(next_correlation, *setting) for setting in settings)
+
+
+def _of_many_units(next_correlation: Callable, phi: Callable, *setting: float) -> float:
+    """Return the next c. Raises: Unreadable unless phi gets the pairs of 100,000 units."""
+    seen = 0
+
+    def counting(z):
+        nonlocal seen
+        seen += z.numel()
+        return phi(z)
+
+    found = as_number(next_correlation(counting, *setting))
+    if seen < 200_000:
+        raise Unreadable(f"phi got {seen:,} numbers; draw the pairs of at least 100,000 units")
+    return found
 
 
 def next_correlation(phi, c, q, gain, bias_std):

@@ -6,17 +6,8 @@ from statistics import NormalDist
 
 import torch
 
-from course_utils.exercises.asking import (
-    Choice,
-    Experiment,
-    Function,
-    Number,
-    Open,
-    Unreadable,
-    Values,
-    check_law,
-    filled,
-)
+from course_utils.exercises.asking import Choice, Experiment, Function, Number, Open, Unreadable, Values
+from course_utils.exercises.trying import check_entries, filled
 from course_utils.initializers import lecun_normal_, orthogonal_
 from course_utils.network_laws import product_spectrum_moment
 
@@ -71,7 +62,7 @@ def _isometry_numbers(keep_rms_) -> Values:
 def _check_haar(weight: torch.Tensor) -> None:
     """Raise Unreadable unless entries are nearly normal, as those of Haar's law are."""
     try:
-        check_law([weight])
+        check_entries(weight)
     except Unreadable as reason:
         raise Unreadable(f"some directions are preferred: {reason}") from None
 

@@ -7,7 +7,8 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from course_utils.exercises.asking import Choice, Function, Number, Open, Unreadable, Values, in_place
+from course_utils.exercises.asking import Choice, Function, Number, Open, Unreadable, Values
+from course_utils.exercises.trying import in_place
 from course_utils.initializers import kaiming_normal_, lecun_normal_, orthogonal_
 from course_utils.mean_field import relu_cosine_map
 from course_utils.network_laws import gradient_correlations

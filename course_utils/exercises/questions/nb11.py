@@ -8,7 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from course_utils.activations import tanh
-from course_utils.exercises.asking import Choice, Function, Number, Open, Unreadable, Values, filled
+from course_utils.exercises.asking import Choice, Function, Number, Open, Unreadable, Values
+from course_utils.exercises.trying import filled
 from course_utils.initializers import delta_orthogonal_, lecun_normal_, normal_, orthogonal_
 from course_utils.mean_field import critical_point, length_slope
 

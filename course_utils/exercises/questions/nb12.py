@@ -34,8 +34,10 @@ def _standardized(standardize_) -> Values:
         layer, x = nn.Linear(fan_in, fan_out), 1 + 2 * torch.randn(batch, fan_in)
         layer.weight.data.mul_(torch.linspace(0.5, 3, fan_out).unsqueeze(1))
         layer.bias.data.copy_(torch.linspace(-2, 2, fan_out))
-        before = layer.weight.clone()
+        before, given = layer.weight.clone(), x.clone()
         standardize_(layer, x)
+        if not x.equal(given):
+            raise Unreadable("the batch x has changed: change the layer alone")
         if not (layer.weight.shape == before.shape and layer.bias.shape == (fan_out,)):
             raise Unreadable(f"the weight has become {layer.weight.shape}, the bias {layer.bias.shape}")
         if layer.weight.equal(before):

@@ -6,7 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from course_utils.exercises.asking import Choice, Experiment, Function, Number, Open, Values, in_place
+from course_utils.exercises.asking import Choice, Experiment, Function, Number, Open, Values
+from course_utils.exercises.trying import in_place
 from course_utils.initializers import zeros_
 from course_utils.network_laws import stream_law
 
@@ -39,19 +40,23 @@ class _Stream(nn.Module):
 
 @torch.no_grad()
 def _branch_gains(mend_: Callable) -> Values:
-    """Return √K × RMS of branches, whether they are unequal, how many alike, and what biases add, twice."""
+    """Return √K × RMS of branches, largest over least, how many alike, and what biases add; for two K."""
     found = []
-    for count, n in ((12, 64), (25, 48)):
-        model = in_place(mend_, _Stream(count, n))
-        x = torch.randn(100, n)
-        x /= x.square().mean(dim=1, keepdim=True).sqrt()
-        outputs = torch.stack([branch(x).flatten() for branch in model.branches])
-        biased = torch.stack([branch(torch.zeros(1, n)) for branch in model.branches]).square().mean().sqrt()
-        sizes, typical = outputs.square().mean(dim=1).sqrt(), outputs.square().mean().sqrt()
-        directions = nn.functional.normalize(outputs)
-        alike = (directions @ directions.T).triu(1) > 0.5
-        found += [count**0.5 * typical, (sizes.max() > 1.5 * sizes.min()).float()]
-        found += [alike.sum() / (count * (count - 1) / 2), biased / typical.clamp(min=1e-6)]
+    for count, n in ((3, 128), (7, 96)):
+        sizes, alike, biased = [], [], []
+        for _ in range(4):  # networks
+            model = in_place(mend_, _Stream(count, n))
+            x = torch.randn(100, n)
+            x /= x.square().mean(dim=1, keepdim=True).sqrt()
+            outputs = torch.stack([branch(x).flatten() for branch in model.branches])
+            sizes.append(outputs.square().mean(dim=1))
+            directions = nn.functional.normalize(outputs)
+            alike.append((directions @ directions.T).triu(1) > 0.5)
+            biased += [n**0.5 * layer.bias.abs().max() for branch in model.branches for layer in branch[::2]]
+        by_place, typical = torch.stack(sizes).mean(dim=0).sqrt(), torch.stack(sizes).mean().sqrt()
+        found += [count**0.5 * typical, (by_place.max() > 1.2 * by_place.min()).float()]
+        found.append(torch.stack(alike).sum() / (2 * count * (count - 1)))
+        found.append(max(biased))
     return tuple(value.item() for value in found)
 
 
@@ -191,21 +196,21 @@ QUESTIONS = (
     Function(
         statement="`model.branches` holds $K$ branches `nn.Sequential(nn.Linear(n, 4 * n), nn.ReLU(), "
         "nn.Linear(4 * n, n))`, as torch builds them, of a stream without norm. Write `mend_` (called "
-        "under `no_grad`): change weights and biases in place so that the stream's second moment grows by "
-        "$(1 + \\frac1K)^K$, with equally large branches, for any $n$ and $K$.",
+        "under `no_grad`): change weights and biases in place so that each branch is as large, relative to "
+        "the stream that it reads, and the stream's second moment grows by $(1 + \\frac1K)^K$; any $n$, $K$.",
         stars=2,
         minutes=10,
         stub="def mend_(model):",
         measure=_branch_gains,
         names=(
-            "√K × RMS of all branches on inputs of RMS 1, K = 12",
-            "whether a branch is 1.5 times as large as another (1: yes)",
+            "√K × RMS of all branches on inputs of RMS 1, K = 3",
+            "whether a branch is 1.2 times as large as another (1: yes)",
             "share of pairs with outputs alike",
-            "RMS on an input of 0, over that on such inputs",
-            "K = 25, √K × RMS",
+            "largest bias × √n",
+            "K = 7, √K × RMS",
             "unequal",
             "alike",
-            "on an input of 0",
+            "largest bias × √n",
         ),
         right=mend_,
         tolerance=0.06,  # five standard errors: a mean over 12 branches, drawn anew, is known to 1 %
@@ -237,10 +242,6 @@ QUESTIONS = (
             (
                 _drawn(lambda n, k: 1 / n, lambda n, k: 2 / (4 * n) / k, biases=True),
                 "The weights are right. torch's biases are still there, and add to the stream.",
-            ),
-            (
-                _drawn(lambda n, k: 1 / (3 * n), lambda n, k: 18 / k / (12 * n), biases=True),
-                "Biases are left: a branch is not 0 on an input of 0, and its gain not 1/K.",
             ),
             (
                 _drawn(lambda n, k: 1 / (3 * n), lambda n, k: (18 / k) ** 2 / (12 * n)),

@@ -9,16 +9,8 @@ import torch
 from torch import nn
 
 from course_utils import initializers
-from course_utils.exercises.asking import (
-    Choice,
-    Experiment,
-    Function,
-    Number,
-    Open,
-    Values,
-    check_law,
-    in_place,
-)
+from course_utils.exercises.asking import Choice, Experiment, Function, Number, Open, Values
+from course_utils.exercises.trying import check_independence, check_law, in_place
 
 _V_W = 256 * 0.05**2
 _HARMONIC = sum(1 / t for t in range(1, 65))
@@ -39,42 +31,51 @@ def _concentration(v: float, tokens: int, d_h: int) -> float:
     return float(total)
 
 
+def _matrices(layer: nn.TransformerEncoderLayer) -> list[torch.Tensor]:
+    """Return query, key, value, and the weights of out_proj, linear1 and linear2."""
+    attention = layer.self_attn
+    last = attention.out_proj.weight, layer.linear1.weight, layer.linear2.weight
+    return [*attention.in_proj_weight.chunk(3), *last]
+
+
 @torch.no_grad()
 def _encoder_starts(mend_: Callable) -> Values:
-    """Return what a mended encoder starts from, each number over the wanted one, for two encoders."""
+    """Return what a mended encoder starts from, each number over the wanted one, for two encoders.
+
+    Raises: Unreadable for matrices that are not drawn by Xavier's law, each for itself.
+    """
     found = []
     for width, heads, hidden, layers in ((64, 4, 128, 3), (48, 2, 144, 6)):
         layer = nn.TransformerEncoderLayer(width, heads, hidden, batch_first=True, norm_first=True)
-        encoder = in_place(mend_, nn.TransformerEncoder(layer, layers, enable_nested_tensor=False))
-        parts = [
-            (x.self_attn.in_proj_weight, x.self_attn.out_proj.weight, x.linear1.weight, x.linear2.weight)
-            for x in encoder.layers
-        ]
-        fans, last = (2 * width, 2 * width, width + hidden, width + hidden), 2 * layers
-        likest = torch.tensor(0.0)
-        for fan_sum, factor, weights in zip(fans, (1, last, 1, last), zip(*parts, strict=True), strict=True):
-            flat = torch.stack(weights).flatten(1)
-            found.append(flat.square().mean() * fan_sum / 2 * factor)
-            likest = max(likest, torch.cosine_similarity(flat[0], flat[1:], dim=1).max())
+        encoder = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+        for layer in encoder.layers:  # torch starts them at 0
+            for bias in (layer.self_attn.in_proj_bias, layer.self_attn.out_proj.bias):
+                bias.normal_(std=0.1)
+        in_place(mend_, encoder)
+        drawn, last = [_matrices(layer) for layer in encoder.layers], 2 * layers
+        for weights, factor in zip(zip(*drawn, strict=True), (1, 1, 1, last, 1, last), strict=True):
+            flat = torch.stack(weights)
+            found.append(flat.square().mean() * sum(flat.shape[1:]) / 2 * factor)
+        first, *others = [torch.cat([W.flatten() for W in weights]) for weights in drawn]
+        likest = torch.cosine_similarity(first, torch.stack(others), dim=1).max()
         found.append((1 - likest).clamp(min=0).round(decimals=3))
         named = [*encoder.named_parameters()]
-        biases = [p for name, p in named if name.endswith("bias")]
-        found.append(max(bias.abs().max() for bias in biases) * math.sqrt(width))
+        for part in ("linear", "self_attn"):
+            biases = [p.abs().max() for name, p in named if name.endswith("bias") and part in name]
+            found.append(max(biases) * math.sqrt(width))
         norms = [p for name, p in named if "norm" in name and name.endswith("weight")]
         found.append(max((weight - 1).abs().max() for weight in norms))
     if likest < 0.9:  # copies of a layer get a message of their own
-        _check_draws(encoder)
+        _check_draws([W for weights in drawn for W in weights])
     return tuple(value.item() for value in found)
 
 
-def _check_draws(encoder: nn.TransformerEncoder) -> None:
-    """Check that all matrices of a kind follow Xavier's law, uniform or normal, each drawn for itself."""
-    kinds = [[W for layer in encoder.layers for W in layer.self_attn.in_proj_weight.chunk(3)]]
-    for name in ("self_attn.out_proj", "linear1", "linear2"):
-        kinds.append([layer.get_submodule(name).weight for layer in encoder.layers])
-    for weights in kinds:
-        uniform = weights[0].pow(4).mean() < 2.4 * weights[0].square().mean() ** 2
-        check_law(weights, 1.8 if uniform else 3.0)
+def _check_draws(weights: list[torch.Tensor]) -> None:
+    """Check that matrices follow Xavier's law, uniform or normal, each drawn for itself."""
+    check_independence(weights)
+    for W in weights:
+        uniform = W.pow(4).mean() < 2.4 * W.square().mean() ** 2
+        check_law([W], 1.8 if uniform else 3.0)
 
 
 @torch.no_grad()
@@ -97,7 +98,7 @@ def _wrongly(
     factor: Callable = lambda layers: 1 / math.sqrt(2 * layers),
     names: tuple[str, ...] = ("out_proj", "linear2"),
     chunks: int = 3,
-    biases: bool = False,
+    biases: str = "none",
     copied: bool = False,
     norm: float = 1.0,
 ) -> None:
@@ -119,8 +120,9 @@ def _wrongly(
         layer.norm2.weight.fill_(norm)
         if copied:
             layer.load_state_dict(encoder.layers[0].state_dict())
-    for name, value in kept.items() if biases else ():
-        encoder.get_parameter(name).copy_(value)
+    for name, value in kept.items():
+        if biases in name:
+            encoder.get_parameter(name).copy_(value)
 
 
 QUESTIONS = (
@@ -263,21 +265,17 @@ QUESTIONS = (
         minutes=12,
         stub="def mend_(encoder):",
         measure=_encoder_starts,
-        names=(
-            "mean(w²) over the wanted one, 3 layers: in_proj",
-            "out_proj",
-            "linear1",
-            "linear2",
-            "1 − largest cosine of two layers' matrices",
-            "largest bias × √d",
-            "change of a norm's weight",
-            "the same, 6 layers: in_proj",
-            "out_proj",
-            "linear1",
-            "linear2",
-            "1 − cosine",
-            "largest bias × √d",
-            "norm's weight",
+        names=tuple(
+            f"{layers} layers: {name}"
+            for layers in (3, 6)
+            for name in (
+                *(f"mean(w²) of {part} over the wanted one" for part in ("query", "key", "value")),
+                *(f"of {part}" for part in ("out_proj", "linear1", "linear2")),
+                "1 − largest cosine of two layers",
+                "largest bias of linear1 and linear2 × √d",
+                "of attention × √d",
+                "change of a norm's weight",
+            )
         ),
         right=mend_,
         tolerance=0.08,  # mean(w²) of 12,000 normal weights is known to 1.3 %
@@ -296,7 +294,15 @@ QUESTIONS = (
                 partial(_wrongly, names=("in_proj", "out_proj", "linear1", "linear2")),
                 "The factor is on all matrices; it belongs on the last one of each branch.",
             ),
-            (partial(_wrongly, biases=True), "torch's biases are still there, in `linear1` and `linear2`."),
+            (partial(_wrongly, biases="bias"), "All biases are what they were; 0 is asked for."),
+            (
+                partial(_wrongly, biases="linear"),
+                "torch's biases are still there, in `linear1` and `linear2`.",
+            ),
+            (
+                partial(_wrongly, biases="self_attn"),
+                "Attention's biases are what they were: `in_proj_bias` and `out_proj.bias` become 0, too.",
+            ),
             (partial(_wrongly, copied=True), "Your layers start as copies of each other."),
             (
                 partial(_wrongly, norm=0.0),

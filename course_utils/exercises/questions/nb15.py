@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from course_utils.activations import tanh
-from course_utils.exercises.asking import Choice, Experiment, Function, Number, Open, Values, in_place
+from course_utils.exercises.asking import Choice, Experiment, Function, Number, Open, Values
+from course_utils.exercises.trying import in_place
 from course_utils.mean_field import chi_1, fixed_point, length_map, output_second_moment
 
 _NOISE = 0.8  # std of the input in 15.4

@@ -27,11 +27,13 @@ def _grown(*exponents: float) -> dict[str, float]:
 def _rates(mup_groups) -> Values:
     """Return the rates of each kind of parameter in such groups, over the rate that is asked for."""
     found = []
-    for n, base in ((64, 16), (96, 32)):
+    for n, base in ((64, 16), (24, 48)):  # wider and narrower than what was tuned
         layers = nn.Linear(20, n), nn.ReLU(), nn.Linear(n, n), nn.ReLU(), nn.Linear(n, 10)
         model = nn.Sequential(*layers)
         pairs = _rates_in(mup_groups(model, 0.01, base))
         held = [held for held, _ in pairs]
+        if foreign := len({*held} - {id(p) for p in model.parameters()}):
+            raise Unreadable(f"{foreign} tensors in the groups are no parameters of the model")
         for name, p in model.named_parameters():
             if held.count(id(p)) != 1:
                 raise Unreadable(f"{name} is in {held.count(id(p))} groups; each parameter is to be in one")
@@ -47,6 +49,8 @@ def _rates_in(groups) -> list[tuple[int, float]]:
     pairs = []
     try:
         for group in groups:
+            if more := {*group} - {"params", "lr", "name"}:
+                raise Unreadable(f"groups set {', '.join(sorted(more))}, too; rates alone are asked for")
             params = [group["params"]] if isinstance(group["params"], Tensor) else group["params"]
             for p in params:
                 pairs.append((id(p[1] if isinstance(p, tuple) else p), float(group["lr"])))
@@ -185,7 +189,7 @@ QUESTIONS = (
         measure=_rates,
         names=tuple(
             f"lr/rate of {part}, n = {n}"
-            for n in (64, 96)
+            for n in (64, 24)
             for part in ("input", "hidden", "output", "the bias furthest from 1")
         ),
         right=mup_groups,

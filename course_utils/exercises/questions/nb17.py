@@ -48,7 +48,7 @@ def _pruned(prune_) -> Values:
     """
     generator, found = torch.Generator().manual_seed(17), []
     normal = torch.randn(300, 200, generator=generator)
-    uniform = torch.rand(64, 32, 3, 3, generator=generator) - 0.5
+    uniform = torch.rand(64, 32, 3, 3, generator=generator) - 0.3  # its mean is not 0
     for before, kept in ((normal, 0.2), (uniform, 0.5)):
         weight = before.clone()
         with torch.no_grad():
@@ -255,7 +255,7 @@ QUESTIONS = (
             "smallest kept over largest removed",
         ),
         right=prune_,
-        tolerance=0.02,
+        tolerance=0.005,  # nothing is random once the weights are there
         mistakes=(
             (
                 _pruning(lambda before, after, kept: 1.0),

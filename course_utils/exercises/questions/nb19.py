@@ -10,18 +10,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from course_utils.activations import Activation, silu, tanh
-from course_utils.exercises.asking import (
-    Choice,
-    Experiment,
-    Function,
-    Number,
-    Open,
-    Values,
-    check_law,
-    drawn,
-    in_place,
-)
+from course_utils.exercises.asking import Choice, Experiment, Function, Number, Open, Values
 from course_utils.exercises.running import Unreadable
+from course_utils.exercises.trying import check_law, drawn, in_place
 from course_utils.mean_field import chi_1, gain_behind, gain_in_front, length_map, length_slope
 from course_utils.network_laws import stream_law
 from course_utils.quadrature import gaussian_expectation
