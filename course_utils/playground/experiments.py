@@ -64,7 +64,7 @@ EXPERIMENTS = (
         "5 Too large: N(0, 1)",
         "Each layer of 32 units multiplies A's signal by √(32/2) = 4. How many steps will A make?",
         "A handful: outputs of 10,000 at step 0, gradients as large, and the first update throws the "
-        "weights so far that the loss overflows. B learns.",
+        "weights so far that the loss overflows after the next. B learns.",
         Settings(depth=8, scheme="N(0, 1)"),
         Settings(depth=8),
     ),

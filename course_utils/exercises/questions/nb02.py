@@ -357,9 +357,9 @@ QUESTIONS = (
         "more noise per layer, although mean and variance of the weights are the same.",
     ),
     Open(
-        statement="Plain networks of width 512 and depth 100 are trained, although two linear draws of them "
-        "differ by a factor $e^{\\pm0.6}$ in RMS. Who or what repairs the difference, and when does it not "
-        "get repaired? Answer in two or three sentences.",
+        statement="Plain networks of width 512 and depth 100 are trained, although 95 % of linear draws "
+        "scatter over a factor $e^{\\pm0.6}$ in RMS around their median. Who or what repairs the "
+        "difference, and when does it not get repaired? Answer in two or three sentences.",
         stars=2,
         minutes=5,
         hints=(

@@ -299,7 +299,10 @@ QUESTIONS = (
             (_CHI**-10, "The other way round: that is 1 over the factor."),
             (_CHI_OF_9**10, "Var(w) = 9/n is a gain of 3, not of 9."),
             (_CHI**20, "That is the factor on the squared gradient; the RMS is its root."),
-            (1.0, "The signal is flat, with 9 times a second moment; the gradient has a law of its own."),
+            (
+                1.0,
+                "The signal is flat, although Var(w) = 9/n: tanh holds it. The gradient has its own law.",
+            ),
             (
                 float(chi_1(tanh, 9.0, 3.0)) ** 10,
                 "That is χ₁ at q = 9, where an input of second moment 1 begins, not where the signal stays.",
@@ -427,8 +430,8 @@ QUESTIONS = (
         because="at initialization the softmax is nearly uniform, so that the error is nearly 1/K − y: it "
         "knows the labels and hardly the weights, and g_0/g_L is the product of χ₁, within a third in ten "
         "networks of five layers of 64 on the digits. After 100 steps of SGD at rate 0.05 it was some 16 "
-        "times the product: the weights were made from errors and signals; even a fresh error at the "
-        "logits finds 10 times the product (one at h_L some 2.4 times).",
+        "times the product, with χ₁ from the trained weights and slopes: the weights were made from errors "
+        "and signals; even a fresh error at the logits finds 10 times that product.",
         solution="There is no single answer; `check` with your own shows one to compare with.",
     ),
 )

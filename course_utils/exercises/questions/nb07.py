@@ -203,18 +203,22 @@ QUESTIONS = (
         minutes=8,
         stub="def gain(layer):",
         measure=_gains,
-        names=("nn.Linear(200, 50)", "nn.Conv2d(32, 64, (3, 5), groups=4)", "nn.ConvTranspose2d(64, 16, 3)"),
+        names=(
+            "nn.Linear(200, 50)",
+            "nn.Conv2d(32, 64, (3, 5), groups=4)",
+            "nn.ConvTranspose2d(64, 16, (3, 2))",
+        ),
         right=gain,
         tolerance=0.01,
         mistakes=(
             (lambda layer: gain(layer) ** 2, "That is fan-in · Var(w), the squared gain."),
             (
                 _gain_of(lambda layer: layer.weight.shape[1] * _taps(layer)),
-                "The transposed weight has the shape (64, 16, 3, 3): its inputs come first.",
+                "The transposed weight has the shape (64, 16, 3, 2): its inputs come first.",
             ),
             (
                 lambda layer: gain(layer) / math.sqrt(_taps(layer)),
-                "A kernel of 3 × 3 feeds each output through nine taps, one of 3 × 5 through 15.",
+                "A kernel of 3 × 2 feeds each output through six taps, one of 3 × 5 through 15.",
             ),
             (_square_kernel, "The kernel of Conv2d is no square: 3 × 5 taps, not 5 × 5."),
             (

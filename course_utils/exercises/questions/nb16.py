@@ -129,7 +129,7 @@ QUESTIONS = (
     Number(
         statement="A hidden layer has 400 inputs: outputs, of RMS 2, of wide ReLUs whose pre-activations are "
         "Gaussian of mean 0. Adam makes its first step, with rate 0.001 and one image. How far do the "
-        "layer's own weights move each of its pre-activations?",
+        "layer's own weights move the pre-activation of a unit that gets a gradient?",
         stars=2,
         minutes=5,
         answer=0.001 * 400 * _MEAN_OUTPUT,
