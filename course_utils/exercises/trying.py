@@ -39,11 +39,30 @@ def check_law(weights: Sequence[Tensor], kurtosis: float = 3.0) -> None:
 
     Each tensor, of two dimensions or more, may have its own σ. Raises: Unreadable with what is wrong.
     """
-    check_independence(weights)
     for w in weights:
+        check_mean(w, 0.3)  # first, for with a mean all rows are alike
+    check_independence(weights)
+    sizes = torch.cat([_normalized(w).flatten() for w in weights]).abs()
+    # Of pairs that agree to 1e-3 a thousandth agree to 1e-6, unless there are copies.
+    close, equal = (sizes.div(step).round().unique(return_counts=True)[1] for step in (1e-3, 1e-6))
+    by_chance, found = (close * (close - 1)).sum() / 2000, (equal * (equal - 1)).sum() / 2
+    if found > by_chance + 7 * by_chance.sqrt() + 3:
+        raise Unreadable("weights are copies of others, of one value, or rounded: draw each for itself")
+    for w in weights:
+        check_mean(w)
         check_entries(w, kurtosis)
         _check_scatter(_normalized(w), "rows", kurtosis)
         _check_scatter(_normalized(w).T, "columns", kurtosis)
+    if kurtosis == 3.0:
+        _check_largest(sizes)
+
+
+def check_mean(weight: Tensor, least: float = 0.0) -> None:
+    """Check that the mean of a weight is 0, or at most `least` of its RMS. Raises: Unreadable if not."""
+    z = _normalized(weight)
+    mean = z.mean().item()
+    if mean**2 * z.numel() / 2 > _RARE and abs(mean) > least:
+        raise Unreadable(f"the mean of the weights is not 0, but {mean:.2g} of their RMS")
 
 
 def check_entries(weight: Tensor, kurtosis: float = 3.0) -> None:
@@ -52,9 +71,7 @@ def check_entries(weight: Tensor, kurtosis: float = 3.0) -> None:
     Raises: Unreadable with what is wrong.
     """
     z = _normalized(weight).flatten()
-    count, mean, found = len(z), z.mean().item(), z.pow(4).mean().item()
-    if mean**2 * count / 2 > _RARE:
-        raise Unreadable(f"the mean of the weights is not 0, but {mean:.2g} of their RMS")
+    count, found = len(z), z.pow(4).mean().item()
     if (found - kurtosis) ** 2 * count / 48 > _RARE:
         raise Unreadable(f"the weights follow another law: E w⁴/(E w²)² is {found:.2f}, not {kurtosis:g}")
     ordered = z.sort().values
@@ -66,21 +83,26 @@ def check_entries(weight: Tensor, kurtosis: float = 3.0) -> None:
 
 
 def check_independence(weights: Sequence[Tensor]) -> None:
-    """Check that no weights are copies of others, neither exact nor scaled nor noisy ones.
+    """Check that no row, column or weight is a multiple of another one, also with noise.
 
     Raises: Unreadable with what is wrong.
     """
     tensors = [_normalized(w) for w in weights]
-    sizes = torch.cat([z.flatten() for z in tensors]).abs().round(decimals=6)
-    by_chance = 0.3e-6 * len(sizes) ** 2  # pairs of normal or uniform numbers that agree to 1e-6
-    if len(sizes) - len(sizes.unique()) > by_chance + 7 * math.sqrt(by_chance) + 3:
-        raise Unreadable("weights are copies of others, or of one value: each is to be drawn for itself")
     for z in tensors:
         _check_lines(z, "rows")
         _check_lines(z.T, "columns")
     for a, b in combinations(tensors, 2):
-        if a.shape == b.shape and (a * b).sum() ** 2 / a.numel() / 2 > _RARE:
-            raise Unreadable("the weights of two layers are (nearly) the same, but for a factor")
+        rows, columns = map(min, a.shape, b.shape)
+        a, b = a[:rows, :columns], b[:rows, :columns]  # one may be a part of the other
+        if (a * b).sum() ** 2 / a.numel() / 2 > _RARE:
+            raise Unreadable("two of the weights are (nearly) the same, but for a factor")
+
+
+def _check_largest(sizes: Tensor) -> None:
+    """Check that the largest of all |w| in units of their RMS is as large as normal numbers have it."""
+    largest = sizes.max()
+    if -len(sizes) * torch.special.ndtr(largest).mul(2).sub(1).log() > _RARE:
+        raise Unreadable(f"the weights follow another law: they are cut off at {largest:.2g} times their RMS")
 
 
 def _check_lines(lines: Tensor, name: str) -> None:
@@ -123,7 +145,7 @@ def filled(initializer: Callable, *shape: int) -> Tensor:
         tensor = torch.full(shape, math.nan)
         initializer(tensor, generator)
         if tensor.isnan().all():
-            raise Unreadable("the tensor is not filled in place: it still holds what it held before")
+            raise Unreadable("the tensor is not filled in place: it still holds the nan that it held before")
         if not tensor.isfinite().all():
             raise Unreadable("the tensor holds numbers that are not finite")
         if tensor.numel() > 1 and tensor.min() == tensor.max():
@@ -145,5 +167,5 @@ def in_place(change: Callable[..., object], model: nn.Module, *arguments: object
     if len(after) != len(before) or any(p is not q for p, q in zip(after, before, strict=True)):
         raise Unreadable("parameters were replaced by new ones: change those that are there, in place")
     if all(map(torch.equal, numbers, after)):
-        raise Unreadable("nothing has changed: change the model that you get, in place, and not a copy")
+        raise Unreadable("no parameter has changed: change those of the model that you get, in place")
     return model

@@ -56,13 +56,17 @@ def with_row(change):
 NOT_NORMAL = {
     "uniform": (lambda: uniform(), "another law"),
     "signs": (lambda: draw().sign(), "copies"),
+    "positive": (lambda: draw().abs(), "not 0, but 0.8"),
+    "rank one": (lambda: draw(150, 1) @ draw(1, 200), "two rows"),
     "Laplace": (lambda: draw().sign() * (2 * uniform().abs()).log(), "another law"),
     "cut off at two": (lambda: draw().clamp(-2, 2), "copies"),
     "shifted": (lambda: draw() + 0.2, "not 0, but 0.2"),
     "a few zeros": (lambda: draw() * (uniform(seed=3) > -0.49), "copies"),
     "rounded": (lambda: (4 * draw()).round() / 4, "copies"),
-    "half turned round": (lambda: torch.cat([draw(75), -draw(75)]), "copies"),
+    "half turned round": (lambda: torch.cat([draw(75), -draw(75)]), "two rows"),
     "half permuted": (lambda: torch.cat([draw(75), draw(75).flip(1)]), "copies"),
+    "half copied": (lambda: torch.cat([draw(75), draw(75)]), "two rows"),
+    "one row for all": (lambda: draw(1, 200).expand(150, -1), "two rows"),
     "a row, scaled": (lambda: with_row(lambda first, second: -3 * first), "two rows"),
     "a row, with noise": (lambda: with_row(lambda first, second: first + 0.5 * second), "two rows"),
     "a column": (lambda: with_row(lambda first, second: first + 0.5 * second).T, "two columns"),
@@ -98,8 +102,15 @@ def test_a_uniform_law_is_more_than_its_moments(wrong, words):
 
 @pytest.mark.parametrize("change", [lambda w: 3 * w, lambda w: w + 0.3 * draw(seed=3), lambda w: -w.flip(0)])
 def test_layers_are_no_copies_of_each_other(change):
-    with pytest.raises(Unreadable, match=r"two layers|copies"):
+    with pytest.raises(Unreadable, match=r"two of the weights|copies"):
         check_law([draw(), change(draw())])
+
+
+def test_many_normal_weights_have_large_ones_among_them():
+    weights = [draw(60, 50, seed) for seed in range(20)]
+    check_law(weights)
+    with pytest.raises(Unreadable, match="cut off at 3"):
+        check_law([torch.where(w.abs() < 3, w, w / 3) for w in weights])
 
 
 @pytest.mark.parametrize("shape", [(150, 400), (64, 16, 3, 5), (128, 64, 2, 2), (10, 120), (200, 30)])
@@ -120,5 +131,5 @@ def test_weights_that_are_put_in_place_of_others_are_noticed():
     with pytest.raises(Unreadable, match="replaced"):
         in_place(put, model, 5.0)
     for nothing in (lambda m: torch.nn.Linear(3, 2), lambda m: m.weight.data.fill_(5.0)):
-        with pytest.raises(Unreadable, match="nothing has changed"):
+        with pytest.raises(Unreadable, match="no parameter has changed"):
             in_place(nothing, model)

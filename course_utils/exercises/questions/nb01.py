@@ -19,11 +19,13 @@ _NETWORKS = (  # widths, std, largest number
     ([1024] * 30, 0.06, 448.0),
     ([400] * 12 + [25] * 6 + [400] * 20, 0.1, 448.0),  # beyond, below and beyond again
     ([2500] * 4 + [25] * 2 + [2500] * 9, 0.1, 300.0),  # beyond by a layer whose outputs are few
+    ([900, 100, 100], 0.5, 10.0),  # in the first layer
+    ([100] * 6, 0.2, 20.0),  # in the last
 )
 
 
 def _overflows(overflow_layer) -> Values:
-    """Return the layers that it names for six networks."""
+    """Return the layers that it names for eight networks."""
     return tuple(as_number(overflow_layer(list(widths), *rest)) for widths, *rest in _NETWORKS)
 
 
@@ -74,16 +76,16 @@ def _bad_layers(layer_that_fails) -> Values:
     Raises: Unreadable if it returns None.
     """
     eye, alone = torch.eye(512), torch.arange(512) == 5
-    equal = [1e36 * eye, eye, 1e5 * eye, eye, eye], torch.ones(512)
-    single = [torch.where(alone, 1e30, 1.0).diag()] * 5, torch.where(alone, -1.0, 1.0)
+    equal = [1e36 * eye, eye, 1e5 * eye], torch.ones(512)
+    single = [torch.where(alone, 1e30, 1.0).diag()] * 5, torch.where(alone, -1e10, 1.0)
     shift = torch.tensor([1e20, 1.0, 1.0, 1e20, 1.0, 1e20, 1e20, 1.0]).diag(1)
     moving = [*[shift] * 4, torch.ones(9, 9), torch.eye(9)], torch.eye(9)[4]
     opposed = torch.tensor([[2.0, -2.0], [0.0, 1.0]])  # inf - inf is nan
     without_inf = [2e38 * torch.eye(2), opposed, torch.eye(2)], torch.ones(2)
     found = [layer_that_fails([*matrices], x) for matrices, x in (equal, single, moving, without_inf)]
     if found[-1] is None:
-        raise Unreadable("where layer 2 gives nan, and no inf, your function returns None")
-    return tuple(map(as_number, found))
+        raise Unreadable("where layer 2 gives nan (in float32), and no inf, your function returns None")
+    return tuple(as_number(layer or 0) for layer in found)
 
 
 def layer_that_fails(matrices, x):
@@ -244,6 +246,8 @@ QUESTIONS = (
             "with width 1024 throughout",
             "with widths 400, 25 and 400",
             "with widths 2500 and 25",
+            "with widths 900, 100, 100",
+            "with six widths of 100",
         ),
         right=overflow_layer,
         tolerance=0.001,

@@ -16,7 +16,7 @@ from course_utils.network_laws import exact_log_growth
 _DRIFT = exact_log_growth(linear, 1.0, 200)[0]  # of ln m in one layer
 _NARROW = exact_log_growth(linear, 1.0, 50)[0]
 _EXCESS = 3 * 128 / 8 - 3  # kurtosis of the sparse weights over that of normal ones
-_CASES = ((128, 64, 2.0), (256, 400, 1.5), (64, 32, 1.2), (1000, 500, 3.0))  # width, depth, factor
+_CASES = ((128, 64, 2.0), (256, 400, 1.5), (64, 8, 1.2), (1000, 500, 3.0))  # width, depth, factor
 
 
 def _growths(repair) -> Values:

@@ -53,7 +53,7 @@ def _upsampled(weight: Tensor, stride: int) -> float:
 
 def _upsampled_moments(upsampling_) -> Values:
     """Return the second moments behind three layers, from 1 in front of them."""
-    layers = (((128, 64, 2, 2), 2), ((64, 32, 4, 4), 2), ((48, 24, 6, 6), 3))
+    layers = (((128, 64, 2, 2), 2), ((32, 64, 4, 4), 2), ((48, 36, 6, 6), 3))
     found = []
     for shape, stride in layers:
         weight = filled(lambda w, g, s=stride: upsampling_(w, s, g), *shape)

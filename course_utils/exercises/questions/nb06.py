@@ -23,9 +23,9 @@ _LARGEST = 9 - float(torch.trapezoid(torch.special.ndtr(_T) ** _CLASSES, _T))  #
 
 
 def _first_losses(start) -> Values:
-    """Return the first loss over H(p) for three sets of counts, with large random signals in front."""
+    """Return by how many per cent the first loss exceeds H(p), for three sets of counts."""
     found = []
-    for counts in ([995, 5], [60, 25, 10, 5], [10, 20, 30, 40, 50, 60, 70, 80, 90, 100]):
+    for counts in ([9995, 5], [60, 25, 10, 5], [10, 20, 30, 40, 50, 60, 70, 80, 90, 100]):
         p = np.array(counts) / sum(counts)
         last = in_place(start, nn.Linear(30, len(counts)), list(counts)).double()
         logits = last(1e4 * torch.randn(sum(counts), 30).relu().double())
@@ -33,7 +33,8 @@ def _first_losses(start) -> Values:
         if (guess - guess[0]).abs().max() > 1e-5:
             raise Unreadable("some weights are not 0: small or not, with large signals they move the loss")
         labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-        found.append(nn.functional.cross_entropy(logits, labels).item() / float(-p @ np.log(p)))
+        loss = nn.functional.cross_entropy(logits, labels).item()
+        found.append(100 * (loss / float(-p @ np.log(p)) - 1))
     return tuple(found)
 
 
@@ -61,7 +62,7 @@ def _without_bias(last, _):
 def _memories(remember) -> Values:
     """Return, for two LSTMs, the least and the most share that a unit keeps, and how many other biases."""
     found = []
-    for units, steps, share in ((6, 20, 0.6), (9, 200, 0.1)):
+    for units, steps, share in ((6, 20, 0.6), (9, 5, 0.1)):
         lstm = nn.LSTM(3, units)
         weights = [p.detach().double() for name, p in lstm.named_parameters() if "weight" in name]
         lstm = in_place(remember, lstm, steps, share).double()
@@ -310,7 +311,7 @@ QUESTIONS = (
         stub="def start(last, counts):",
         measure=_first_losses,
         names=(
-            "first loss over H(p) with 995 and 5 images",
+            "per cent of first loss above H(p), with 9,995 and 5 images",
             "with 60, 25, 10 and 5",
             "with 10, 20, ..., 100",
         ),
@@ -319,12 +320,12 @@ QUESTIONS = (
         mistakes=(
             (
                 _biased(torch.zeros_like),
-                "That starts at ln K: with 995 and 5 images, a guess of one half for each class.",
+                "That starts at ln K: with 9,995 and 5 images, a guess of one half for each class.",
             ),
             (_without_bias, "The weights are 0, but the bias still has its random start."),
             (
                 _biased(lambda counts: counts / counts.sum()),
-                "Softmax takes exponentials: a bias of 0.995 and 0.005 does not give these shares.",
+                "Softmax takes exponentials: a bias of 0.9995 and 0.0005 does not give these shares.",
             ),
             (_biased(lambda counts: counts), "That is the count, not its logarithm."),
             (
@@ -368,7 +369,7 @@ QUESTIONS = (
             "with 6 units, 20 steps, share 0.6: the least that a unit keeps",
             "the most",
             "other biases that are not 0",
-            "with 9 units, 200 steps, share 0.1: the least",
+            "with 9 units, 5 steps, share 0.1: the least",
             "the most",
             "other biases that are not 0 there",
         ),

@@ -43,7 +43,7 @@ def _branch_gains(mend_: Callable) -> Values:
     """Return √K × RMS of branches, largest over least, how many alike, and what biases add; for two K."""
     found = []
     for count, n in ((3, 128), (7, 96)):
-        sizes, alike, biased = [], [], []
+        sizes, alike, biased, grown = [], [], [], []
         for _ in range(4):  # networks
             model = in_place(mend_, _Stream(count, n))
             x = torch.randn(100, n)
@@ -52,11 +52,14 @@ def _branch_gains(mend_: Callable) -> Values:
             sizes.append(outputs.square().mean(dim=1))
             directions = nn.functional.normalize(outputs)
             alike.append((directions @ directions.T).triu(1) > 0.5)
-            biased += [n**0.5 * layer.bias.abs().max() for branch in model.branches for layer in branch[::2]]
+            biased += [(layer.bias != 0).float() for branch in model.branches for layer in branch[::2]]
+            grown.append(model(x).square().mean())
         by_place, typical = torch.stack(sizes).mean(dim=0).sqrt(), torch.stack(sizes).mean().sqrt()
         found += [count**0.5 * typical, (by_place.max() > 1.2 * by_place.min()).float()]
         found.append(torch.stack(alike).sum() / (2 * count * (count - 1)))
-        found.append(max(biased))
+        found.append(torch.cat(biased).mean())
+        grown_too_far = torch.stack(grown).mean() / (1 + 1 / count) ** count
+        found.append((grown_too_far.log().abs() > 0.2).float())
     return tuple(value.item() for value in found)
 
 
@@ -206,11 +209,13 @@ QUESTIONS = (
             "√K × RMS of all branches on inputs of RMS 1, K = 3",
             "whether a branch is 1.2 times as large as another (1: yes)",
             "share of pairs with outputs alike",
-            "largest bias × √n",
+            "share of biases that are not 0",
+            "whether the stream grows by another factor (1: yes)",
             "K = 7, √K × RMS",
             "unequal",
             "alike",
-            "largest bias × √n",
+            "share of biases that are not 0",
+            "whether the stream grows by another factor (1: yes)",
         ),
         right=mend_,
         tolerance=0.06,  # five standard errors: a mean over 12 branches, drawn anew, is known to 1 %

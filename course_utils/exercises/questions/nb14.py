@@ -10,6 +10,7 @@ from torch import nn
 
 from course_utils import initializers
 from course_utils.exercises.asking import Choice, Experiment, Function, Number, Open, Values
+from course_utils.exercises.running import Unreadable
 from course_utils.exercises.trying import check_independence, check_law, in_place
 
 _V_W = 256 * 0.05**2
@@ -60,9 +61,9 @@ def _encoder_starts(mend_: Callable) -> Values:
         likest = torch.cosine_similarity(first, torch.stack(others), dim=1).max()
         found.append((1 - likest).clamp(min=0).round(decimals=3))
         named = [*encoder.named_parameters()]
-        for part in ("linear", "self_attn"):
-            biases = [p.abs().max() for name, p in named if name.endswith("bias") and part in name]
-            found.append(max(biases) * math.sqrt(width))
+        for attention in (False, True):
+            biases = [p for name, p in named if name.endswith("bias") and ("self_attn" in name) is attention]
+            found.append((torch.cat(biases) != 0).double().mean())
         norms = [p for name, p in named if "norm" in name and name.endswith("weight")]
         found.append(max((weight - 1).abs().max() for weight in norms))
     if likest < 0.9:  # copies of a layer get a message of their own
@@ -73,9 +74,12 @@ def _encoder_starts(mend_: Callable) -> Values:
 def _check_draws(weights: list[torch.Tensor]) -> None:
     """Check that matrices follow Xavier's law, uniform or normal, each drawn for itself."""
     check_independence(weights)
-    for W in weights:
-        uniform = W.pow(4).mean() < 2.4 * W.square().mean() ** 2
-        check_law([W], 1.8 if uniform else 3.0)
+    found = [(W.pow(4).mean() / W.square().mean() ** 2).item() for W in weights]
+    if odd := [x for x in found if 2.1 < x < 2.6]:
+        raise Unreadable(f"E w⁴/(E w²)² is {odd[0]:.2f}: neither that of uniform weights, 1.8, nor 3")
+    for kurtosis in (1.8, 3.0):
+        if alike := [W for W, x in zip(weights, found, strict=True) if abs(x - kurtosis) < 0.6]:
+            check_law(alike, kurtosis)
 
 
 @torch.no_grad()
@@ -272,8 +276,8 @@ QUESTIONS = (
                 *(f"mean(w²) of {part} over the wanted one" for part in ("query", "key", "value")),
                 *(f"of {part}" for part in ("out_proj", "linear1", "linear2")),
                 "1 − largest cosine of two layers",
-                "largest bias of linear1 and linear2 × √d",
-                "of attention × √d",
+                "share of biases that are not 0, of attention aside",
+                "of attention",
                 "change of a norm's weight",
             )
         ),

@@ -72,17 +72,18 @@ def _started(plain_, layer: type[nn.Module], phi, widths, generator) -> nn.Seque
 
 
 def _scales(plain_) -> Values:
-    """Return fan_in · mean(w²) of first, hidden and last layer, and the largest bias · √fan_in, twice.
+    """Return fan_in · mean(w²) of the layers, and the largest bias · √fan_in, twice.
 
     Raises: Unreadable unless the weights are drawn from `generator`, by a Gaussian law, each for itself.
     """
-    start, found = partial(_started, plain_, *_STACKS[0]), []
-    check_law(drawn(lambda generator: [part.weight.detach() for part in start(generator)[::2]]))
+    found = []
     for stack in _STACKS:
+        start = partial(_started, plain_, *stack)
+        check_law(drawn(lambda g, start=start: [part.weight.detach() for part in start(g)[::2]]))
         parts = _started(plain_, *stack, torch.Generator().manual_seed(19))[::2]
         first, *hidden, last = [p.in_features * p.weight.square().mean().item() for p in parts]
         biases = [p.in_features**0.5 * p.bias.abs().max().item() for p in parts]
-        found += [first, sum(hidden) / len(hidden), last, max(biases)]
+        found += [first, min(hidden), max(hidden), last, max(biases)]
     return tuple(found)
 
 
@@ -245,7 +246,13 @@ QUESTIONS = (
         names=tuple(
             f"{what} of {name}"
             for name in ("SiLU", "squared ReLU")
-            for what in ("fan_in · mean(w²), first layer", "hidden", "last", "largest bias · √fan_in")
+            for what in (
+                "fan_in · mean(w²), first layer",
+                "hidden, least",
+                "hidden, most",
+                "last",
+                "largest bias · √fan_in",
+            )
         ),
         right=plain_,
         tolerance=0.05,  # mean(w²) of 18,000 normal numbers is known to 1 %
