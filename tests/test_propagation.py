@@ -9,6 +9,7 @@ import torch
 
 from course_utils import activations, propagation
 from course_utils.activations import Activation
+from course_utils.comparison import compare, mean_of, refute, std_of
 from course_utils.initializers import eye_, lecun_normal_
 from course_utils.networks import Ensemble, PlainNetwork
 from course_utils.propagation import Profile
@@ -225,3 +226,11 @@ def test_inputs_do_not_begin_to_record_gradients():
     propagation.gradient_second_moments(identity_network(), inputs, errors)
     propagation.layer_gradients(lambda z, matrix: z @ matrix, inputs, [torch.eye(4)], errors)
     assert not inputs.requires_grad
+
+
+def test_a_branch_adds_a_vector_whose_size_scatters_by_five_over_n():
+    # 2 chi²_K / n, K ~ Binomial(n, 1/2), has variance 5/n; with K = n/2 it would have 4/n.
+    size, *_ = propagation.branch_draws(40, 64, count=2500, generator=torch.Generator().manual_seed(5))
+    moments = 64 * size.ravel() ** 2
+    compare(("mean", 1, mean_of(moments)), ("std", math.sqrt(5 / 64), std_of(moments)))
+    refute(("std with K = n/2", math.sqrt(4 / 64), std_of(moments)))

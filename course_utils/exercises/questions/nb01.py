@@ -406,9 +406,9 @@ QUESTIONS = (
         ),
         because="first the inputs (finite? mean square near 1?), then the first layer with an entry that is "
         "not finite, by isfinite(x).all(), since nan follows an inf. Run the same weights in float64 and "
-        "print the RMS by layer: a straight line of ln RMS says that the weights' scale is wrong, by e to "
-        "its slope per layer, and no format saves that for long; a moderate RMS that merely passes 65,504 "
-        "says that the format is too small, and bfloat16 or float32 would do.",
+        "print the RMS by layer: a straight line of ln RMS says that the weights' scale is wrong, by a "
+        "factor e^slope in each layer, and no format saves that for long; a moderate RMS that merely passes "
+        "65,504 says that the format is too small, and bfloat16 or float32 would do.",
         solution="There is no single answer; `check` with your own shows one to compare with.",
     ),
 )

@@ -177,7 +177,7 @@ QUESTIONS = (
             "It is 2(1 + x)/(2 + x), about 1 + x/2, the root of the ratio; now multiply 200 of them.",
         ),
         because="Each layer multiplies m by about the root of n_in/n_out, and the roots telescope to √9.",
-        solution="2 n_in/(n_in + n_out) is √(n_in/n_out) up to the second order of a small step: the product "
+        solution="2 n_in/(n_in + n_out) is √(n_in/n_out) to first order in a small step: the product "
         "telescopes to √(900/100) = 3, the geometric mean of what fan-in and fan-out do.",
     ),
     Choice(

@@ -232,8 +232,8 @@ QUESTIONS = (
             "Make tokens √0.6 × a common vector + √0.4 × one of their own, all orthogonal.",
             "Logits have variance 1 each, but what they share drops out of the softmax.",
         ),
-        because="The logits are as large as before, but differ with variance 1 − 0.6 only, and shares get "
-        "flatter.",
+        because="The logits are as large as before, but their own parts have variance 1 − 0.6 only, and "
+        "shares get flatter.",
         solution="E z² = v_w² = 1 for any cosine; a token's logits share a part, and differ with variance "
         "v(1 − c) = 0.4, for which `of_a_head(concentration, 0.4, 10, 16)` is 0.138.",
     ),
