@@ -7,7 +7,8 @@ import pytest
 from claim_cells import NOTEBOOKS, holds, notebook, section, showing
 from quotations import is_quoted
 
-from course_utils.claims import DOCUMENTS, EVIDENCE, SLIPS, TOPICS, VERDICTS, Claim, claims
+from course_utils.claims import DOCUMENTS, EVIDENCE, SLIPS, TOPICS, VERDICTS, Claim, as_table, claims
+from course_utils.claims.browser import Browser
 
 SIZES = {"S0": 42, "S1": 27, "S2": 53, "S3": 44, "S4": 21}
 LEAST_SHOWN = 170  # by a measurement or an assertion
@@ -88,3 +89,22 @@ def test_a_planted_fault_is_found(name):
     assert complaints(wrong) == []
     fields = {field: getattr(wrong, field) for field in wrong.__dataclass_fields__}
     assert complaints(Claim(**fields | {name: PLANTED[name]}))
+
+
+def test_the_browser_shows_the_rows_that_its_menus_ask_for():
+    browser = Browser(NOTEBOOKS)
+    assert f"{sum(c.verdict == 'false' for c in claims())} of {len(claims())}" in browser.rows.value
+    browser.menus["document"].value, browser.menus["verdict"].value = "S2", "all"
+    assert f"{SIZES['S2']} of {len(claims())}" in browser.rows.value
+    browser.menus["topic"].value = "tanh and sigmoid"
+    wanted = [c for c in claims() if c.document == "S2" and c.topic == "tanh and sigmoid"]
+    assert browser.chosen() == wanted
+    assert [c.id in browser.rows.value for c in claims()] == [c in wanted for c in claims()]
+
+
+def test_a_table_leads_to_the_evidence():
+    claim = next(c for c in claims() if c.id == "S2-23")
+    header, _, row = as_table([claim], {"03": "03_tanh.ipynb"}).splitlines()
+    assert header.count("|") == row.count("|")
+    assert claim.says in row
+    assert f"](03_tanh.ipynb#{claim.place[3:].replace(' ', '-')}) |" in row

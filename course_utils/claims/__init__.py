@@ -45,6 +45,7 @@ TOPICS = (
 )
 # Where its number or sentence is found: in an output, in an assertion, or in prose only.
 EVIDENCE = ("measured", "asserted", "derived", "read", "recalled")
+COLUMNS = ("id", "what is said", "verdict", "what holds", "evidence")  # of a table of claims
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +98,7 @@ def link(claim: Claim, files: Mapping[str, str]) -> str:
 
 def as_table(rows: Iterable[Claim], files: Mapping[str, str]) -> str:
     """Return claims as a table in Markdown, with links to their evidence; `files` as for `link`."""
-    lines = ["| id | what is said | verdict | what holds | evidence |", "|:--|:--|:--|:--|:--|"]
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|:--" * len(COLUMNS) + "|"]
     for c in rows:
         evidence = f"[{c.place[:2]}, {c.evidence}]({link(c, files)})"
         lines.append(f"| {c.id} | {c.says} | {c.verdict} | {c.right or '–'} | {evidence} |")

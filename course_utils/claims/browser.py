@@ -6,10 +6,14 @@ from pathlib import Path
 
 import ipywidgets as widgets
 
-from course_utils.claims import DOCUMENTS, TOPICS, VERDICTS, Claim, claims, link
+from course_utils.claims import COLUMNS, DOCUMENTS, TOPICS, VERDICTS, Claim, claims, link
 from course_utils.style import style_sheet
 
 _ALL = "all"
+_STYLE = """<style>
+.course-claims :is(td, th) { text-align: left; vertical-align: top; padding: 0 0.6em 0.4em 0; }
+.course-claims a { color: var(--jp-content-link-color, #0072b2); text-decoration: underline; }
+</style>"""
 
 
 class Browser(widgets.VBox):
@@ -23,7 +27,7 @@ class Browser(widgets.VBox):
             "verdict": widgets.Dropdown(description="verdict", options=(_ALL, *VERDICTS), value="false"),
             "topic": widgets.Dropdown(description="topic", options=(_ALL, *TOPICS)),
         }
-        self.rows = widgets.HTMLMath()
+        self.rows = widgets.HTMLMath().add_class("course-claims")
         for menu in self.menus.values():
             menu.observe(lambda _: self.show(), names="value")
         controls = widgets.Box([*self.menus.values()]).add_class("course-controls")
@@ -42,13 +46,16 @@ class Browser(widgets.VBox):
         """Show the rows that the menus ask for."""
         found = self.chosen()
         rows = "".join(self._row(claim) for claim in found)
-        self.rows.value = f"<p>{len(found)} of {len(claims())}</p><table>{rows}</table>"
+        head = "".join(f"<th>{name}</th>" for name in COLUMNS)
+        self.rows.value = (
+            f"{_STYLE}<p>{len(found)} of {len(claims())}</p><table><tr>{head}</tr>{rows}</table>"
+        )
 
     def _row(self, claim: Claim) -> str:
         cells = [claim.id, *(_as_html(text) for text in (claim.says, claim.verdict, claim.right or "–"))]
         address = html.escape(link(claim, self._files), quote=True)
         cells.append(f'<a href="{address}">{claim.place[:2]}, {claim.evidence}</a>')
-        return "<tr>" + "".join(f'<td style="text-align: left">{cell}</td>' for cell in cells) + "</tr>"
+        return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 
 
 def _as_html(text: str) -> str:
