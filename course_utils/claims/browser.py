@@ -10,10 +10,6 @@ from course_utils.claims import COLUMNS, DOCUMENTS, TOPICS, VERDICTS, Claim, cla
 from course_utils.style import style_sheet
 
 _ALL = "all"
-_STYLE = """<style>
-.course-claims :is(td, th) { text-align: left; vertical-align: top; padding: 0 0.6em 0.4em 0; }
-.course-claims a { color: var(--jp-content-link-color, #0072b2); text-decoration: underline; }
-</style>"""
 
 
 class Browser(widgets.VBox):
@@ -47,9 +43,7 @@ class Browser(widgets.VBox):
         found = self.chosen()
         rows = "".join(self._row(claim) for claim in found)
         head = "".join(f"<th>{name}</th>" for name in COLUMNS)
-        self.rows.value = (
-            f"{_STYLE}<p>{len(found)} of {len(claims())}</p><table><tr>{head}</tr>{rows}</table>"
-        )
+        self.rows.value = f"<p>{len(found)} of {len(claims())}</p><table><tr>{head}</tr>{rows}</table>"
 
     def _row(self, claim: Claim) -> str:
         cells = [claim.id, *(_as_html(text) for text in (claim.says, claim.verdict, claim.right or "–"))]
