@@ -13,6 +13,7 @@ def refill(tensor, generator):
     tensor.normal_(generator=generator)
 
 
+SIZES = torch.randn(40, 30, generator=torch.Generator().manual_seed(5))
 FAULTY = {  # a filler, and what is said of it
     "own seed": (lambda t, g: refill(t, g.manual_seed(3)), "a later state"),
     "the same seed": (lambda t, g: refill(t, g.manual_seed(g.initial_seed())), "a later state"),
@@ -21,6 +22,18 @@ FAULTY = {  # a filler, and what is said of it
     "returned": (lambda t, g: torch.randn(t.shape, generator=g), "not filled in place"),
     "infinite": (lambda t, g: t.fill_(math.inf), "not finite"),
     "constant": (lambda t, g: t.fill_(2.0), "all weights are 2"),
+    "rows of its own": (
+        lambda t, g: (refill(t, g), refill(t[:9], torch.Generator().manual_seed(3))),
+        "a part",
+    ),
+    "signs only": (
+        lambda t, g: t.copy_((torch.rand(t.shape, generator=g) - 0.5).sign() * SIZES[: len(t)]),
+        "a part",
+    ),
+    "permuted": (
+        lambda t, g: t.copy_(SIZES.flatten()[torch.randperm(1200, generator=g)].view(t.shape)),
+        "a part",
+    ),
 }
 
 

@@ -51,7 +51,8 @@ def _straightness(repair) -> Values:
         x, y = torch.randn(2, 100, widths[0])
         with torch.no_grad():
             bent = model(x + y) - model(x) - model(y)
-            kept = (model[:-1](x).norm(dim=1) / x.norm(dim=1)).clamp(1e-12)
+            behind = [model[:place](x).norm(dim=1) / x.norm(dim=1) for place in range(2, len(model), 2)]
+            kept = torch.stack(behind).clamp(1e-12)  # behind each ReLU
         size = (model(x).square() + model(y).square()).sum() + 1e-12
         parts = (bent.square().sum() / size).sqrt(), kept.log().mean().exp(), kept.std() / kept.mean()
         found += [round(part.item(), 4) for part in parts]
@@ -264,10 +265,10 @@ QUESTIONS = (
         measure=_straightness,
         names=(
             "3 hidden layers: part of the output that is not linear",
-            "norm of the last hidden layer over that of the input",
+            "norms of the hidden layers over that of the input",
             "and its scatter over inputs",
             "8 hidden layers: the part that is not linear",
-            "norm of the last hidden layer over that of the input",
+            "norms of the hidden layers over that of the input",
             "and its scatter",
         ),
         right=repair,

@@ -246,7 +246,7 @@ QUESTIONS = (
             ),
             (
                 _drawn(lambda n, k: 1 / n, lambda n, k: 2 / (4 * n) / k, biases=True),
-                "The weights are right. torch's biases are still there, and add to the stream.",
+                "The weights are right. Biases are not 0, and add to the stream.",
             ),
             (
                 _drawn(lambda n, k: 1 / (3 * n), lambda n, k: (18 / k) ** 2 / (12 * n)),
