@@ -46,7 +46,8 @@ def check_law(weights: Sequence[Tensor], kurtosis: float = 3.0) -> None:
     check_independence(weights)
     sizes = torch.cat([_normalized(w).flatten() for w in weights]).abs()
     # Of pairs that agree to 1e-3 a thousandth agree to 1e-6, unless there are copies.
-    close, equal = (sizes.div(step).round().unique(return_counts=True)[1] for step in (1e-3, 1e-6))
+    close = sizes.div(1e-3).long().bincount()
+    equal = sizes.div(1e-6).round().unique(return_counts=True)[1]
     by_chance, found = (close * (close - 1)).sum() / 2000, (equal * (equal - 1)).sum() / 2
     if found > by_chance + 7 * by_chance.sqrt() + 3:
         raise Unreadable("weights are copies of others, of one value, or rounded: draw each for itself")
@@ -111,8 +112,8 @@ def _check_lines(lines: Tensor, name: str) -> None:
     """Check that no two lines, which are rows or columns, are alike."""
     count, length = lines.shape
     directions = nn.functional.normalize(lines)
-    likest = (directions @ directions.T).triu(1).abs().max().clamp(max=1 - 1e-12).item()
-    if -(length - 1) / 2 * math.log(1 - likest**2) > _RARE + math.log(count**2 / 2):
+    likest = (directions @ directions.T).triu(1).abs().max().item()
+    if -(length - 1) / 2 * math.log(max(1 - likest**2, 1e-12)) > _RARE + math.log(count**2 / 2):
         raise Unreadable(
             f"two {name} of a weight depend on each other (cosine {likest:.2f}): draw each number for itself"
         )
@@ -136,7 +137,7 @@ def _check_scatter(lines: Tensor, name: str, kurtosis: float) -> None:
 
 def _normalized(weight: Tensor) -> Tensor:
     """Return a weight as a matrix with one row for each output, of mean square 1."""
-    return (weight.double() / weight.double().square().mean().sqrt()).flatten(1)
+    return (weight.float() / weight.float().square().mean().sqrt()).flatten(1)
 
 
 def filled(initializer: Callable, *shape: int) -> Tensor:
