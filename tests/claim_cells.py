@@ -7,22 +7,15 @@ from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
+from notebook_links import NOTEBOOKS_FOLDER, level
 
 from course_utils.claims import Claim, claims
-
-NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 
 
 @cache
 def notebook(number: str) -> tuple[Path, NotebookNode]:
-    (path,) = NOTEBOOKS.glob(f"{number}_*.ipynb")
+    (path,) = NOTEBOOKS_FOLDER.glob(f"{number}_*.ipynb")
     return path, nbformat.read(path, as_version=4)
-
-
-def level(cell: NotebookNode) -> int:
-    """Return the level of the heading that a cell begins with, 0 for none."""
-    found = re.match(r"(#+) ", cell.source) if cell.cell_type == "markdown" else None
-    return len(found[1]) if found else 0
 
 
 def section(cells: list[NotebookNode], heading: str) -> list[NotebookNode]:
@@ -68,7 +61,7 @@ def main() -> None:
             print(f"{claim.id}: nothing under {claim.place} shows {claim.shows!r}")
         else:
             found.setdefault((claim.place[:2], cell.id), []).append(claim.id)
-    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+    for path in sorted(NOTEBOOKS_FOLDER.glob("*.ipynb")):
         _, content = notebook(path.name[:2])
         for cell in content.cells:
             cell.metadata.pop("claims", None)

@@ -12,6 +12,7 @@ import nbformat
 from browser import SIZE, Visit, jupyter_lab, on_each_slide, open_browser, open_slides
 from forked_kernels import forked_kernels
 from nbformat import NotebookNode
+from notebook_links import level
 from reading_time import MAX_WORDS, running_words
 
 PAGE = SIZE["height"] - 70  # pixels of a page that content may take
@@ -49,12 +50,6 @@ def live_height(cell: NotebookNode) -> int | None:
     """Return the height that a demo or the playground takes when it runs, None for any other cell."""
     texts = [output.get("data", {}).get("text/plain", "") for output in cell.get("outputs", [])]
     return next((LIVE[name] for text in texts if (name := text.split(":")[0]) in LIVE), None)
-
-
-def level(cell: NotebookNode) -> int:
-    """Return the level of the heading that the cell starts with, 0 without."""
-    marks = cell.source.split(" ")[0]
-    return len(marks) if cell.cell_type == "markdown" and set(marks) == {"#"} else 0
 
 
 def natural_heights(visit: Visit, notebook: NotebookNode) -> list[float]:

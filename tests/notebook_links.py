@@ -29,6 +29,12 @@ def headings(notebook: NotebookNode) -> list[str]:
     return re.findall(r"^#+ .*$", prose(notebook), re.MULTILINE)
 
 
+def level(cell: NotebookNode) -> int:
+    """Return the level of the heading that a cell starts with, 0 without."""
+    marks = cell.source.split(" ")[0]
+    return len(marks) if cell.cell_type == "markdown" and set(marks) == {"#"} else 0
+
+
 def anchor(heading: str) -> str:
     """Return what JupyterLab makes of a heading: the text, with a dash for each space."""
     return re.sub(r"^#+ ", "", heading).replace("*", "").replace(" ", "-")

@@ -4,7 +4,8 @@ import re
 from collections import Counter
 
 import pytest
-from claim_cells import NOTEBOOKS, holds, notebook, section, showing
+from claim_cells import holds, notebook, section, showing
+from notebook_links import NOTEBOOKS_FOLDER
 from quotations import is_quoted
 
 from course_utils.claims import DOCUMENTS, EVIDENCE, SLIPS, TOPICS, VERDICTS, Claim, as_table, claims
@@ -60,7 +61,7 @@ def test_most_claims_are_measured_or_asserted():
 
 def test_cells_know_which_claims_they_show():
     noted = {}
-    for path in NOTEBOOKS.glob("*.ipynb"):
+    for path in NOTEBOOKS_FOLDER.glob("*.ipynb"):
         for cell in notebook(path.name[:2])[1].cells:
             noted |= {name: (path.name[:2], cell) for name in cell.metadata.get("claims", [])}
     assert noted.keys() == {claim.id for claim in claims()}, "run `python tests/claim_cells.py`"
@@ -92,7 +93,7 @@ def test_a_planted_fault_is_found(name):
 
 
 def test_the_browser_shows_the_rows_that_its_menus_ask_for():
-    browser = Browser(NOTEBOOKS)
+    browser = Browser(NOTEBOOKS_FOLDER)
     assert f"{sum(c.verdict == 'false' for c in claims())} of {len(claims())}" in browser.rows.value
     browser.menus["document"].value, browser.menus["verdict"].value = "S2", "all"
     assert f"{SIZES['S2']} of {len(claims())}" in browser.rows.value
