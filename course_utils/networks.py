@@ -1,7 +1,8 @@
 """Plain fully connected networks whose initialization and activation are arguments.
 
 `PlainNetwork` is for looking at one network's signals, `Ensemble` for training many of them at once, and
-`DeepChain` for training one of thousands of equal layers, fully connected or convolutional.
+`DeepChain` for training one of thousands of equal layers, fully connected or convolutional. `convolve` is for
+convolutional networks that are evaluated together.
 """
 
 import inspect
@@ -169,3 +170,16 @@ class DeepChain(_Layered):
     def forward(self, inputs: Tensor) -> Tensor:
         """Map inputs (batch, width) or (batch, channels, *size) to logits (batch, classes)."""
         return nn.functional.linear(super().forward(inputs).flatten(1), self.readout)
+
+
+def convolve(images: Tensor, kernels: Tensor) -> Tensor:
+    """Convolve the images of each network with its own kernels, stride 1, padded with zeros to keep the size.
+
+    images: (batch, networks, channels, rows, columns); kernels: (networks, out, channels, height, width).
+    Returns: (batch, networks, out, rows, columns).
+    Raises: RuntimeError if the channels or the networks differ, from torch.
+    """
+    networks, out = kernels.shape[:2]
+    options = {"padding": "same", "groups": networks}
+    together = nn.functional.conv2d(images.flatten(1, 2), kernels.flatten(0, 1), **options)
+    return together.unflatten(1, (networks, out))

@@ -25,7 +25,7 @@ NOTEBOOK_METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-CELL_METADATA = {"slideshow", "tags", "jupyter"}  # jupyter: answers are stored collapsed
+CELL_METADATA = {"slideshow", "tags", "jupyter", "claims"}  # jupyter: answers are stored collapsed
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 

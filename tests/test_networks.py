@@ -15,7 +15,7 @@ from course_utils.initializers import (
     orthogonal_,
     zeros_,
 )
-from course_utils.networks import DeepChain, Ensemble, PlainNetwork
+from course_utils.networks import DeepChain, Ensemble, PlainNetwork, convolve
 
 
 def make(widths=(5, 7, 3), **options):
@@ -303,3 +303,10 @@ def test_a_chain_of_thousands_of_layers_keeps_the_norm_and_the_gradient():
 def test_an_impossible_chain_is_refused(depth, shape, found):
     with pytest.raises(ValueError, match=re.escape(f"got {found}")):
         chain(depth, shape)
+
+
+def test_networks_convolved_together_are_convolved_each_alone():
+    draw = partial(torch.randn, generator=torch.Generator().manual_seed(0))
+    images, kernels = draw(5, 3, 2, 6, 7), draw(3, 4, 2, 3, 3)
+    alone = [torch.conv2d(images[:, i], kernels[i], padding=1) for i in range(3)]
+    assert torch.allclose(convolve(images, kernels), torch.stack(alone, dim=1), atol=1e-5)
