@@ -11,7 +11,7 @@ from quotations import is_quoted
 from course_utils.claims import DOCUMENTS, EVIDENCE, SLIPS, TOPICS, VERDICTS, Claim, as_table, claims
 from course_utils.claims.browser import Browser
 
-SIZES = {"S0": 42, "S1": 27, "S2": 53, "S3": 44, "S4": 21}
+SIZES = {"S0": 49, "S1": 32, "S2": 58, "S3": 45, "S4": 24}
 LEAST_SHOWN = 170  # by a measurement or an assertion
 NUMBER = re.compile(r"-?\d[\d,]*\.?\d*(?:e[-+]?\d+)?|-?\.\d+")
 
