@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
 from course_utils.doctor import measuring as measure
+from course_utils.doctor.experiment import correct_gains
 from course_utils.doctor.faults import verdict_on
 from course_utils.doctor.findings import Case, Finding
 from course_utils.doctor.graph import analyse
@@ -105,7 +106,9 @@ def _examine(recorder: Recorder, model: nn.Module, inputs: Any, targets: Any, lo
     floating = ((name, x) for name, x in named if x.is_floating_point() and x.numel())
     broken = [name for name, x in floating if not math.isfinite(second_moment(x))]
     value, expected = root.item() if error is None else NAN, math.log(classes) if classes else NAN
-    return Case(analyse(recorder.calls), value, expected, broken, bool(moments))
+    nodes = analyse(recorder.calls)
+    correct_gains(nodes, model, inputs)
+    return Case(nodes, value, expected, broken, bool(moments))
 
 
 def _objective(outputs: Any, targets: Any, loss: Callable | None) -> tuple[Tensor, Tensor | None, int]:

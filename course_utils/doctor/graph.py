@@ -37,9 +37,6 @@ def analyse(nodes: list[Call]) -> list[Call]:
         _compare(node)
         if node.entered.second > 0:
             node.growth = node.activated.left.second / node.entered.second
-        if node.fan_in > 0 and not node.norm_next:
-            node.wanted_std = node.gain / math.sqrt(node.fan_in)
-            node.weight_ratio = node.weight_std / node.wanted_std
     return nodes
 
 

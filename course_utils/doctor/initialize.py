@@ -12,6 +12,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from course_utils.doctor.diagnosis import printed
+from course_utils.doctor.experiment import correct_gains
 from course_utils.doctor.graph import analyse, branch_ends
 from course_utils.doctor.measuring import NAN, check_arguments, cloned, is_fixed, restored
 from course_utils.doctor.recording import Call, Recorder
@@ -110,6 +111,7 @@ def _wishes_by_name(model: nn.Module, inputs: Any) -> dict[str, list[Wish | None
     with restored(model, inputs):
         recorder.run(cloned(inputs, False)[0])
         nodes = analyse(recorder.calls)
+        correct_gains(nodes, model, inputs)
         ends = branch_ends(nodes)
         wishes = {i: [] for i in recorder.seen}
         for node in nodes:

@@ -38,6 +38,7 @@ class Call:
     gradient: float = NAN  # second moment, with respect to its output
     examples: int = 0
     numel: int = 0
+    taken: int = 0  # entries of its input
     unit_dim: int = -1  # the dimension of units, or channels
     phi: Callable[[Tensor], Tensor] | None = None  # of an activation
     reads: tuple[int, int] | None = None  # if not all units: the first, -1 if unknown, and how many
@@ -72,9 +73,16 @@ class Call:
     total: float = 1.0  # second moment
     total_varying: float = 1.0  # its part that varies over the batch
     growth: float = NAN  # second moment after the activation, over that of the input
-    wanted_std: float = NAN
-    weight_ratio: float = NAN
     laws: list[str] = field(default_factory=list)  # that the weights follow
+
+    @property
+    def wanted_std(self) -> float:
+        """Of the weights; NaN if their scale does not matter, as in front of a norm, or if no gain helps."""
+        return self.gain / math.sqrt(self.fan_in) if self.fan_in > 0 and not self.norm_next else NAN
+
+    @property
+    def weight_ratio(self) -> float:
+        return self.weight_std / self.wanted_std
 
 
 class Invocation(NamedTuple):
@@ -191,6 +199,7 @@ class Recorder(TorchFunctionMode):
     def _add_row(self, role: str, name: str, layer: str, x: Tensor, y: Tensor, batch_dim: int = 0) -> Call:
         parents = (self._origin[x],) if x in self._origin else ()
         call = Call(role, name, layer, parents, module=self._stack[-1][0])
+        call.taken = x.numel()
         if x.is_floating_point():
             call.entered = measure.moments(x, 0)
         self._measure(call, y, batch_dim)

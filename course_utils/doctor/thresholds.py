@@ -15,4 +15,5 @@ OFF = 1.5  # the second moment of weights that explain a drift is off by this fa
 LARGE_STD = 1.5  # weights with a larger std, in units of the wanted one, explain what comes out too large
 GAIN = 1.2  # below, a gain is not worth a remark: 1 for tanh and SELU, 1.41 for ReLU
 FANS_DIFFER = 2.0  # a factor between fan_in and fan_out that tells their laws apart, by 1.41 in the std
+SAME_MAP = 0.02  # relative error of a second moment behind the activation that a layer is taken for
 SAME_STD = 0.03  # relative error of the std of weights that follow a law, or four standard errors if more
