@@ -1,7 +1,13 @@
 """Networks for the tests of initialize_, and what the tests say of them."""
 
+from functools import partial
+
 import torch
 from torch import nn
+
+from course_utils.doctor import initialize_
+
+draw_all_ = partial(initialize_, overwrite=True)  # whatever law the parameters have
 
 
 def seeded(seed=0):

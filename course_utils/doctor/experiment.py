@@ -52,7 +52,7 @@ def _noise(like: Tensor) -> Tensor:
 
 
 def correct_gains(nodes: list[Call], model: nn.Module, inputs: Any) -> None:
-    """Measure what follows each layer, and correct the gain of those whose map is not the one it was taken for.
+    """Measure what follows each layer; correct gains where that is not the map it was taken for.
 
     Only where nothing but this one layer feeds the next weights, entry by entry or by pairs; elsewhere, and
     if the model cannot run on noise, gains stay as they are.
@@ -64,12 +64,12 @@ def correct_gains(nodes: list[Call], model: nn.Module, inputs: Any) -> None:
         unknown = {k: j for k, j in pairs.items() if not _as_named(nodes[k], wanted[k], arriving[k])}
         if unknown:
             _solve(nodes, unknown, lambda sizes: _arriving(model, inputs, nodes, unknown, sizes))
-    except Exception:  # noqa: BLE001  whatever a model of others raises on noise
+    except Exception:
         return
 
 
 def _pairs(nodes: list[Call]) -> dict[int, int]:
-    """Return {layer: the next layer} by index, for those that nothing else feeds, and that feed nothing else."""
+    """Return {layer: the next one} by index, where nothing else feeds that, and it feeds nothing else."""
     reach: list[int] = []  # the layers, inputs and composites that a call hands on, as bits
     sources: dict[int, int] = {}
     for node in nodes:

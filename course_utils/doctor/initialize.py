@@ -2,15 +2,16 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import Generator, Tensor, nn
 
+from course_utils.doctor.defaults import described, fresh_parameters, same_law
 from course_utils.doctor.diagnosis import printed
 from course_utils.doctor.experiment import correct_gains
 from course_utils.doctor.graph import analyse, branch_ends
@@ -52,24 +53,36 @@ class Initialization:
         return printed(head, 4, self.table, self.left_alone)
 
 
-def initialize_(model: nn.Module, inputs: Any, *, generator: Generator | None = None) -> Initialization:
+def initialize_(
+    model: nn.Module,
+    inputs: Any,
+    *,
+    overwrite: bool | Collection[str] = False,
+    skip: Collection[str] = (),
+    generator: Generator | None = None,
+) -> Initialization:
     """Initialize `model` in place, each layer by its fan-in and what follows it, and return what was done.
 
     inputs: one batch, as for `diagnose`; only shapes and types matter, and who calls whom.
-    Weights of layers: N(0, gain**2 / fan_in). The gain takes a second moment of 1 through the activation that
-    follows: the root of E phi(gain Z)**2 = 1, by quadrature, is sqrt(2) for ReLU, 1.47 for GELU. It is 1
-    before bounded odd functions (critical at the origin), sigmoids (no gain helps), norms, and nothing.
+    Only what still follows torch's own law for its module is drawn anew: any other law somebody has set on
+    purpose, or training has. overwrite: draw that, too; True, or the names of parameters or modules.
+    skip: names of parameters or modules to leave alone in any case.
+    Weights of layers: N(0, gain**2 / fan_in). The gain takes a second moment of 1 through what follows up to
+    the next weights: measured with noise in the place of the layer's output, and by quadrature where that is
+    a known activation; sqrt(2) for ReLU, 1.47 for GELU. It is critical at the origin for bounded functions
+    (1 for tanh), and 1 before sigmoids (no gain helps), norms, and nothing.
     Residual branches: of N, the last layer, or norm if that comes last, gets 1 / sqrt(N) of it.
     Biases: 0; norms: 1 and 0; embeddings: N(0, 1). Recurrent modules: orthogonal blocks over time, N(0, 1 /
     fan_in) for the inputs, an LSTM's forget gates bias 1. Attention: N(0, 1 / fan_in) for each projection.
 
-    Trap: it is for fresh networks. Trained weights are overwritten, too, unless they are frozen.
     Trap: in plain stacks of GELU, SiLU or Mish the second moment of 1 is an unstable fixed point; what is off
     by 1 % grows by 1.08, 1.15 and 1.05 per layer. Beyond twenty or so, they need norms or residual branches.
     Deep plain stacks of softplus or sigmoids lose what depends on the input, whatever their gain.
 
-    Left alone, with the reason: what is frozen or parametrized, what the pass did not use, what is tied and
-    would need two laws at once, and what no rule here reads, such as a positional embedding that is added.
+    Left alone, with the reason: what was set on purpose, what is frozen or parametrized, what the pass did
+    not use, what is tied and would need two laws at once (but for an embedding that is the last layer, too:
+    N(0, 1 / width)), and what no rule here reads, such as a positional embedding that is added.
+    Trap: weights that training has hardly moved still look like torch's own.
     All else that the pass changes is put back. An error leaves the model as it was.
 
     Raises: TypeError or ValueError as `diagnose`; whatever the model raises on `inputs`.
@@ -79,6 +92,14 @@ def initialize_(model: nn.Module, inputs: Any, *, generator: Generator | None = 
     check_arguments(model, inputs)
     parameters, wishes = dict(model.named_parameters()), _wishes_by_name(model, inputs)
     reasons = {name: _objection(name, p, wishes.get(name)) for name, p in parameters.items()}
+    torch_law = cache(fresh_parameters)
+    for name in [name for name, why in reasons.items() if not why]:
+        owner, _, leaf = name.rpartition(".")
+        if _among(name, skip):
+            reasons[name] = "skipped, as you asked"
+        elif overwrite is not True and not _among(name, overwrite or ()):
+            fresh = torch_law(model.get_submodule(owner)).get(leaf)
+            reasons[name] = _intention(parameters[name], fresh, wishes[name][0])
     plan = {name: wishes[name][0] for name, why in reasons.items() if not why}
     _write({parameters[name]: wish.fill_ for name, wish in plan.items()}, generator)
     shapes = {name: "×".join(map(str, parameters[name].shape)) for name in plan}
@@ -105,6 +126,23 @@ def _objection(name: str, p: Tensor, wishes: list[Wish | None] | None) -> str:
     return f"tied: {text(first)}, but {text(others[0])}" if others else ""
 
 
+def _intention(p: Tensor, fresh: Tensor | None, wish: Wish) -> str:
+    """Return what somebody set on purpose: a law other than the wish's and torch's own, if it has one."""
+    law = described(p)
+    if law == wish.law.replace("constant", "all") or (fresh is not None and same_law(p, fresh)):
+        return ""
+    own = (
+        f"torch's own would be {described(fresh)}"
+        if fresh is not None
+        else "torch has no law of its own for it"
+    )
+    return f"set on purpose: {law}; {own}"
+
+
+def _among(name: str, names: Collection[str]) -> bool:
+    return any(name == given or name.startswith(f"{given}.") for given in names)
+
+
 def _wishes_by_name(model: nn.Module, inputs: Any) -> dict[str, list[Wish | None]]:
     """Run the model; return what is asked of each parameter that it uses."""
     recorder, names = Recorder(model), {id(p): name for name, p in model.named_parameters()}
@@ -119,7 +157,18 @@ def _wishes_by_name(model: nn.Module, inputs: Any) -> dict[str, list[Wish | None
                 if wish:
                     wish.layer, wish.kind = node.layer, kind(node.function)
                 wishes.setdefault(id(parameter), []).append(wish)
+    for found in wishes.values():
+        _settle_tied(found)
     return {name: wishes[i] for i, name in names.items() if i in wishes}
+
+
+def _settle_tied(wishes: list[Wish | None]) -> None:
+    """Of an embedding that is a layer, too, keep what the layer asks for."""
+    looked_up = [w for w in wishes if w and w.kind == "Embedding"]
+    others = [w for w in wishes if w and w.kind != "Embedding"]
+    if looked_up and others and None not in wishes:
+        wishes[:] = others
+        others[0].law += ", tied: multiply the rows that are looked up by √width"
 
 
 def _wishes(node: Call, ends_branch: bool, branches: int) -> Iterator[tuple[Tensor | None, Wish | None]]:

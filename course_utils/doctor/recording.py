@@ -82,6 +82,7 @@ class Call:
 
     @property
     def weight_ratio(self) -> float:
+        """Their std over the wanted one."""
         return self.weight_std / self.wanted_std
 
 

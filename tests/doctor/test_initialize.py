@@ -8,11 +8,11 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from initialize_networks import Function, Residual, batch, bits, seeded, spoilt, tokens
+from initialize_networks import Function, Residual, batch, bits, draw_all_, seeded, spoilt, tokens
 from torch import nn
 
 from course_utils import mean_field
-from course_utils.doctor import diagnose, initialize_
+from course_utils.doctor import diagnose
 from course_utils.doctor.initialize import Initialization
 
 
@@ -26,7 +26,7 @@ class Attention(nn.Module):
         return x + self.attention(h, h, h, need_weights=False)[0]
 
 
-def check_stds(model, inputs, expected, initializer=initialize_, networks=25):
+def check_stds(model, inputs, expected, initializer=draw_all_, networks=25):
     """Assert that the weights' second moments over many draws are the squares of the expected stds."""
     moments = {name: [] for name in expected}
     for seed in range(networks):
@@ -130,7 +130,7 @@ def test_two_branches_share_by_the_square_root_of_their_number():
     """One projection above shares nothing, so two blocks must; the norm at the end takes the factor."""
     block = lambda: Residual(nn.Sequential(nn.Linear(9, 9), nn.ReLU(), nn.Linear(9, 9), nn.BatchNorm1d(9)))  # noqa: E731
     model = spoilt(nn.Sequential(block(), block()))
-    report = initialize_(model, batch(8, 9), generator=seeded())
+    report = draw_all_(model, batch(8, 9), generator=seeded())
     assert torch.equal(model[1].branch[3].weight.detach(), torch.full((9,), math.sqrt(0.5)))
     assert torch.equal(model[1].branch[3].bias.detach(), torch.zeros(9))
     laws = report.table.set_index("parameter")["law"]
@@ -163,7 +163,7 @@ def test_a_wrong_law_is_caught(fault):
 )
 def test_the_gain_keeps_the_second_moment(phi):
     model = Function(lambda m, x: phi(F.linear(x, m.a)), a=(5, 20))
-    gain = initialize_(model, batch(8, 20), generator=seeded()).table["gain"].item()
+    gain = draw_all_(model, batch(8, 20), generator=seeded()).table["gain"].item()
     kept = mean_field.gaussian_expectation(lambda z: phi(z) ** 2, gain)
     assert kept == pytest.approx(1, rel=1e-6)
     if phi in (
@@ -176,7 +176,7 @@ def test_the_gain_keeps_the_second_moment(phi):
 
 def test_the_report_says_what_was_done():
     build, shape, _ = LAYERS["mlp"]
-    report = initialize_(build(), batch(*shape), generator=seeded())
+    report = draw_all_(build(), batch(*shape), generator=seeded())
     assert list(report.table["parameter"]) == [
         f"{i}.{name}" for i in (0, 2, 4) for name in ("weight", "bias")
     ]
@@ -191,7 +191,7 @@ def test_the_report_says_what_was_done():
 
 def test_embeddings_keep_the_padding():
     model = spoilt(nn.Sequential(nn.Embedding(50, 16, padding_idx=3), nn.Linear(16, 4)))
-    initialize_(model, tokens(4, 7), generator=seeded())
+    draw_all_(model, tokens(4, 7), generator=seeded())
     rows = model[0].weight.detach().square().mean(1)
     assert rows[3] == 0
     others = torch.cat([rows[:3], rows[4:]])
@@ -203,7 +203,7 @@ def test_embeddings_keep_the_padding():
 )
 def test_recurrent_blocks_are_orthogonal_and_lstms_remember(module):
     shape = (3, 10) if isinstance(module, nn.RNNCellBase) else (6, 3, 10)
-    report = initialize_(spoilt(module), batch(*shape), generator=seeded())
+    report = draw_all_(spoilt(module), batch(*shape), generator=seeded())
     assert report.left_alone.empty
     parameters = dict(module.named_parameters())
     name, hidden = next(item for item in parameters.items() if item[0].startswith("weight_hh"))
@@ -231,7 +231,7 @@ def test_a_deep_network_is_healthy_afterwards(activation):
     targets = torch.arange(64) % 5
     assert not diagnose(model, x, targets).healthy
     for seed in range(2):
-        initialize_(model, x, generator=seeded(seed))
+        draw_all_(model, x, generator=seeded(seed))
         assert diagnose(model, x, targets).healthy, diagnose(model, x, targets).verdict
 
 
@@ -239,7 +239,7 @@ def test_a_deep_network_is_healthy_afterwards(activation):
 def test_smooth_activations_start_healthy_too_if_not_very_deep(activation):
     model, x = spoilt(deep(activation, layers=10)), batch(64, 20)
     for seed in range(2):
-        initialize_(model, x, generator=seeded(seed))
+        draw_all_(model, x, generator=seeded(seed))
         assert diagnose(model, x, torch.arange(64) % 5).healthy
 
 
@@ -252,7 +252,7 @@ def test_torchs_own_encoder_is_healthy_afterwards():
         nn.Linear(256, 5),
     )
     x = batch(64, 8, 8)
-    report = initialize_(model, x, generator=seeded())
+    report = draw_all_(model, x, generator=seeded())
     assert isinstance(report, Initialization)
     assert report.table["law"].str.contains("1/√12 for 12 residual branches").sum() == 12
     assert report.left_alone.empty
@@ -263,11 +263,11 @@ def test_torchs_own_encoder_is_healthy_afterwards():
 
 def test_a_stack_of_matrices_with_one_more_dimension():
     model = Function(lambda m, x: (x @ m.w[None]).sum((0, 1)), w=(5, 8, 8))
-    assert initialize_(model, batch(4, 8), generator=seeded()).table["fan_in"].item() == 8
+    assert draw_all_(model, batch(4, 8), generator=seeded()).table["fan_in"].item() == 8
 
 
 def test_a_layer_with_one_input_is_no_embedding():
-    report = initialize_(nn.Sequential(nn.Linear(1, 9), nn.ReLU()), batch(4, 1), generator=seeded())
+    report = draw_all_(nn.Sequential(nn.Linear(1, 9), nn.ReLU()), batch(4, 1), generator=seeded())
     assert report.table["law"][0] == "N(0, gain² / fan_in)"
     assert report.table["std"][0] == pytest.approx(math.sqrt(2))
 
@@ -275,13 +275,13 @@ def test_a_layer_with_one_input_is_no_embedding():
 @pytest.mark.parametrize("phi", [nn.Hardtanh(0.0, 1.0), nn.Softplus(beta=0.5)], ids=repr)
 def test_an_activation_that_no_gain_brings_to_one_gets_none(phi):
     """E phi(gain Z)**2 stays below 1 / 2, or above ln(2)**2 / beta**2 = 1.92."""
-    report = initialize_(nn.Sequential(nn.Linear(8, 8), phi), batch(4, 8), generator=seeded())
+    report = draw_all_(nn.Sequential(nn.Linear(8, 8), phi), batch(4, 8), generator=seeded())
     assert report.table["gain"][0] == 1
 
 
 def test_an_activation_called_by_keyword():
     model = Function(lambda m, x: torch.relu(input=m.layer(x))).add("layer", nn.Linear(8, 8))
-    report = initialize_(model, batch(4, 8), generator=seeded())
+    report = draw_all_(model, batch(4, 8), generator=seeded())
     assert report.table["gain"][0] == pytest.approx(math.sqrt(2))
 
 
@@ -301,7 +301,7 @@ def test_a_gate_and_its_value_in_one_matrix(case, shape):
         return F.silu(gate) * value
 
     model = Function(gated, w=(128, 32))
-    report = initialize_(model, batch(*shape), generator=seeded())
+    report = draw_all_(model, batch(*shape), generator=seeded())
     first, second = model.w.detach().double().square().view(2, -1).mean(1) * 32
     gate, value = (second, first) if "second" in case else (first, second)
     error = 4 * math.sqrt(2 / (64 * 32))
@@ -314,7 +314,7 @@ def test_a_gate_and_its_value_in_one_matrix(case, shape):
 
 def test_the_std_of_a_gate_that_is_not_half_of_its_matrix():
     model = Function(lambda m, x: F.silu(F.linear(x, m.w)[:, :32]), w=(128, 32))
-    std = initialize_(model, batch(8, 32), generator=seeded()).table["std"].item()
+    std = draw_all_(model, batch(8, 32), generator=seeded()).table["std"].item()
     assert std == pytest.approx(math.sqrt((1.5587600**2 + 3) / 4 / 32))
 
 
@@ -323,7 +323,7 @@ def test_the_std_of_a_gate_that_is_not_half_of_its_matrix():
 )
 def test_an_activation_that_reads_all_units_in_another_shape(between):
     model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), between, nn.ReLU())
-    table = initialize_(model, batch(4, 3, 4, 4), generator=seeded()).table
+    table = draw_all_(model, batch(4, 3, 4, 4), generator=seeded()).table
     assert table["std"][0] == pytest.approx(math.sqrt(2 / 27))
 
 
@@ -331,13 +331,13 @@ def test_one_seed_one_network_whatever_it_held_before():
     build, shape, _ = LAYERS["mlp"]
     models = [spoilt(build()), build()]
     for model in models:
-        initialize_(model, batch(*shape), generator=seeded(5))
+        draw_all_(model, batch(*shape), generator=seeded(5))
     first, second = map(bits, models)
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_a_bilinear_layer_has_a_weight_and_a_bias():
-    done = initialize_(nn.Bilinear(3, 4, 5), (batch(2, 3), batch(2, 4)), generator=seeded())
+    done = draw_all_(nn.Bilinear(3, 4, 5), (batch(2, 3), batch(2, 4)), generator=seeded())
     assert dict(done.table[["parameter", "law"]].to_numpy()) == {
         "weight": "N(0, gain² / fan_in)",
         "bias": "constant 0",
@@ -346,5 +346,5 @@ def test_a_bilinear_layer_has_a_weight_and_a_bias():
 
 def test_a_bias_in_addmm():
     model = Function(lambda m, x: torch.addmm(m.b, x, m.w), b=(5,), w=(20, 5))
-    assert initialize_(model, batch(8, 20), generator=seeded()).left_alone.empty
+    assert draw_all_(model, batch(8, 20), generator=seeded()).left_alone.empty
     assert (model.b == 0).all()

@@ -7,10 +7,10 @@ from collections import namedtuple
 import pytest
 import torch
 import torch.nn.functional as F
-from initialize_networks import Function, batch, bits, left_alone, seeded, spoilt, tokens
+from initialize_networks import Function, batch, bits, draw_all_, left_alone, seeded, spoilt, tokens
 from torch import nn
 
-from course_utils.doctor import initialize, initialize_
+from course_utils.doctor import initialize
 
 
 def test_a_branch_is_found_in_functional_code_and_a_scalar_in_front_of_it_is_left_alone():
@@ -18,7 +18,7 @@ def test_a_branch_is_found_in_functional_code_and_a_scalar_in_front_of_it_is_lef
         lambda m, x: x + m.scale * F.linear(F.relu(F.linear(x, m.u)), m.v), u=(16, 16), v=(16, 16), scale=(1,)
     )
     model = nn.Sequential(model, copy.deepcopy(model))
-    report = initialize_(model, batch(8, 16), generator=seeded())
+    report = draw_all_(model, batch(8, 16), generator=seeded())
     assert list(report.table["parameter"]) == ["0.u", "0.v", "1.u", "1.v"]
     assert list(report.table["std"]) == pytest.approx([math.sqrt(2 / 16), math.sqrt(1 / 32)] * 2)
     assert list(report.left_alone["parameter"]) == ["0.scale", "1.scale"]
@@ -35,7 +35,7 @@ def test_what_is_left_alone_and_why():
     )
     model.frozen.weight.requires_grad_(False)
     before = bits(model)
-    report = initialize_(model, batch(8, 20), generator=seeded())
+    report = draw_all_(model, batch(8, 20), generator=seeded())
     parametrized = (
         "parametrized: the layer's weight is computed from it by a function that no rule here inverts"
     )
@@ -55,13 +55,13 @@ def test_what_is_left_alone_and_why():
 
 def test_tied_weights_are_drawn_only_if_all_uses_agree():
     model = Function(lambda m, t: F.linear(F.embedding(t, m.e), m.e), e=(50, 16))
-    report = initialize_(model, tokens(4, 7), generator=seeded())
-    assert left_alone(report)["e"].startswith("tied: N(0, 1) (std 1) in ")
-    assert (model.e == 7).all()
+    report = draw_all_(model, tokens(4, 7), generator=seeded())
+    assert report.table["std"].tolist() == [0.25]  # the layer's law
+    assert report.table["law"][0].endswith("tied: multiply the rows that are looked up by √width")
     twice = Function(lambda m, x: F.relu(F.linear(F.relu(F.linear(x, m.w)), m.w)), w=(16, 16))
-    assert initialize_(twice, batch(8, 16), generator=seeded()).left_alone.empty
+    assert draw_all_(twice, batch(8, 16), generator=seeded()).left_alone.empty
     loose = Function(lambda m, x: F.linear(F.relu(F.linear(x, m.w)), m.w), w=(16, 16))
-    reason = left_alone(initialize_(loose, batch(8, 16), generator=seeded()))["w"]
+    reason = left_alone(draw_all_(loose, batch(8, 16), generator=seeded()))["w"]
     assert reason.startswith("tied: N(0, gain² / fan_in) (std 0.354)")
     assert reason.endswith("(call 2)")
 
@@ -72,7 +72,7 @@ def test_the_reason_for_tied_weights_names_the_use_that_differs_not_the_last():
             x = phi(F.linear(x, m.w))
         return x
 
-    reason = left_alone(initialize_(Function(forward, w=(16, 16)), batch(8, 16), generator=seeded()))["w"]
+    reason = left_alone(draw_all_(Function(forward, w=(16, 16)), batch(8, 16), generator=seeded()))["w"]
     assert reason.startswith("tied: N(0, gain² / fan_in) (std 0.354) in ")
     assert ", but N(0, gain² / fan_in) (std 0.25) in " in reason
     assert reason.endswith("(call 2)")
@@ -83,7 +83,7 @@ def test_only_the_parameters_change():
     x, state = batch(8, 20), torch.get_rng_state()
     before, given = bits(model), x.clone()
     attributes = [set(vars(module)) for module in model.modules()]
-    initialize_(model, x, generator=seeded())
+    draw_all_(model, x, generator=seeded())
     after = bits(model)
     assert all(torch.equal(after[name], before[name]) for name, _ in model.named_buffers())
     assert torch.equal(torch.get_rng_state(), state)
@@ -117,7 +117,7 @@ def test_an_error_leaves_the_model_as_it_was(plant, monkeypatch):
     model, error, message = plant(monkeypatch)
     before = bits(model)
     with pytest.raises(error, match=message):
-        initialize_(model, batch(8, 20), generator=3 if plant is wrong_generator else seeded())
+        draw_all_(model, batch(8, 20), generator=3 if plant is wrong_generator else seeded())
     after = bits(model)
     assert all(torch.equal(after[name], before[name]) for name in before)
 
@@ -134,7 +134,7 @@ def test_an_error_leaves_the_model_as_it_was(plant, monkeypatch):
 )
 def test_arguments_that_do_not_fit(model, inputs, error, message):
     with pytest.raises(error, match=message):
-        initialize_(model, inputs)
+        draw_all_(model, inputs)
 
 
 class ElementaryNorm(nn.Module):
@@ -161,7 +161,7 @@ class ElementaryNorm(nn.Module):
 def test_a_norms_scale_and_shift_are_told_by_their_place_in_torchs_functions(scaled, expected):
     """Neither by name, nor in a norm written by hand: what is left alone keeps its 7."""
     model = ElementaryNorm(scaled)
-    report = initialize_(model, batch(4, 8), generator=seeded())
+    report = draw_all_(model, batch(4, 8), generator=seeded())
     values = {name: p.detach().unique().item() for name, p in model.named_parameters()}
     assert values == expected
     assert set(left_alone(report)) == {name for name, value in expected.items() if value == 7}
@@ -171,7 +171,7 @@ def test_modules_that_are_not_registered():
     model = Function(lambda m, x: m.hidden[1](m.hidden[0](m.layer(x)))).add("layer", nn.Linear(8, 8))
     model.hidden = [nn.GRUCell(8, 8), ElementaryNorm(lambda m, z: m.a_2 * z)]
     before = [p.detach().clone() for module in model.hidden for p in module.parameters()]
-    report = initialize_(model, batch(4, 8), generator=seeded())
+    report = draw_all_(model, batch(4, 8), generator=seeded())
     assert list(report.table["parameter"]) == ["layer.weight", "layer.bias"]
     assert all(map(torch.equal, before, (p for module in model.hidden for p in module.parameters())))
 
@@ -194,7 +194,7 @@ UNREAD = {
 def test_uses_that_no_rule_reads(case):
     function, shape, reason = UNREAD[case]
     model = Function(function, w=shape)
-    report = initialize_(model, batch(4, 8), generator=seeded())
+    report = draw_all_(model, batch(4, 8), generator=seeded())
     assert report.table.empty
     assert left_alone(report)["w"].startswith(reason)
     assert (model.w == 7).all()
@@ -206,7 +206,7 @@ def test_what_cannot_be_written_to_is_left_alone(made):
     with torch.inference_mode(made != "expanded"):
         bias = torch.zeros(1).expand(8) if made == "expanded" else torch.zeros(8)
         model[1].bias = nn.Parameter(bias)
-    reasons = left_alone(initialize_(model, batch(4, 8), generator=seeded()))
+    reasons = left_alone(draw_all_(model, batch(4, 8), generator=seeded()))
     assert reasons == {"1.bias": "expanded, or made in inference mode: it cannot be written to"}
     assert (model[1].bias == 0).all()
 
@@ -230,7 +230,7 @@ def test_a_subclass_keeps_what_is_its_own():
             return super().forward(x, (start, torch.zeros_like(start)))[0]
 
     model = nn.Sequential(Attention(), Memory())
-    report = initialize_(model, batch(5, 4, 8), generator=seeded())
+    report = draw_all_(model, batch(5, 4, 8), generator=seeded())
     assert set(left_alone(report)) == {"0.gain_weight", "1.start"}
     assert len(report.table) == 6 + 4
 
@@ -238,7 +238,7 @@ def test_a_subclass_keeps_what_is_its_own():
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
 def test_the_halves_of_an_old_weight_norm_are_left_alone():
     model = nn.utils.weight_norm(nn.LSTM(8, 8), "weight_hh_l0")
-    report = initialize_(model, batch(5, 4, 8), generator=seeded())
+    report = draw_all_(model, batch(5, 4, 8), generator=seeded())
     assert set(left_alone(report)) == {"weight_hh_l0_g", "weight_hh_l0_v"}
 
 
@@ -263,7 +263,7 @@ def frozen_inside(m, x):
 def test_gradients_in_the_forward_pass(function):
     model = Function(function).add("layer", nn.Linear(8, 8))
     model.layer.weight.grad = torch.full((8, 8), 3.0)
-    assert len(initialize_(model, batch(4, 8), generator=seeded()).table) == 2
+    assert len(draw_all_(model, batch(4, 8), generator=seeded()).table) == 2
     assert (model.layer.weight.grad == 3).all()
     assert model.layer.bias.grad is None
 
@@ -271,7 +271,7 @@ def test_gradients_in_the_forward_pass(function):
 def test_a_caller_in_inference_mode():
     with torch.inference_mode():
         model = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU())
-        assert len(initialize_(model, batch(4, 8), generator=seeded()).table) == 4
+        assert len(draw_all_(model, batch(4, 8), generator=seeded()).table) == 4
 
 
 def test_what_the_pass_does_to_everything_else_is_undone():
@@ -284,7 +284,7 @@ def test_what_the_pass_does_to_everything_else_is_undone():
     model.codebook.requires_grad_(False)
     model.register_buffer("mask", torch.ones(1).expand(8))
     pair = namedtuple("Pair", "x width")(batch(4, 8), 5)
-    assert len(initialize_(model, (pair,), generator=seeded()).table) == 2
+    assert len(draw_all_(model, (pair,), generator=seeded()).table) == 2
     assert (model.codebook == 7).all()
     assert torch.equal(pair.x, batch(4, 8))
 
@@ -296,12 +296,12 @@ def test_a_pass_that_fails_after_changing_a_parameter():
 
     model = Function(fails, w=(3,))
     with pytest.raises(RuntimeError, match="half-way"):
-        initialize_(model, batch(4, 8), generator=seeded())
+        draw_all_(model, batch(4, 8), generator=seeded())
     assert (model.w == 7).all()
 
 
 def test_a_gate_whose_place_cannot_be_read_is_left_alone():
     model = Function(lambda m, x: F.silu(F.linear(x, m.w).chunk(2, -1)[1].contiguous()), w=(128, 32))
-    assert left_alone(initialize_(model, batch(8, 32))) == {
+    assert left_alone(draw_all_(model, batch(8, 32))) == {
         "w": "no rule here reads what the model does with it"
     }
