@@ -32,7 +32,8 @@ class Diagnosis:
 
     The table has one row for each call of a layer, a norm, a recurrent or attention module, in order, and for
     an activation that follows none of them. Its columns (NaN: does not apply):
-    layer, kind, activation: where, what, and the activation that follows; "norm" if a norm comes first.
+    layer, kind, activation: where, what, and the activation that follows; "norm" if a norm comes first,
+    "measured" if what follows is none that has a name here: its gain is then measured on noise.
     mean, std, second_moment: of all entries of the output; input_second_moment: of the input's.
     growth: the second moment after the activation over that of the input.
     varies: share of the output's second moment that varies over the batch, so depends on the input.
@@ -70,7 +71,7 @@ class Diagnosis:
 def diagnose(
     model: nn.Module, inputs: Any, targets: Any = None, loss: Callable[..., Tensor] | None = None
 ) -> Diagnosis:
-    """Run `model` forward and backward once; return its layers' statistics and what is wrong with them.
+    """Run `model` forward and backward; return its layers' statistics and what is wrong with them.
 
     inputs: a tensor for `model(x)`, a tuple or list for `model(*inputs)`, a dict for `model(**inputs)`; the
     first dimension is the batch. The output is the first floating-point tensor among what is returned.
