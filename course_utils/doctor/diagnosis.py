@@ -87,6 +87,10 @@ def diagnose(
     measure.check_arguments(model, inputs)
     if not (loss is None or callable(loss)):
         raise TypeError(f"loss must be a function of (outputs, targets), or None; got {type(loss).__name__}")
+    if isinstance(loss, type):
+        raise TypeError(
+            f"loss must be a function of (outputs, targets); got the class {loss.__name__}: pass an object"
+        )
     with measure.restored(model, inputs), torch.inference_mode(False), torch.enable_grad():
         case = _examine(Recorder(model), model, inputs, targets, loss)
     findings = verdict_on(case)
@@ -97,19 +101,64 @@ def _examine(recorder: Recorder, model: nn.Module, inputs: Any, targets: Any, lo
     leaves = [p for p in model.parameters() if p.requires_grad]
     given, copies = measure.cloned(inputs, not leaves)
     outputs = recorder.run(given)
-    root, error, classes = _objective(outputs, measure.cloned(targets, False)[0], loss)
+    wanted = measure.cloned(targets, False)[0]
+    root, error, classes = _objective(outputs, wanted, loss)
     leaves = (leaves or copies) if root.requires_grad else []
     gradients = torch.autograd.grad(root, leaves, error, allow_unused=True) if leaves else ()
     moments = {id(p): second_moment(g) for p, g in zip(leaves, gradients, strict=True) if g is not None}
     for call in recorder.calls:
         call.weight_gradient = moments.get(id(call.weight), NAN)
+        call.has_gradient = id(call.weight) in moments
     named = [*(("inputs", x) for x in tensors_in(given)), *model.named_parameters(), *model.named_buffers()]
+    named += [("targets", x) for x in tensors_in(wanted)]
     floating = ((name, x) for name, x in named if x.is_floating_point() and x.numel())
     broken = [name for name, x in floating if not math.isfinite(second_moment(x))]
     value, expected = root.item() if error is None else NAN, math.log(classes) if classes else NAN
     nodes = analyse(recorder.calls)
     correct_gains(nodes, model, inputs)
-    return Case(nodes, value, expected, broken, bool(moments))
+    case = Case(nodes, value, expected, broken, bool(moments), error is None)
+    end = recorder.origin_of(outputs, single=loss is not None)
+    waiting = [
+        n for n in case.trained if end and end.ancestors >> n.index & 1 and _is_still(moments, n.weight)
+    ]
+    if waiting and moments and not broken and math.isfinite(root.sum().item()):
+        steps = zip(leaves, gradients, strict=True)
+        still = _still_after(
+            model, inputs, targets, loss, [(p, g) for p, g in steps if g is not None], waiting
+        )
+        case.stuck = [n for n in waiting if id(n.weight) in still]
+    return case
+
+
+def _is_still(moments: dict[int, float], weight: Tensor) -> bool:
+    return moments.get(id(weight), 0.0) == 0
+
+
+def _still_after(
+    model: nn.Module, inputs: Any, targets: Any, loss: Callable | None, steps: list, waiting: list[Call]
+) -> set[int]:
+    """Take three steps, each of a hundredth of the weights; return the ids of those without a gradient.
+
+    One step frees what waits for a last layer of zeros, two what waits for two of them, one behind the other.
+    """
+    still = {id(n.weight): n.weight for n in waiting}
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    for _ in range(3):
+        with torch.no_grad():
+            for p, g in steps:
+                size = max(second_moment(p), 1 / max(p.numel(), 1)) / (second_moment(g) or 1.0)
+                p -= 0.01 * math.sqrt(size) * g.to(p.dtype) if math.isfinite(size) else 0.0
+        outputs = Recorder(model).run(measure.cloned(inputs, False)[0])
+        root, error, _ = _objective(outputs, measure.cloned(targets, False)[0], loss)
+        gradients = (
+            torch.autograd.grad(root, parameters, error, allow_unused=True) if root.requires_grad else ()
+        )
+        steps = [(p, g) for p, g in zip(parameters, gradients, strict=bool(gradients)) if g is not None]
+        moments = {id(p): second_moment(g) for p, g in steps}
+        still = {i: weight for i, weight in still.items() if _is_still(moments, weight)}
+        if not still:
+            break
+    return set(still)
 
 
 def _objective(outputs: Any, targets: Any, loss: Callable | None) -> tuple[Tensor, Tensor | None, int]:
@@ -135,6 +184,13 @@ def _objective(outputs: Any, targets: Any, loss: Callable | None) -> tuple[Tenso
     if not isinstance(targets, Tensor):
         raise TypeError(f"targets must be a tensor unless you pass loss=...; got {type(targets).__name__}")
     if classes:
+        low, high = (
+            (int(v) for v in targets[targets != -100].aminmax()) if (targets != -100).any() else (0, 0)
+        )
+        if low < 0 or high >= classes:
+            raise ValueError(
+                f"labels must be from 0 to {classes - 1} for {classes} classes; got {low} to {high}"
+            )
         return cross_entropy(output.movedim(-1, 1) if last else output, targets.long()), None, classes
     if shape == wanted and not labels:
         return mse_loss(output, targets.to(output.dtype)), None, 0

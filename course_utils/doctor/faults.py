@@ -203,10 +203,18 @@ def _drift(case: Case, n: Call, faded: bool) -> Findings:
 @judge(4, "not finite")
 def _broken_signal(case: Case) -> Findings:
     layers = [n.layer for n in case.rows if not math.isfinite(n.left.second + n.activated.left.second)]
-    layers += ["loss"] * (math.isnan(case.loss) and not math.isnan(case.expected_loss))
+    layers += ["loss"] * (case.has_loss and not math.isfinite(case.loss))
     for layer in layers[:1]:
         cause = "The parameters and inputs are finite: an overflow, or an operation outside its domain."
         yield Finding(layer, "not finite", "It returns NaN or infinity.", cause, "Scale down what enters it.")
+
+
+@judge(4, "not finite")
+def _broken_gradient(case: Case) -> Findings:
+    evidence = "The gradient of its weights is NaN or infinite, though all that passes forward is finite."
+    cause = "An infinite slope behind it, as that of a square root at 0, or an overflow on the way back."
+    nodes = [n for n in case.trained if n.has_gradient and not math.isfinite(n.weight_gradient)]
+    yield from say(nodes[::-1], "not finite", evidence, cause, "Add a small constant inside the root.")
 
 
 @judge(5, "saturated")
@@ -218,6 +226,17 @@ def _saturated(case: Case) -> Findings:
         cause += "; the weights' std is {n.weight_ratio:.2g} times the wanted one"
     remedy = "Draw weights with std 1 / sqrt(fan_in), and set the biases to 0."
     yield from say(nodes, "saturated", evidence, cause + ".", remedy)
+
+
+@judge(6, "vanishing gradient")
+def _stuck(case: Case) -> Findings:
+    evidence = "Its weights are used, but get no gradient at all, not even after three steps."
+    cause = (
+        "Something behind it passes nothing back: two factors that are both 0, units that are off for all "
+    )
+    cause += "inputs, a detached or rounded value."
+    remedy = "Let one of the two factors be random, or do not cut the graph; freeze what should not learn."
+    yield from say(case.stuck, "vanishing gradient", evidence, cause, remedy)
 
 
 @judge(6, "exploding gradient", "vanishing gradient")

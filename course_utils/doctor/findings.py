@@ -67,10 +67,17 @@ class Case:
     """What was measured: the graph, the loss, what equal probabilities cost (NaN: unknown), what broke."""
 
     def __init__(
-        self, nodes: list[Call], loss: float, expected_loss: float, broken: list[str], has_gradient: bool
+        self,
+        nodes: list[Call],
+        loss: float,
+        expected_loss: float,
+        broken: list[str],
+        has_gradient: bool,
+        has_loss: bool,
     ) -> None:
         self.nodes, self.loss, self.expected_loss = nodes, loss, expected_loss
-        self.broken, self.has_gradient = broken, has_gradient  # names of what is not finite
+        self.broken, self.has_gradient, self.has_loss = broken, has_gradient, has_loss
+        self.stuck: list[Call] = []  # whose weights get no gradient, after three steps, too
         self.rows = [n for n in nodes if n.is_row]
         self.trained = [n for n in nodes if n.trained]
         for n in nodes:

@@ -56,6 +56,7 @@ class Call:
     largest: float = NAN  # absolute value of a weight
     weight_std: float = NAN
     weight_gradient: float = NAN  # second moment
+    has_gradient: bool = False  # of its weights, be it NaN
     parameters: tuple[Tensor | None, ...] = ()  # what multiplies and what is added, if these are parameters
     same_shape: bool = False  # a sum of two terms of one shape
 
@@ -123,6 +124,11 @@ class Recorder(TorchFunctionMode):
         enter = register_module_forward_pre_hook(lambda m, _: self._stack.append((m, len(self.calls))))
         with enter, register_module_forward_hook(self._leave, always_call=True), self:
             return self._model(*positional, **named)
+
+    def origin_of(self, outputs: Any, single: bool) -> Call | None:
+        """Return the call that the first floating output comes from; `single`: if it is the only one."""
+        floating = [y for y in tensors_in(outputs) if y.is_floating_point()]
+        return self._origin.get(floating[0]) if floating and not (single and len(floating) > 1) else None
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         """Call the function, and note it: as a row of the table, or as one that hands the signal on."""

@@ -418,7 +418,7 @@ QUESTIONS = (
             "f = share^(1/steps), b = ln(f/(1 − f)), into the second quarter of one of the two bias vectors.",
         ),
         because="σ(b)^steps is the share, in the forget quarter, and all else is 0.",
-        solution="f = σ(b) has to be share^(1/steps), so b = ln f/(1 − f). Input, forget, cell, output: the "
+        solution="f = σ(b) has to be share^(1/steps), so b = ln(f/(1 − f)). Input, forget, cell, output: the "
         "second quarter; bias_hh is added, so it is 0:",
     ),
     Open(

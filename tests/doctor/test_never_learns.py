@@ -1,0 +1,119 @@
+"""What can never learn, and what is not finite, is a fault; what waits for one or two steps is none."""
+
+import math
+
+import pytest
+import torch
+from initialize_networks import Function, batch, bits
+from torch import nn
+
+from course_utils.doctor import diagnose, initialize_
+
+X, Y = batch(32, 16), torch.arange(32) % 5
+
+
+class Blocks(nn.Module):
+    """A layer, something of one's own around two layers, and a last layer."""
+
+    def __init__(self, around, *zeros):
+        super().__init__()
+        self.around = around
+        self.first, self.a, self.b, self.last = (nn.Linear(16, n) for n in (16, 16, 16, 5))
+        initialize_(self, X)
+        for name in zeros:
+            nn.init.zeros_(getattr(self, name).weight)
+
+    def forward(self, x):
+        h = torch.relu(self.first(x))
+        return self.last(self.around(self, h))
+
+
+def branch(m, h):
+    return h + m.b(torch.relu(m.a(h)))
+
+
+NEVER = {
+    "both factors of an adapter are 0": (lambda m, h: h + m.b(m.a(h)), ("a", "b"), {"a", "b"}),
+    "a branch of zeros": (branch, ("a", "b"), {"a", "b"}),
+    "detached": (lambda m, h: m.b(torch.relu(m.a(h)).detach()), (), {"first", "a"}),
+    "rounded": (lambda m, h: m.b(torch.round(m.a(h))), (), {"first", "a"}),
+}
+
+
+@pytest.mark.parametrize(("around", "zeros", "stuck"), NEVER.values(), ids=NEVER)
+def test_weights_that_no_step_reaches_are_a_fault(around, zeros, stuck):
+    model = Blocks(around, *zeros)
+    before = bits(model)
+    diagnosis = diagnose(model, X, Y)
+    named = {layer for f in diagnosis.findings if f.is_fault for layer in (f.layer, *f.others)}
+    assert named == stuck
+    assert all(torch.equal(value, before[name]) for name, value in bits(model).items())
+
+
+WAITS = {
+    "a last layer of zeros": (branch, ("last",)),
+    "a branch that ends in zeros": (branch, ("b",)),
+    "both, one behind the other": (branch, ("b", "last")),
+    "an adapter that starts at 0": (lambda m, h: h + m.b(m.a(h)), ("b",)),
+}
+
+
+@pytest.mark.parametrize(("around", "zeros"), WAITS.values(), ids=WAITS)
+def test_weights_that_wait_for_a_step_are_none(around, zeros):
+    assert diagnose(Blocks(around, *zeros), X, Y).healthy
+
+
+def test_a_second_output_that_the_loss_does_not_see_is_none():
+    class Two(Blocks):
+        def forward(self, x):
+            h = torch.relu(self.first(x))
+            return self.last(h), self.a(h)
+
+    assert diagnose(Two(branch), X, Y).healthy
+    assert diagnose(Two(branch), X, Y, lambda outputs, y: nn.functional.cross_entropy(outputs[0], y)).healthy
+
+
+NOT_FINITE = {
+    "a target": (lambda o, y: ((o - torch.full_like(o, math.nan)) ** 2).mean(), "loss"),
+    "minus infinity": (lambda o, y: o.square().mean() - math.inf, "loss"),
+}
+
+
+@pytest.mark.parametrize(("loss", "where"), NOT_FINITE.values(), ids=NOT_FINITE)
+def test_a_loss_that_is_not_finite_is_a_fault(loss, where):
+    fault = diagnose(Blocks(branch), X, Y, loss).findings[0]
+    assert (fault.layer, fault.fault) == (where, "not finite")
+
+
+def test_targets_with_nan_are_named():
+    targets = batch(32, 5)
+    targets[3, 2] = math.nan
+    fault = diagnose(Blocks(branch), X, targets).findings[0]
+    assert (fault.layer, fault.fault) == ("targets", "not finite")
+
+
+def test_a_gradient_that_is_nan_is_a_fault():
+    def distance(m, h):
+        z = m.a(h)
+        return ((z - z[:1]) ** 2).sqrt()
+
+    fault = diagnose(Blocks(distance), X, Y).findings[0]
+    assert (fault.layer, fault.fault) == ("a", "not finite")
+    assert "gradient" in fault.evidence
+
+
+def test_labels_and_losses_that_do_not_fit_are_refused_in_words():
+    with pytest.raises(ValueError, match="labels must be from 0 to 4 for 5 classes; got 3 to 7"):
+        diagnose(Blocks(branch), X, Y + 3)
+    with pytest.raises(TypeError, match="got the class CrossEntropyLoss: pass an object"):
+        diagnose(Blocks(branch), X, Y, nn.CrossEntropyLoss)
+    ignored = Y.clone()
+    ignored[::2] = -100
+    assert diagnose(Blocks(branch), X, ignored).healthy
+
+
+def test_what_no_gradient_can_reach_in_functional_code():
+    model = Function(lambda m, x: (x @ m.w).detach() @ m.v, w=(16, 8), v=(8, 5))
+    initialize_(model, X, overwrite=True)
+    finding = diagnose(model, X, Y).findings[0]
+    assert (finding.layer, finding.fault) == ("w", "vanishing gradient")
