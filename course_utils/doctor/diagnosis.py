@@ -17,6 +17,7 @@ from course_utils.doctor.findings import Case, Finding
 from course_utils.doctor.graph import analyse
 from course_utils.doctor.measuring import NAN, second_moment, tensors_in
 from course_utils.doctor.recording import Call, Recorder
+from course_utils.doctor.restoring import restored
 from course_utils.doctor.vocabulary import kind
 
 
@@ -91,7 +92,7 @@ def diagnose(
         raise TypeError(
             f"loss must be a function of (outputs, targets); got the class {loss.__name__}: pass an object"
         )
-    with measure.restored(model, inputs), torch.inference_mode(False), torch.enable_grad():
+    with restored(model, inputs), torch.inference_mode(False), torch.enable_grad():
         case = _examine(Recorder(model), model, inputs, targets, loss)
     findings = verdict_on(case)
     return Diagnosis(_table(case, findings), case.loss, case.expected_loss, findings)
@@ -103,7 +104,7 @@ def _examine(recorder: Recorder, model: nn.Module, inputs: Any, targets: Any, lo
     outputs = recorder.run(given)
     wanted = measure.cloned(targets, False)[0]
     root, error, classes = _objective(outputs, wanted, loss)
-    leaves = (leaves or copies) if root.requires_grad else []
+    leaves = [x for x in leaves or copies if x.requires_grad] if root.requires_grad else []
     gradients = torch.autograd.grad(root, leaves, error, allow_unused=True) if leaves else ()
     moments = {id(p): second_moment(g) for p, g in zip(leaves, gradients, strict=True) if g is not None}
     for call in recorder.calls:

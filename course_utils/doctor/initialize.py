@@ -15,8 +15,9 @@ from course_utils.doctor.defaults import described, fresh_parameters, same_law
 from course_utils.doctor.diagnosis import printed
 from course_utils.doctor.experiment import correct_gains
 from course_utils.doctor.graph import analyse, branch_ends
-from course_utils.doctor.measuring import NAN, check_arguments, cloned, is_fixed, restored
+from course_utils.doctor.measuring import NAN, check_arguments, cloned, is_fixed
 from course_utils.doctor.recording import Call, Recorder
+from course_utils.doctor.restoring import restored
 from course_utils.doctor.vocabulary import kind
 from course_utils.initializers import constant_, normal_, orthogonal_
 

@@ -1,8 +1,7 @@
-"""What is measured on tensors, and how a model is run that is afterwards what it was."""
+"""What is measured on tensors, and what the doctor takes for a model and its inputs."""
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -91,36 +90,6 @@ def fans(call: Any, x: Tensor, weight: Tensor) -> tuple[float, float, int]:
     strides = stride if isinstance(stride, tuple | list) else (stride,) * n
     reached = math.prod(max(k / s, 1) for k, s in zip(kernel, strides, strict=True))
     return first * second // call.output.shape[-1 - n] * reached, second * math.prod(kernel), 1
-
-
-@contextmanager
-def restored(model: nn.Module, inputs: Any) -> Iterator[None]:
-    """Put back what a pass may change: values, attributes, random states, gradients (which are put aside)."""
-    modules, parameters = list(model.modules()), list(model.parameters())
-    containers = [vars(module) for module in modules]
-    containers += [v for attributes in containers for v in attributes.values() if isinstance(v, dict | list)]
-    contents = [(container, container.copy()) for container in containers]
-    held = [t for m in modules for t in (*m._buffers.values(), *vars(m).values()) if isinstance(t, Tensor)]
-    tensors = {id(t): t for t in (*parameters, *held) if not is_fixed(t)}.values()
-    values = [tensor.detach().clone() for tensor in tensors]
-    gradients = [p.grad for p in parameters]
-    used = {t.device.index for t in (*parameters, *held, *tensors_in(inputs)) if t.is_cuda}
-    generators = [torch.default_generator, *(torch.cuda.default_generators[index] for index in used)]
-    states = [generator.get_state() for generator in generators]
-    try:
-        for p in parameters:
-            p.grad = None
-        yield
-    finally:
-        for generator, state in zip(generators, states, strict=True):
-            generator.set_state(state)
-        for p, gradient in zip(parameters, gradients, strict=True):
-            p.grad = gradient
-        for container, content in contents:
-            container.clear()
-            container.extend(content) if isinstance(container, list) else container.update(content)
-        for tensor, before in zip(tensors, values, strict=True):
-            tensor.data.copy_(before)  # .data, lest a graph that waits for its backward pass take offence
 
 
 def cloned(values: Any, differentiable: bool) -> tuple[Any, list[Tensor]]:

@@ -1,0 +1,106 @@
+"""How a model is run that is afterwards what it was."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from course_utils.doctor.measuring import is_fixed, tensors_in
+
+_WHOLE = (type, FunctionType, MethodType, ModuleType, str, bytes, int, float, complex, bool, type(None))
+
+
+@contextmanager
+def restored(model: nn.Module, inputs: Any) -> Iterator[None]:
+    """Put back what a pass may change: values, attributes, random states, gradients (which are put aside).
+
+    All that can be reached from the model's attributes through dictionaries, lists, sets and objects: what
+    they hold, tensors with values, shapes, hooks and whether they require a gradient, arrays, generators.
+    """
+    held = list(_reached(model))
+    tensors = [x for x in held if isinstance(x, Tensor)]
+    used = {t.device.index for t in (*tensors, *tensors_in(inputs)) if t.is_cuda}
+    generators = [torch.default_generator, *(torch.cuda.default_generators[index] for index in used)]
+    undo = [action for x in (*generators, *held) for action in _undoing(x)]
+    try:
+        for p in model.parameters():
+            p.grad = None
+        yield
+    finally:
+        failures = [error for action in undo if (error := _failure(action))]
+        if failures:  # all else has been put back
+            raise failures[0]
+
+
+def _reached(root: Any) -> Iterator[Any]:
+    """Yield all that can be reached from an object through its attributes and containers, once each."""
+    seen: dict[int, Any] = {}
+    waiting = deque([root])
+    while waiting:
+        x = waiting.popleft()
+        if id(x) in seen or isinstance(x, _WHOLE):
+            continue
+        seen[id(x)] = x
+        yield x
+        if isinstance(x, dict):
+            waiting.extend(x.values())
+        elif isinstance(x, list | tuple | set | frozenset | deque):
+            waiting.extend(x)
+        elif not isinstance(x, Tensor | np.ndarray) and isinstance(getattr(x, "__dict__", None), dict):
+            waiting.append(vars(x))
+
+
+def _undoing(x: Any) -> Iterator[Callable[[], Any]]:
+    """Yield what has to be called to make an object what it is now."""
+    if isinstance(x, torch.Generator):
+        state = x.get_state()
+        yield lambda: x.set_state(state)
+    elif isinstance(x, np.ndarray):
+        values = x.copy()
+        yield lambda: np.copyto(x, values)
+    elif isinstance(x, dict | set):
+        content = x.copy()
+        yield lambda: (x.clear(), x.update(content))
+    elif isinstance(x, list | deque):
+        content = x.copy()
+        yield lambda: (x.clear(), x.extend(content))
+    elif isinstance(x, Tensor) and not x.is_meta:
+        yield from _undoing_tensor(x)
+
+
+def _undoing_tensor(x: Tensor) -> Iterator[Callable[[], Any]]:
+    if x.is_leaf:
+        gradient, required, hooks = x.grad, x.requires_grad, dict(x._backward_hooks or {})
+
+        def put_back() -> None:
+            if x.requires_grad != required:
+                x.requires_grad_(required)
+            if x._backward_hooks:
+                x._backward_hooks.clear()
+                x._backward_hooks.update(hooks)
+            x.grad = gradient
+
+        yield put_back
+    if not is_fixed(x):
+        values = x.detach().clone()
+
+        def write_back() -> None:
+            if x.shape == values.shape:
+                x.data.copy_(values)  # .data, lest a graph that waits for its backward pass take offence
+            else:
+                x.data = values
+
+        yield write_back
+
+
+def _failure(action: Callable[[], Any]) -> Exception | None:
+    try:
+        action()
+    except Exception as error:
+        return error
+    return None
