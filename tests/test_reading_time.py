@@ -35,6 +35,13 @@ def test_a_notebook_fits_a_sitting_and_states_its_minutes(path: Path):
     assert round(skipped) <= optional <= skipped + 5
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_minutes_of_what_is_marked_are_the_same_wherever_a_notebook_states_them(path: Path):
+    text = "\n".join(cell.source for cell in cells(path) if cell.cell_type == "markdown")
+    repeated = re.findall(r"○ \((\d+) minutes\)|they add (\d+) minutes", text)
+    assert {int(first or second) for first, second in repeated} <= {stated_minutes(cells(path))[1]}
+
+
 def stated_minutes(cells: list[NotebookNode]) -> tuple[int, int]:
     """Return the minutes that an opening states, and those for what is marked ○."""
     opening = "\n".join(cell.source for cell in cells[:3])

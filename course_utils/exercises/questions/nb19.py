@@ -336,11 +336,13 @@ QUESTIONS = (
         minutes=8,
         hints=(
             "Ask first what in the network would correct a wrong scale.",
-            "Tied, frozen, bare and unused parameters are left alone; what would you do with each?",
+            "Frozen, bare and unused parameters, and what no longer follows torch's own law, are left alone; "
+            "what would you do with each?",
         ),
         because="a pre-norm transformer with a tied embedding, say, leads to the leaf transformer: I would "
-        "draw its copied layers anew, put 1/√N into the last layer of each branch, and give the tied matrix "
-        "N(0, 1/n) by hand, since the tool leaves it and bare position parameters alone. I expect little: "
+        "draw its copied layers anew, put 1/√N into the last layer of each branch, multiply what is looked "
+        "up in the tied matrix by √n, since the tool draws it from N(0, 1/n), and draw bare position "
+        "parameters by hand, which it leaves alone. I expect little: "
         "norms and branches forgive. I would be wrong if signal or gradient of the untouched model moved by "
         "more than a factor of 30 from first to last block, or its first loss were far above ln K.",
         solution="There is no single answer; `check` with your own shows one to compare with.",
