@@ -1,12 +1,12 @@
 """Which parameters still follow the law that torch gives to their module, found by drawing that law again."""
 
-import copy
 import math
 
 import torch
 from torch import Tensor, nn
 
 _RESETS = "reset_parameters", "_reset_parameters"  # attention modules have the second
+_SMALL, _DRAWS = 32, 16  # of a parameter with few entries one draw says little
 
 
 def described(x: Tensor) -> str:
@@ -19,32 +19,58 @@ def described(x: Tensor) -> str:
 
 
 def fresh_parameters(module: nn.Module) -> dict[str, Tensor]:
-    """Return the module's own parameters as torch would draw them; empty if torch has no law for them."""
-    reset = next((getattr(module, name) for name in _RESETS if hasattr(module, name)), None)
-    if reset is None or not reset.__func__.__module__.startswith("torch.nn."):
+    """Return the module's own parameters as torch would draw them, (draws, *shape); empty if it has no law.
+
+    torch's law is that of the first class of torch's among its ancestors, whatever a subclass does.
+    """
+    ours = (vars(cls) for cls in type(module).__mro__ if cls.__module__.startswith("torch.nn."))
+    reset = next((names[name] for names in ours for name in _RESETS if name in names), None)
+    own = [p for p in module._parameters.values() if p is not None]
+    if reset is None or not own:
         return {}
+    bare, draws = _bare(module), []
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(0)
-        copied = copy.deepcopy(module)
-        getattr(copied, reset.__name__)()
-    return dict(copied.named_parameters(recurse=False))
+        for _ in range(_DRAWS if min(p.numel() for p in own) < _SMALL else 1):
+            reset(bare)
+            draws.append({name: p.detach().clone() for name, p in bare.named_parameters(recurse=False)})
+    return {name: torch.stack([drawn[name] for drawn in draws]) for name in draws[0]}
+
+
+def _bare(module: nn.Module) -> nn.Module:
+    """Return a copy on the CPU that shares nothing which a reset writes to, and has no hooks."""
+
+    def emptied(x: Tensor) -> Tensor:
+        return torch.zeros_like(x, device="cpu", requires_grad=False)
+
+    bare = object.__new__(type(module))  # copy.copy refuses parametrized modules
+    values = {name: emptied(x.detach()) if isinstance(x, Tensor) else x for name, x in vars(module).items()}
+    bare.__dict__ = values | {"_forward_hooks": {}, "_forward_pre_hooks": {}}
+    bare._parameters = {
+        k: None if p is None else nn.Parameter(emptied(p)) for k, p in module._parameters.items()
+    }
+    bare._modules = {k: None if child is None else _bare(child) for k, child in module._modules.items()}
+    return bare
 
 
 def same_law(x: Tensor, fresh: Tensor) -> bool:
-    """Return whether two draws may come from one law: constants are equal, or mean, size and shape agree.
+    """Return whether x may come from the law of the draws `fresh`, (draws, *shape).
 
-    To four standard errors of the difference: of the mean, of the root mean square, and six of the fourth
-    moment, whose law is skewed.
+    Constants are equal; else the mean, the root mean square and the fourth moment agree, to at
+    least four standard errors of their differences.
     """
-    a, b = (values.detach().double().flatten() for values in (x, fresh))
-    if x.shape != fresh.shape or not a.numel():
-        return x.shape == fresh.shape
+    a, b = (values.detach().cpu().double().flatten() for values in (x, fresh))
+    if x.shape != fresh.shape[1:] or not a.numel():
+        return x.shape == fresh.shape[1:]
     constant = [bool((values == values[0]).all()) for values in (a, b)]
-    if any(constant) and a.numel() > 1:
+    if constant[1] or (constant[0] and a.numel() > 1):
         return all(constant) and a[0].item() == b[0].item()
-    size, error = b.square().mean().sqrt(), 4 * math.sqrt(2 / a.numel())
-    if not abs(a.mean() - b.mean()) <= error * size:
+    size, error = b.square().mean().sqrt(), math.sqrt(1 / a.numel() + 1 / b.numel())
+    if not abs(a.mean() - b.mean()) <= 4 * error * size:
         return False
     ratio = a.square().mean().sqrt() / size
     fourth = [values.pow(4).mean() / values.square().mean().square() for values in (a, b)]
-    return bool(abs(ratio.log()) <= error and abs(fourth[0] - fourth[1]) <= 1.5 * error * math.sqrt(24))
+    several = 6 if a.numel() < _SMALL else 4
+    return bool(
+        abs(ratio.log()) <= several * error and abs(fourth[0] - fourth[1]) <= 6 * error * math.sqrt(24)
+    )

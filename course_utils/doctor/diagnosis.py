@@ -92,13 +92,18 @@ def diagnose(
         raise TypeError(
             f"loss must be a function of (outputs, targets); got the class {loss.__name__}: pass an object"
         )
-    with restored(model, inputs), torch.inference_mode(False), torch.enable_grad():
-        case = _examine(Recorder(model), model, inputs, targets, loss)
+    with torch.inference_mode(False), torch.enable_grad():
+        with restored(model, inputs):
+            conclude = _examine(Recorder(model), model, inputs, targets, loss)
+        case = conclude()  # by experiments, which start from the same state
     findings = verdict_on(case)
     return Diagnosis(_table(case, findings), case.loss, case.expected_loss, findings)
 
 
-def _examine(recorder: Recorder, model: nn.Module, inputs: Any, targets: Any, loss: Callable | None) -> Case:
+def _examine(
+    recorder: Recorder, model: nn.Module, inputs: Any, targets: Any, loss: Callable | None
+) -> Callable[[], Case]:
+    """Run the model once, and return what makes a case of it when the model is what it was."""
     leaves = [p for p in model.parameters() if p.requires_grad]
     given, copies = measure.cloned(inputs, not leaves)
     outputs = recorder.run(given)
@@ -115,20 +120,20 @@ def _examine(recorder: Recorder, model: nn.Module, inputs: Any, targets: Any, lo
     floating = ((name, x) for name, x in named if x.is_floating_point() and x.numel())
     broken = [name for name, x in floating if not math.isfinite(second_moment(x))]
     value, expected = root.item() if error is None else NAN, math.log(classes) if classes else NAN
-    nodes = analyse(recorder.calls)
-    correct_gains(nodes, model, inputs)
-    case = Case(nodes, value, expected, broken, bool(moments), error is None)
-    end = recorder.origin_of(outputs, single=loss is not None)
-    waiting = [
-        n for n in case.trained if end and end.ancestors >> n.index & 1 and _is_still(moments, n.weight)
-    ]
-    if waiting and moments and not broken and math.isfinite(root.sum().item()):
-        steps = zip(leaves, gradients, strict=True)
-        still = _still_after(
-            model, inputs, targets, loss, [(p, g) for p, g in steps if g is not None], waiting
-        )
+    nodes, end = analyse(recorder.calls), recorder.origin_of(outputs, single=loss is not None)
+    steps = [(p, g) for p, g in zip(leaves, gradients, strict=True) if g is not None]
+    may_step = bool(end and moments and not broken and math.isfinite(root.sum().item()))
+
+    def conclude() -> Case:
+        correct_gains(nodes, model, inputs)
+        case = Case(nodes, value, expected, broken, bool(moments), error is None)
+        waiting = [n for n in case.trained if _is_still(moments, n.weight)]
+        waiting = [n for n in waiting if may_step and end.ancestors >> n.index & 1]
+        still = _still_after(model, inputs, targets, loss, steps, waiting) if waiting else set()
         case.stuck = [n for n in waiting if id(n.weight) in still]
-    return case
+        return case
+
+    return conclude
 
 
 def _is_still(moments: dict[int, float], weight: Tensor) -> bool:
@@ -144,22 +149,34 @@ def _still_after(
     """
     still = {id(n.weight): n.weight for n in waiting}
     parameters = [p for p in model.parameters() if p.requires_grad]
+    moved = {p: p.detach().clone() for p in parameters}
     for _ in range(3):
-        with torch.no_grad():
-            for p, g in steps:
-                size = max(second_moment(p), 1 / max(p.numel(), 1)) / (second_moment(g) or 1.0)
-                p -= 0.01 * math.sqrt(size) * g.to(p.dtype) if math.isfinite(size) else 0.0
-        outputs = Recorder(model).run(measure.cloned(inputs, False)[0])
-        root, error, _ = _objective(outputs, measure.cloned(targets, False)[0], loss)
-        gradients = (
-            torch.autograd.grad(root, parameters, error, allow_unused=True) if root.requires_grad else ()
-        )
-        steps = [(p, g) for p, g in zip(parameters, gradients, strict=bool(gradients)) if g is not None]
+        for p, g in steps:
+            size = max(second_moment(p), 1 / max(p.numel(), 1)) / (second_moment(g) or 1.0)
+            moved[p] -= 0.01 * math.sqrt(size) * g.to(p.dtype) if math.isfinite(size) else 0.0
+        try:
+            steps = _gradients_at(moved, model, inputs, targets, loss)
+        except Exception:  # of a model that nobody here wrote, on weights that it never had
+            return set()
         moments = {id(p): second_moment(g) for p, g in steps}
         still = {i: weight for i, weight in still.items() if _is_still(moments, weight)}
         if not still:
             break
     return set(still)
+
+
+def _gradients_at(
+    values: dict[Tensor, Tensor], model: nn.Module, inputs: Any, targets: Any, loss: Callable | None
+) -> list[tuple[Tensor, Tensor]]:
+    """Return the parameters that get a gradient at these values, and what they get."""
+    with restored(model, inputs):
+        for p, value in values.items():
+            p.data.copy_(value)
+        outputs = Recorder(model).run(measure.cloned(inputs, False)[0])
+        root, error, _ = _objective(outputs, measure.cloned(targets, False)[0], loss)
+        leaves = [p for p in values if p.requires_grad] if root.requires_grad else []
+        gradients = torch.autograd.grad(root, leaves, error, allow_unused=True) if leaves else ()
+        return [(p, g) for p, g in zip(leaves, gradients, strict=True) if g is not None]
 
 
 def _objective(outputs: Any, targets: Any, loss: Callable | None) -> tuple[Tensor, Tensor | None, int]:

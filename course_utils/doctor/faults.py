@@ -228,7 +228,7 @@ def _saturated(case: Case) -> Findings:
     yield from say(nodes, "saturated", evidence, cause + ".", remedy)
 
 
-@judge(6, "vanishing gradient")
+@judge(6)
 def _stuck(case: Case) -> Findings:
     evidence = "Its weights are used, but get no gradient at all, not even after three steps."
     cause = (

@@ -18,6 +18,7 @@ from course_utils.doctor.graph import analyse, branch_ends
 from course_utils.doctor.measuring import NAN, check_arguments, cloned, is_fixed
 from course_utils.doctor.recording import Call, Recorder
 from course_utils.doctor.restoring import restored
+from course_utils.doctor.thresholds import SAME_MAP
 from course_utils.doctor.vocabulary import kind
 from course_utils.initializers import constant_, normal_, orthogonal_
 
@@ -86,21 +87,26 @@ def initialize_(
     Trap: weights that training has hardly moved still look like torch's own.
     All else that the pass changes is put back. An error leaves the model as it was.
 
-    Raises: TypeError or ValueError as `diagnose`; whatever the model raises on `inputs`.
+    Raises: TypeError or ValueError as `diagnose`, and for names that nothing has; whatever the model raises
+    on `inputs`.
     Source: He et al. (2015) for the gain; Radford et al. (2019) for 1 / sqrt(N); Jozefowicz et al. (2015) for
     the forget gate.
     """
     check_arguments(model, inputs)
     parameters, wishes = dict(model.named_parameters()), _wishes_by_name(model, inputs)
     reasons = {name: _objection(name, p, wishes.get(name)) for name, p in parameters.items()}
+    aliases = _aliases(model)
+    _check_names(aliases, skip, overwrite)
     torch_law = cache(fresh_parameters)
     for name in [name for name, why in reasons.items() if not why]:
-        owner, _, leaf = name.rpartition(".")
-        if _among(name, skip):
+        p = parameters[name]
+        if _among(aliases[p], skip):
             reasons[name] = "skipped, as you asked"
-        elif overwrite is not True and not _among(name, overwrite or ()):
-            fresh = torch_law(model.get_submodule(owner)).get(leaf)
-            reasons[name] = _intention(parameters[name], fresh, wishes[name][0])
+        elif overwrite is not True and not _among(aliases[p], overwrite or ()):
+            owners = [alias.rpartition(".") for alias in aliases[p]]
+            fresh = [torch_law(model.get_submodule(owner)).get(leaf) for owner, _, leaf in owners]
+            objections = [_intention(p, draws, wishes[name][0]) for draws in fresh]
+            reasons[name] = "" if "" in objections else objections[0]
     plan = {name: wishes[name][0] for name, why in reasons.items() if not why}
     _write({parameters[name]: wish.fill_ for name, wish in plan.items()}, generator)
     shapes = {name: "×".join(map(str, parameters[name].shape)) for name in plan}
@@ -123,7 +129,11 @@ def _objection(name: str, p: Tensor, wishes: list[Wish | None] | None) -> str:
     if not wishes or None in wishes:
         return "no rule here reads what the model does with it"
     first, text = wishes[0], "{0.law} (std {0.std:.3g}) in {0.layer}".format
-    others = [w for w in wishes if w.law != first.law or not math.isclose(w.std, first.std, abs_tol=1e-300)]
+    others = [
+        w
+        for w in wishes
+        if w.law != first.law or not math.isclose(w.std, first.std, rel_tol=SAME_MAP, abs_tol=1e-300)
+    ]
     return f"tied: {text(first)}, but {text(others[0])}" if others else ""
 
 
@@ -132,16 +142,33 @@ def _intention(p: Tensor, fresh: Tensor | None, wish: Wish) -> str:
     law = described(p)
     if law == wish.law.replace("constant", "all") or (fresh is not None and same_law(p, fresh)):
         return ""
-    own = (
-        f"torch's own would be {described(fresh)}"
-        if fresh is not None
-        else "torch has no law of its own for it"
+    own = "torch has no law of its own for it"
+    return f"set on purpose: {law}; " + (
+        own if fresh is None else f"torch's own would be {described(fresh[0])}"
     )
-    return f"set on purpose: {law}; {own}"
 
 
-def _among(name: str, names: Collection[str]) -> bool:
-    return any(name == given or name.startswith(f"{given}.") for given in names)
+def _aliases(model: nn.Module) -> dict[Tensor, list[str]]:
+    """Return all the names of each parameter, several of one that is tied."""
+    names: dict[Tensor, list[str]] = {}
+    for name, p in model.named_parameters(remove_duplicate=False):
+        names.setdefault(p, []).append(name)
+    return names
+
+
+def _check_names(aliases: Mapping[Tensor, list[str]], *given: bool | Collection[str]) -> None:
+    """Raise TypeError for a name that is not in a list, and ValueError for one that no parameter has."""
+    every = [alias for names in aliases.values() for alias in names]
+    for names in given:
+        if isinstance(names, str):
+            raise TypeError(f"expected a list of names of parameters or modules; got the string {names!r}")
+        for name in () if isinstance(names, bool) else names:
+            if not _among(every, [name]):
+                raise ValueError(f"no parameter and no module with parameters is called {name!r}")
+
+
+def _among(aliases: Collection[str], names: Collection[str]) -> bool:
+    return any(alias == name or alias.startswith(f"{name}.") for alias in aliases for name in names)
 
 
 def _wishes_by_name(model: nn.Module, inputs: Any) -> dict[str, list[Wish | None]]:
@@ -150,14 +177,14 @@ def _wishes_by_name(model: nn.Module, inputs: Any) -> dict[str, list[Wish | None
     with restored(model, inputs):
         recorder.run(cloned(inputs, False)[0])
         nodes = analyse(recorder.calls)
-        correct_gains(nodes, model, inputs)
-        ends = branch_ends(nodes)
-        wishes = {i: [] for i in recorder.seen}
-        for node in nodes:
-            for parameter, wish in _wishes(node, node in ends, len(ends)):
-                if wish:
-                    wish.layer, wish.kind = node.layer, kind(node.function)
-                wishes.setdefault(id(parameter), []).append(wish)
+    correct_gains(nodes, model, inputs)
+    ends = branch_ends(nodes)
+    wishes = {i: [] for i in recorder.seen}
+    for node in nodes:
+        for parameter, wish in _wishes(node, node in ends, len(ends)):
+            if wish:
+                wish.layer, wish.kind = node.layer, kind(node.function)
+            wishes.setdefault(id(parameter), []).append(wish)
     for found in wishes.values():
         _settle_tied(found)
     return {name: wishes[i] for i, name in names.items() if i in wishes}
@@ -211,7 +238,7 @@ def _weight(node: Call, share: float, ending: str) -> Wish | None:
     fan_in, dim = node.fan_in, node.out_dim
     gain = share if math.isnan(node.gain) else node.gain * share
     units = max(node.weight.shape[dim:][:1], default=0)  # none where the call takes a view
-    first, count = node.activated.reads or (0, units)
+    first, count = (node.activation != "measured" and node.activated.reads) or (0, units)
     if count >= units:
         return _scaled(fan_in, gain, ending, node.activation)
     if first < 0:  # nobody knows which units

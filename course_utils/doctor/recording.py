@@ -241,7 +241,7 @@ class Recorder(TorchFunctionMode):
         if x.ndim and x.numel() < before.numel:
             first = x.storage_offset() // max(x.stride(row.unit_dim), 1) if x._is_view() else -1
             row.reads = first, x.shape[row.unit_dim]
-        if name in words.CUT_OFF and row.examples > 1:
+        if name in words.CUT_OFF and row.examples > 1 and output.ndim > 1:
             largest = output.detach().amax([d for d in range(output.ndim) if d != dim])
             row.units, row.dead = len(largest), (largest <= 0).double().mean().item()
         if name in words.ODD | words.SIGMOIDS - {"logsigmoid"}:

@@ -106,15 +106,6 @@ def test_a_norm_written_out_is_seen_behind_an_activation_or_without():
         assert table["std"][0] == pytest.approx(128**-0.5)
 
 
-def test_a_sum_over_neighbours_is_part_of_what_follows():
-    neighbours = (torch.rand(40, 40, generator=seeded()) < 0.2).float()
-    model, x = Stack(lambda z: F.relu(neighbours @ z)), batch(40, 128)
-    draw_all_(model, x, generator=seeded())
-    independent = torch.relu(neighbours @ torch.randn(40, 10_000, generator=seeded())).square().mean().item()
-    first = model.layers[0].weight.square().mean().item()
-    assert 128 * first * independent == pytest.approx(1, rel=0.1)
-
-
 def test_dropout_is_left_out_of_the_experiment():
     table = draw_all_(Stack(lambda z: F.dropout(F.relu(z), 0.5)), batch(64, 128)).table
     assert table.gain[0] == pytest.approx(2**0.5, rel=1e-6)

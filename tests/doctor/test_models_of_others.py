@@ -1,0 +1,203 @@
+"""Models as others write them, on which an experiment or a redrawn law could go wrong."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from initialize_networks import batch, left_alone, seeded, tokens
+from torch import nn
+from torch.nn.utils import prune
+
+from course_utils.doctor import diagnose, initialize_
+
+X = batch(64, 64)
+
+
+class Stack(nn.Module):
+    """Layers with a map of one's own behind each; remembers the second moments behind these."""
+
+    def __init__(self, function, depth=6, times=1):
+        super().__init__()
+        self.function = function
+        self.layers = nn.ModuleList(nn.Linear(64, 64 * times) for _ in range(depth))
+        self.last, self.seen = nn.Linear(64, 3), []
+
+    def forward(self, x):
+        self.seen = []
+        for layer in self.layers:
+            x = self.function(layer(x))
+            self.seen.append(x.detach().square().mean().item())
+        return self.last(x)
+
+
+def gains(model, x=X):
+    table = initialize_(model, x, generator=seeded()).table
+    return table[table.fan_in > 0].gain.tolist()
+
+
+def hooked():
+    model = nn.Sequential(nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 2))
+    model[0].register_forward_hook(lambda module, _, output: setattr(module, "kept", output))
+    model(X)
+    return model
+
+
+def pruned():
+    model = nn.Sequential(nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 2))
+    prune.l1_unstructured(model[0], "weight", 0.3)
+    return model
+
+
+def parametrized():
+    layer = nn.utils.parametrizations.weight_norm(nn.Linear(64, 8))
+    return nn.Sequential(layer, nn.ReLU(), nn.Linear(8, 2))
+
+
+@pytest.mark.parametrize("build", [hooked, pruned, parametrized])
+def test_modules_that_hold_graphs_do_not_stop_it(build):
+    assert "2.weight" in set(initialize_(build(), X).table.parameter)
+
+
+@pytest.mark.parametrize("epsilon", [1e-3, 1e-5, 1e-12])
+def test_a_norm_with_any_epsilon_asks_for_no_gain(epsilon):
+    def norm_relu(z):
+        return torch.relu(z * torch.rsqrt(z.square().mean(-1, keepdim=True) + epsilon))
+
+    assert gains(Stack(norm_relu))[:6] == [1.0] * 6
+
+
+def test_a_norm_behind_a_bounded_map_leaves_the_gain_of_the_map():
+    behind = nn.Sequential(nn.Linear(64, 64), nn.Tanh(), nn.LayerNorm(64), nn.Linear(64, 3))
+    assert gains(behind) == [1.0, 1.0]
+
+
+def test_a_gate_in_halves_of_one_matrix_keeps_its_law():
+    def swiglu(z):
+        value, gate = z.chunk(2, dim=-1)
+        return F.silu(gate) * value
+
+    law = initialize_(Stack(swiglu, times=2), X).table.law[0]
+    assert law == "N(0, gain² / fan_in), gain 1.56 in units 64 to 127, else 1"
+
+
+NEIGHBOURS = (torch.rand(64, 64, generator=seeded()) < 0.08).float()
+NEIGHBOURS = ((NEIGHBOURS + NEIGHBOURS.T) > 0).float().fill_diagonal_(1)
+MIXING = {
+    "mean over neighbours": lambda z: F.relu(NEIGHBOURS @ z / NEIGHBOURS.sum(1, keepdim=True)),
+    "sum over neighbours": lambda z: F.relu(NEIGHBOURS @ z),
+    "moving average": lambda z: F.relu(F.avg_pool1d(z.T[None], 3, 1, 1)[0].T),
+    "mask": lambda z: F.relu(z) * (torch.arange(64) % 3 > 0)[:, None],
+}
+
+
+@pytest.mark.parametrize("function", MIXING.values(), ids=MIXING)
+def test_maps_that_mix_positions_do_not_explode(function):
+    model = Stack(function)
+    initialize_(model, X, generator=seeded())
+    model(X)
+    assert all(0.05 < m < 20 for m in model.seen)
+    assert diagnose(model, X, torch.arange(64) % 3).healthy
+
+
+def test_noise_of_the_models_own_is_no_signal():
+    class Sampling(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder, self.decoder = nn.Linear(64, 32), nn.Linear(16, 64)
+
+        def forward(self, x):
+            mean, log_variance = self.encoder(x).chunk(2, -1)
+            return self.decoder(
+                mean + (log_variance / 2).exp() * torch.randn(mean.shape, generator=torch.default_generator)
+            )
+
+    assert gains(Sampling()) == [1.0, 1.0]
+
+
+def test_a_tied_head_may_own_the_law_and_any_of_its_names_will_do():
+    class Language(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words, self.head = nn.Embedding(100, 32), nn.Linear(32, 100, bias=False)
+            self.words.weight = self.head.weight
+
+        def forward(self, t):
+            return self.head(self.words(t))
+
+    assert initialize_(Language(), tokens(4, 7)).left_alone.empty
+    assert left_alone(initialize_(Language(), tokens(4, 7), skip=["head"])) == {
+        "words.weight": "skipped, as you asked"
+    }
+
+
+@pytest.mark.parametrize("width", [243, 528, 751])
+def test_a_single_bias_of_torchs_is_not_taken_for_ones_own(width):
+    for _ in range(10):
+        model = nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 1))
+        assert initialize_(model, X).left_alone.empty
+
+
+def test_a_subclass_that_calls_torchs_reset_follows_torchs_law():
+    class Own(nn.Linear):
+        def reset_parameters(self):
+            super().reset_parameters()
+
+    assert initialize_(nn.Sequential(Own(64, 32), nn.ReLU(), nn.Linear(32, 3)), X).left_alone.empty
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
+def test_a_map_written_out_is_measured_in_any_precision(dtype):
+    def quick_gelu(z):
+        return z * torch.sigmoid(1.702 * z)
+
+    assert gains(Stack(quick_gelu, depth=1).to(dtype), X.to(dtype))[0] == pytest.approx(1.475, rel=0.02)
+
+
+def test_one_layer_on_maps_of_several_sizes_has_one_law():
+    class Heads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.shared, self.out = nn.Conv2d(16, 16, 3, padding=1), nn.Conv2d(16, 4, 3, padding=1)
+
+        def forward(self, maps):
+            return torch.cat([self.out(F.relu(self.shared(x)) ** 2).flatten(2) for x in maps], 2)
+
+    maps = [batch(2, 16, size, size) for size in (16, 8, 4)]
+    assert initialize_(Heads(), (maps,)).left_alone.empty
+
+
+def test_a_model_that_counts_its_calls_is_run_from_the_same_state_each_time():
+    class Once(Stack):
+        calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            if self.calls > 1:
+                raise IndexError("the cache is full")
+            return super().forward(x)
+
+    model = Once(lambda z: F.relu(z) ** 2, depth=2)
+    nn.init.zeros_(model.last.weight)
+    assert diagnose(model, 0.9 * X, torch.arange(64) % 3).loss == pytest.approx(1.1, abs=0.3)
+    assert gains(model)[0] == pytest.approx(1.5**-0.25, rel=0.02)
+
+
+def test_sizes_at_which_a_model_refuses_to_run_cost_nothing_else():
+    def fussy(z):
+        if not torch.isfinite(z.exp()).all():
+            raise ValueError("too large")
+        return 0.5 * z * (1 + torch.erf(z / 2**0.5))
+
+    assert gains(Stack(fussy, depth=1))[0] == pytest.approx(1.468, rel=0.02)
+
+
+def test_names_that_nothing_has_are_refused():
+    model = Stack(F.relu, depth=1)
+    with pytest.raises(TypeError, match=r"expected a list of names .* got the string 'last'"):
+        initialize_(model, X, skip="last")
+    with pytest.raises(ValueError, match="no parameter and no module with parameters is called 'head'"):
+        initialize_(model, X, overwrite=["head"])
+
+
+def test_a_single_vector_without_a_batch():
+    model = nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 2))
+    assert gains(model, batch(6))[0] == pytest.approx(2**0.5)
