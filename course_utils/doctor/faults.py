@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable
 from itertools import groupby
 
+from torch import nn
+
 from course_utils.doctor import thresholds as limit
 from course_utils.doctor.findings import LAWS, Case, Finding, Findings, Law, is_right, say, standard_error
 from course_utils.doctor.recording import Call
@@ -44,6 +46,23 @@ def _input_scale(case: Case) -> Findings:
     cause = "Initializations are made for inputs of mean 0 and second moment 1."
     remedy = "Standardize the inputs: subtract their mean, divide by their standard deviation."
     yield from say(odd[:1], "input scale", evidence, cause, remedy, bool(odd) and not odd[0].norm_next)
+
+
+@judge(1)
+def _fresh_statistics(case: Case) -> Findings:
+    nodes = [n for n in case.rows if n.role == "norm" and _is_fresh(n.module)]
+    evidence = "It divides by statistics that no batch has updated yet, and so does not normalize."
+    cause = "The model is in eval mode, and its running means are 0, its variances 1."
+    remedy = "Call model.train() before you diagnose a start, or load the statistics of its training."
+    yield from say(nodes, "fresh statistics", evidence, cause, remedy, False)
+
+
+def _is_fresh(norm: nn.Module | None) -> bool:
+    """Return whether a norm uses running statistics that are still those of its construction."""
+    mean, variance = (getattr(norm, f"running_{name}", None) for name in ("mean", "var"))
+    if mean is None or variance is None or norm.training:
+        return False
+    return not mean.any() and bool((variance == 1).all())
 
 
 @judge(1, "identical units")
@@ -175,7 +194,8 @@ def _signal(case: Case) -> Findings:
         passing = (n.is_row and n.role not in ("norm", "composite")) or n.role == "sum"
         after, may_fade = n.activated, n.last or n.activated.function in SIGMOIDS
         faded = min(after.total, after.total_varying) < 1 / limit.FAR and not may_fade
-        if passing and (faded or after.total > limit.FAR) and not (n.bypassed or n.norm_next):
+        exploded = after.total > limit.FAR and after.left.second > limit.LARGE_INPUT
+        if passing and (faded or exploded) and not (n.bypassed or n.norm_next):
             yield from _drift(case, n, faded)
             return
 

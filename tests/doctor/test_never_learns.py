@@ -117,3 +117,20 @@ def test_what_no_gradient_can_reach_in_functional_code():
     initialize_(model, X, overwrite=True)
     finding = diagnose(model, X, Y).findings[0]
     assert (finding.layer, finding.fault) == ("w", "vanishing gradient")
+
+
+def convolutional():
+    layers = [(nn.Conv2d(16 if k else 3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU()) for k in range(8)]
+    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5)
+    return nn.Sequential(*(part for layer in layers for part in layer), *head)
+
+
+def test_batch_norm_without_statistics_is_named_for_what_it_is_and_small_outputs_are_no_explosion():
+    x = batch(16, 3, 8, 8)
+    findings = diagnose(convolutional().eval(), x, torch.arange(16) % 5).findings
+    assert "fresh statistics" in {f.fault for f in findings if not f.is_fault}
+    assert "exploding signal" not in {f.fault for f in findings}
+    trained = convolutional()
+    trained(x)
+    named = {f.fault for m in (trained.eval(), convolutional()) for f in diagnose(m, x).findings}
+    assert "fresh statistics" not in named
