@@ -113,6 +113,11 @@ def test_noise_of_the_models_own_is_no_signal():
     assert gains(Sampling()) == [1.0, 1.0]
 
 
+def test_a_size_that_others_bring_is_not_made_up_for():
+    positions = 0.9**0.5 * torch.sign(batch(64))  # second moment 0.9, without the layer
+    assert gains(Stack(lambda z: z + positions, depth=1)) == [1.0, 1.0]
+
+
 def test_a_tied_head_may_own_the_law_and_any_of_its_names_will_do():
     class Language(nn.Module):
         def __init__(self):

@@ -120,7 +120,10 @@ def test_what_no_gradient_can_reach_in_functional_code():
 
 
 def convolutional():
-    layers = [(nn.Conv2d(16 if k else 3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU()) for k in range(8)]
+    layers = [
+        (nn.Conv2d(16 if k else 3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
+        for k in range(8)
+    ]
     head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5)
     return nn.Sequential(*(part for layer in layers for part in layer), *head)
 

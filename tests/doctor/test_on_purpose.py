@@ -79,6 +79,7 @@ SET = {
         "2.weight",
         "",
     ),
+    "a third more than torch's size": ({"_2_weight": lambda w: w.mul_(1.33)}, "2.weight", "std 0.096"),
     "the bias of a prior": ({"_4_bias": lambda b: b.fill_(-math.log(99))}, "4.bias", "all -4.6"),
 }
 
