@@ -11,14 +11,15 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
 from course_utils.doctor import measuring as measure
-from course_utils.doctor.experiment import correct_gains
+from course_utils.doctor import relations  # noqa: F401
+from course_utils.doctor.experiment import Laboratory, correct_gains
 from course_utils.doctor.faults import verdict_on
 from course_utils.doctor.findings import Case, Finding
-from course_utils.doctor.graph import analyse
+from course_utils.doctor.graph import analyse, mark_bypassed, needed, places
 from course_utils.doctor.measuring import NAN, second_moment, tensors_in
 from course_utils.doctor.recording import Call, Recorder
 from course_utils.doctor.restoring import restored
-from course_utils.doctor.vocabulary import kind
+from course_utils.doctor.vocabulary import FACTORS, kind
 
 
 def printed(head: str, digits: int, *tables: pd.DataFrame) -> str:
@@ -43,7 +44,7 @@ class Diagnosis:
     saturated: share of the activation's outputs within 0.03 of a bound.
     fan_in, fan_out: the inputs that feed an output; the outputs that an input feeds, but for a stride.
     weight_std, wanted_std, weight_ratio: root of the weights' second moment; gain / sqrt(fan_in), the gain
-    being that of the activation that follows; their quotient.
+    being that of the activation that follows, fan_in without the zeros of a padding; their quotient.
     weight_gradient_second_moment: of the derivatives with respect to the weights.
     fault: the name of the layer's fault, or "".
     """
@@ -83,6 +84,8 @@ def diagnose(
     The model is left as it was: parameters, buffers, gradients, hooks, modes, attributes; so are the inputs
     and torch's random state. What comes after a fault may be its consequence, so only the first kind of
     effect is reported: repair it, and diagnose again.
+    `loss` is called a few times more, on constant outputs among others. Remarks are no faults: a missing
+    prior, a short memory, copies, a path that is drowned.
     Raises: TypeError or ValueError for arguments that do not fit together; whatever the model raises.
     """
     measure.check_arguments(model, inputs)
@@ -108,11 +111,16 @@ def _examine(
     given, copies = measure.cloned(inputs, not leaves)
     outputs = recorder.run(given)
     wanted = measure.cloned(targets, False)[0]
-    root, error, classes = _objective(outputs, wanted, loss)
+    calls, used = recorder.calls, {*recorder.seen}
+    (root, error, classes), reached = recorder.trace(lambda: _objective(outputs, wanted, loss), calls)
     leaves = [x for x in leaves or copies if x.requires_grad] if root.requires_grad else []
-    gradients = torch.autograd.grad(root, leaves, error, allow_unused=True) if leaves else ()
+    sequences = recorder.sequences if leaves else []
+    asked = leaves + [x for _, x, _ in sequences]
+    gradients = torch.autograd.grad(root, asked, error, allow_unused=True) if leaves else ()
+    _look_through_time(sequences, gradients[len(leaves) :])
+    gradients = gradients[: len(leaves)]
     moments = {id(p): second_moment(g) for p, g in zip(leaves, gradients, strict=True) if g is not None}
-    for call in recorder.calls:
+    for call in calls:
         call.weight_gradient = moments.get(id(call.weight), NAN)
         call.has_gradient = id(call.weight) in moments
     named = [*(("inputs", x) for x in tensors_in(given)), *model.named_parameters(), *model.named_buffers()]
@@ -120,34 +128,62 @@ def _examine(
     floating = ((name, x) for name, x in named if x.is_floating_point() and x.numel())
     broken = [name for name, x in floating if not math.isfinite(second_moment(x))]
     value, expected = root.item() if error is None else NAN, math.log(classes) if classes else NAN
-    nodes, end = analyse(recorder.calls), recorder.origin_of(outputs, single=loss is not None)
+    nodes = analyse(calls)
     steps = [(p, g) for p, g in zip(leaves, gradients, strict=True) if g is not None]
-    may_step = bool(end and moments and not broken and math.isfinite(root.sum().item()))
+    may_step = bool(moments and not broken and math.isfinite(root.sum().item()))
+    constant, bound = _constant_loss(outputs, wanted, root, loss) if error is None else (NAN, 0.0)
+    size = _loss_of_zeros(outputs, wanted, loss) if error is None else NAN
+    expected = math.log(2) if math.isfinite(constant) and not classes and loss is not None else expected
+    waiting = [p for p in leaves if p.ndim > 1 and id(p) in used and not moments.get(id(p))]
+    waiting = [p for p in waiting if may_step and _is_used(p, nodes, reached, id(p) in moments)]
 
     def conclude() -> Case:
-        correct_gains(nodes, model, inputs)
+        laboratory = Laboratory(nodes, model, inputs)
+        correct_gains(laboratory)
+        sizes = {n.index: math.sqrt(n.left.second) for n in nodes if n.is_source and n.left.second >= 0}
+        added = laboratory.contributions(sizes, products=True)
+        mark_bypassed(nodes, needed(nodes, added))
         case = Case(nodes, value, expected, broken, bool(moments), error is None)
-        waiting = [n for n in case.trained if _is_still(moments, n.weight)]
-        waiting = [n for n in waiting if may_step and end.ancestors >> n.index & 1]
+        case.added, case.factors = recorder.added, recorder.factors
+        case.constant_loss, case.probabilities, case.target_size = constant, bound, size
+        sums = [place for place, _ in places(nodes) if nodes[place].function not in FACTORS]
+        case.meetings = [added[place] for place in sums if place in added]
         still = _still_after(model, inputs, targets, loss, steps, waiting) if waiting else set()
-        case.stuck = [n for n in waiting if id(n.weight) in still]
+        names = {id(p): name.removesuffix(".weight") for name, p in model.named_parameters()}
+        case.stuck = [names[id(p)] for p in waiting if id(p) in still and id(p) in names]
         return case
 
     return conclude
 
 
-def _is_still(moments: dict[int, float], weight: Tensor) -> bool:
-    return moments.get(id(weight), 0.0) == 0
+def _is_used(p: Tensor, nodes: list[Call], reached: int, has_gradient: bool) -> bool:
+    """Return whether a parameter leads to the loss, by a call that takes it or whose module owns it."""
+    own = [n for n in nodes if n.role in ("layer", "composite") and n.module is not None]
+    using = [n for n in nodes if any(q is p for q in n.parameters)]
+    using += [n for n in own if any(q is p for q in n.module._parameters.values())]
+    if using and all(
+        n.entered.second == 0 and not n.parents for n in using
+    ):  # what is 0 at the start, as the queries of DETR
+        return False
+    return any(reached >> n.index & 1 for n in using) if using else has_gradient
+
+
+def _look_through_time(sequences: list, gradients: tuple[Tensor | None, ...]) -> None:
+    """Compare the gradient at the first step of each sequence with that at the best."""
+    for (call, _, dim), gradient in zip(sequences, gradients, strict=True):
+        if gradient is not None:
+            by_step = gradient.double().movedim(dim, 0).flatten(1).square().mean(1)
+            call.over_time = (by_step[0] / by_step.max()).item() if by_step.max() > 0 else NAN
 
 
 def _still_after(
-    model: nn.Module, inputs: Any, targets: Any, loss: Callable | None, steps: list, waiting: list[Call]
+    model: nn.Module, inputs: Any, targets: Any, loss: Callable | None, steps: list, waiting: list[Tensor]
 ) -> set[int]:
     """Take three steps, each of a hundredth of the weights; return the ids of those without a gradient.
 
     One step frees what waits for a last layer of zeros, two what waits for two of them, one behind the other.
     """
-    still = {id(n.weight): n.weight for n in waiting}
+    still = {id(p) for p in waiting}
     parameters = [p for p in model.parameters() if p.requires_grad]
     moved = {p: p.detach().clone() for p in parameters}
     for _ in range(3):
@@ -159,10 +195,10 @@ def _still_after(
         except Exception:  # of a model that nobody here wrote, on weights that it never had
             return set()
         moments = {id(p): second_moment(g) for p, g in steps}
-        still = {i: weight for i, weight in still.items() if _is_still(moments, weight)}
+        still = {i for i in still if not moments.get(i)}
         if not still:
             break
-    return set(still)
+    return still
 
 
 def _gradients_at(
@@ -216,6 +252,54 @@ def _objective(outputs: Any, targets: Any, loss: Callable | None) -> tuple[Tenso
     if labels:
         needed = "integer targets need its shape without the dimension of classes, 1 or last"
     raise ValueError(f"{needed}; got targets {tuple(wanted)} for an output {tuple(shape)}")
+
+
+@torch.no_grad()
+def _loss_of_zeros(outputs: Any, targets: Any, loss: Callable | None) -> float:
+    """Return what outputs of 0 cost, NaN if the loss does not take them."""
+
+    def zeros(y: Any) -> Any:
+        if isinstance(y, Tensor):
+            return torch.zeros_like(y) if y.is_floating_point() else y
+        if type(y) in (tuple, list):
+            return type(y)(map(zeros, y))
+        return {k: zeros(v) for k, v in y.items()} if type(y) is dict else y
+
+    try:
+        return _objective(zeros(outputs), targets, loss)[0].item()
+    except Exception:  # of a loss that nobody here wrote
+        return NAN
+
+
+@torch.no_grad()
+def _constant_loss(outputs: Any, targets: Any, root: Tensor, loss: Callable | None) -> tuple[float, float]:
+    """Return the loss of the best constant output, NaN if unknown; the least of a second softmax, or 0."""
+    y = outputs if isinstance(outputs, Tensor) else None
+    if y is None or not isinstance(targets, Tensor) or not y.is_floating_point() or not targets.numel():
+        return NAN, 0.0
+    if targets.is_floating_point():
+        p = targets.double().mean()
+        if loss is None:
+            return targets.double().var(correction=0).item(), 0.0
+        if y.shape != targets.shape or not 0 < p < 1 or targets.aminmax().max > 1:
+            return NAN, 0.0
+        constant, entropy = (
+            torch.full_like(y, torch.logit(p)),
+            -(p * p.log() + (1 - p) * (1 - p).log()).item(),
+        )
+        found = loss(constant, targets).item()
+        return (found if math.isclose(found, entropy, rel_tol=1e-3) else NAN), 0.0
+    try:
+        value, _, classes = _objective(y, targets, None)
+    except ValueError:
+        return NAN, 0.0
+    if not classes or not math.isclose(value.item(), root.item(), rel_tol=1e-4):
+        return NAN, 0.0
+    twice = measure.is_probability(y, -1 if y.shape[:-1] == targets.shape else 1)
+    frequencies = targets[targets >= 0].bincount(minlength=classes) / max((targets >= 0).sum(), 1)
+    constant = torch.special.entr(frequencies.double()).sum().item()
+    enough = targets.numel() >= 10 * classes
+    return constant if enough else NAN, math.log1p((classes - 1) / math.e) if twice else 0.0
 
 
 def _table(case: Case, findings: tuple[Finding, ...]) -> pd.DataFrame:

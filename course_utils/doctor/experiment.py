@@ -1,185 +1,250 @@
-"""What follows a layer, found by experiment: noise takes the place of what the layers return.
+"""What follows a layer, found by experiment: noise takes the place of what layers and norms return.
 
-Each layer hands on s ε, with ε of mean 0 and variance 1, instead of what it computed; the second moment that
-arrives at the next weights, as a function of s, is all that a gain depends on. No name decides: a GELU that
-is written out, a gate, a norm are measured like a ReLU. Where what follows mixes positions (neighbours, time,
-masks) real outputs are handed on in the size s, since signals there are correlated and noise is not.
+Each hands on s ε, with ε of mean 0 and variance 1, instead of what it computed. The second moment that
+arrives at the next weights, as a function of s, is all that a gain depends on; its elasticity in s, where
+several of them meet, is the share that each has there. No name decides: a GELU that is written out, a gate, a
+norm, a sum over experts are measured like a ReLU and an `x + f(x)`. Where what follows mixes positions
+(neighbours, time, masks) real outputs go on in the size s: signals are correlated there, noise is not.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache, reduce
+from operator import or_
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-from course_utils.doctor.measuring import NAN, UNKNOWN, cloned, second_moment
+from course_utils.doctor.graph import feeding, places
+from course_utils.doctor.measuring import NAN, UNKNOWN, bits_in, cloned, second_moment, tensors_in
 from course_utils.doctor.recording import Call, Recorder
 from course_utils.doctor.restoring import restored
 from course_utils.doctor.thresholds import SAME_MAP
+from course_utils.doctor.vocabulary import FACTORS
 from course_utils.mean_field import sign_changes
 from course_utils.quadrature import gaussian_expectation
 
 _DROPOUTS = {f"{kind}dropout{size}" for kind in ("", "alpha_", "feature_") for size in ("", "1d", "2d", "3d")}
-_WEIGHTED = ("layer", "composite")
 _SIZES = [4.0**k for k in range(-7, 6)]  # at which a map that is not known is looked at
 _ONE = _SIZES.index(1.0)
 _STEPS = 9  # of halving a factor of 4 in the logarithm: to 0.3 %
+_ROUGH, _ROUNDS = (
+    0.05,
+    16,
+)  # the error of what branches add that is aimed at, and how often noise is drawn for it
 _KEPT = 1000  # entries of what enters a layer, to see whether they depend on s at all
 
 Sizes = Mapping[int, float]
 
 
-class _Probe(Recorder):
-    """A Recorder whose layers return noise, or what they compute in another size, by their number.
+class Arriving(NamedTuple):
+    """What enters a layer: the second moment, and some of the numbers."""
 
-    sizes: the root mean square of what each returns, 1 by default. real: the layers that return no noise.
-    shuffled: with the same noise, but all positions in another order.
+    second: float
+    sample: Tensor
+
+
+class _Probe(Recorder):
+    """A Recorder whose sources return noise, or what they compute in another size, by their number.
+
+    sizes: the root mean square of what each returns, 1 by default; numbers, or leaves to differentiate by.
+    real: the sources that return no noise. shuffled: the same noise, but all positions in another order.
     """
 
-    def __init__(self, model: nn.Module, sizes: Sizes, real: set[int], shuffled: bool) -> None:
+    def __init__(self, model: nn.Module, sizes: Mapping[int, Any], real: set[int], shuffled: bool) -> None:
         super().__init__(model)
         self._sizes, self._real, self._shuffled = sizes, real, shuffled
-        self.weighted: list[Call] = []
-        self.samples: list[Tensor] = []  # of what enters each of these
+        self.sources: list[Call] = []
+        self.samples: dict[int, Tensor] = {}  # of what enters each call
+        self.outputs: dict[int, Tensor] = {}  # of calls where several sources meet
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        """Call the function, and replace what a layer returns."""
+        """Call the function, and replace what a source returns."""
         if getattr(func, "__name__", "") in _DROPOUTS:
             return args[0]
-        before = len(self.weighted)
+        before = len(self.calls)
         result = super().__torch_function__(func, types, args, kwargs)
-        if (
-            len(self.weighted) == before + 1
-            and self.weighted[-1].role == "layer"
-            and isinstance(result, Tensor)
-        ):
-            result = self._instead(result, before)
-            self._origin[result] = self.weighted[-1]
-        return result
+        if len(self.calls) == before or not self.calls[-1].is_source:
+            return result
+        self.sources.append(self.calls[-1])
+        first = next(tensors_in(result))
+        replaced = self._instead(first, len(self.sources) - 1)
+        self._origin[replaced] = self.sources[-1]
+        return replaced if first is result else (replaced, *result[1:])
 
     def _instead(self, result: Tensor, number: int) -> Tensor:
         size = self._sizes.get(number, 1.0)
         if number in self._real:
             return result * (size / (math.sqrt(second_moment(result)) or 1.0))
-        noise = _noise(result.shape)
+        noise = _noise(result.shape, number)
         if self._shuffled:
-            dim = self.weighted[-1].unit_dim
-            positions = noise.movedim(dim, -1)
+            positions = noise.movedim(self.sources[-1].unit_dim, -1)
             rows = positions.reshape(-1, positions.shape[-1])
             order = torch.randperm(len(rows), generator=Generator().manual_seed(1))
-            noise = rows[order].view(positions.shape).movedim(-1, dim)
-        return noise.to(result).mul(size)
+            noise = rows[order].view(positions.shape).movedim(-1, self.sources[-1].unit_dim)
+        return noise.to(result.detach()) * size
+
+    def _add(self, call: Call, outputs: Iterable[Tensor]) -> Call:
+        outputs = list(outputs)
+        if call.is_meeting:
+            self.outputs |= {len(self.calls): y for y in outputs[:1] if y.is_floating_point()}
+        return super()._add(call, outputs)
 
     def _add_row(self, role: str, name: str, layer: str, x: Tensor, y: Tensor, batch_dim: int = 0) -> Call:
-        call = super()._add_row(role, name, layer, x, y, batch_dim)
-        if role in _WEIGHTED:
-            self.weighted.append(call)
-            self.samples.append(x.detach().flatten()[:_KEPT].double())
-        return call
+        self.samples[len(self.calls)] = x.detach().flatten()[:_KEPT].double()
+        return super()._add_row(role, name, layer, x, y, batch_dim)
 
     def _measure(self, call: Call, output: Tensor, batch_dim: int = 0) -> None:  # noqa: ARG002
         call.left, call.numel, call.examples = UNKNOWN, output.numel(), 1
 
 
 @lru_cache(maxsize=16)
-def _noise(shape: torch.Size) -> Tensor:
-    """Return the quantiles of N(0, 1) in random order, of variance 1. Tensors of one shape get the same."""
-    n = math.prod(shape)
+def _quantiles(n: int) -> Tensor:
+    """Return the quantiles of N(0, 1) in random order, of variance 1."""
     places = torch.randperm(n, generator=Generator().manual_seed(0)).double()
     noise = torch.special.ndtri((places + 0.5) / max(n, 1))
-    return (noise / (noise.square().mean().sqrt() if n > 1 else 1)).float().view(shape)
+    return (noise / (noise.square().mean().sqrt() if n > 1 else 1)).float()
 
 
-class _Laboratory:
-    """Runs a model on noise, and says what arrives at the layers that are fed by one layer alone."""
+def _noise(shape: torch.Size, number: int) -> Tensor:
+    shift = 7919 * number**2 + 104729 * number  # so that no two pairs are equally far apart
+    return _quantiles(math.prod(shape)).roll(shift).view(shape)
+
+
+class Laboratory:
+    """Runs a model on noise, and says what arrives where; `restored` has to be around it."""
 
     def __init__(self, nodes: list[Call], model: nn.Module, inputs: Any) -> None:
-        self._model, self._inputs = model, inputs
-        weighted = [n for n in nodes if n.role in _WEIGHTED]
-        self._number = {n.index: i for i, n in enumerate(weighted)}
-        self._way = [(n.role, n.function) for n in weighted]
-        self.pairs = _pairs(nodes)
+        self.nodes, self._model, self._inputs = nodes, model, inputs
+        sources = [n for n in nodes if n.is_source]
+        self._number = {n.index: i for i, n in enumerate(sources)}
+        self._way = [(n.role, n.function) for n in sources]
         self.real: set[int] = set()
 
-    def run(self, sizes: Sizes, shuffled: bool = False) -> dict[int, tuple[float, Tensor]]:
-        """Return the second moment that arrives behind each layer, and some of the numbers.
-
-        Raises: whatever the model raises on noise, and RuntimeError if it takes another way.
-        """
+    def _run(self, sizes: Mapping[int, Any], shuffled: bool = False) -> _Probe:
+        """Raises: whatever the model raises on noise, and RuntimeError if it takes another way."""
         numbered = {self._number[k]: size for k, size in sizes.items()}
         probe = _Probe(self._model, numbered, {self._number[k] for k in self.real}, shuffled)
-        with restored(self._model, self._inputs), torch.no_grad():
+        with restored(self._model, self._inputs):
             torch.default_generator.manual_seed(0)
             probe.run(cloned(self._inputs, False)[0])
-        if [(n.role, n.function) for n in probe.weighted] != self._way:
+        if [(n.role, n.function) for n in probe.sources] != self._way:
             raise RuntimeError("on noise the model takes another way through its layers")
-        entered = {k: self._number[j] for k, j in self.pairs.items()}
-        return {k: (probe.weighted[j].entered.second, probe.samples[j]) for k, j in entered.items()}
+        return probe
 
-    def tried(self, sizes: Sizes) -> dict[int, tuple[float, Tensor]]:
-        """Return the same, NaN if the model raises at these sizes."""
+    def arriving(self, sizes: Sizes, shuffled: bool = False) -> dict[int, Arriving]:
+        """Return what arrives at each source; NaN if the model raises at these sizes."""
         try:
-            return self.run(sizes)
+            with torch.no_grad():
+                probe = self._run(sizes, shuffled)
         except Exception:  # of a model that nobody here wrote
-            return dict.fromkeys(self.pairs, (NAN, torch.full((1,), NAN)))
+            return dict.fromkeys(self._number, Arriving(NAN, torch.full((1,), NAN)))
+        calls = zip(self._number, probe.sources, strict=True)
+        return {k: Arriving(call.entered.second, probe.samples[call.index]) for k, call in calls}
+
+    def contributions(
+        self, sizes: Sizes, products: bool = False
+    ) -> dict[int, tuple[float, dict[int, float]]]:
+        """Return the second moment where several sources meet for the last time, and what each adds to it.
+
+        By the elasticity in its size, which is 2 for all of it; nothing if the model cannot run on noise.
+        products: the same wherever a product is taken.
+        """
+        fed = feeding(self.nodes)
+        asked = dict(places(self.nodes)) | {
+            n.index: fed[n.index] for n in self.nodes if products and n.is_meeting and n.function in FACTORS
+        }
+        meeting = {place: [k for k in bits_in(above) if k in self._number] for place, above in asked.items()}
+        sizes_of = {place: min((self.nodes[k].numel for k in s), default=1) for place, s in meeting.items()}
+        roughest = max((len(s) ** 2 / sizes_of[place] for place, s in meeting.items()), default=0)
+        rounds = 1 << math.ceil(math.log2(min(max(roughest / _ROUGH**2, 1), _ROUNDS, max(400 / len(fed), 1))))
+        try:
+            seen = [self._shares(sizes, meeting, number) for number in range(rounds if meeting else 0)]
+        except Exception:
+            return {}
+        return {
+            place: (
+                sum(shares[place][0] for shares in seen) / rounds,
+                {k: sum(shares[place][1][k] for shares in seen) / rounds for k in meeting[place]},
+            )
+            for place in (seen[0] if seen else ())
+        }
+
+    def _shares(
+        self, sizes: Sizes, meeting: Mapping[int, list[int]], number: int
+    ) -> dict[int, tuple[float, dict[int, float]]]:
+        """Return the same with one pattern of signs; over all of them the products of two noises cancel."""
+        signs = {k: (-1) ** ((i + 1) & number).bit_count() for k, i in self._number.items()}
+        leaves = {k: torch.tensor(signs[k] * sizes.get(k, 1.0), requires_grad=True) for k in self._number}
+        shares: dict[int, tuple[float, dict[int, float]]] = {}
+        with torch.enable_grad():
+            outputs = self._run(leaves).outputs
+        for place, sources in meeting.items():
+            if (y := outputs.get(place)) is not None and y.requires_grad:
+                second, asked = y.double().square().mean(), [leaves[k] for k in sources]
+                slopes = torch.autograd.grad(
+                    second, asked, retain_graph=True, allow_unused=True, materialize_grads=True
+                )
+                halves = [(s * slope).item() / 2 for s, slope in zip(asked, slopes, strict=True)]
+                shares[place] = second.item(), dict(zip(sources, halves, strict=True))
+        return shares
 
 
-def correct_gains(nodes: list[Call], model: nn.Module, inputs: Any) -> None:
+def correct_gains(laboratory: Laboratory) -> None:
     """Measure what follows each layer; correct gains where that is not the map it was taken for.
 
     Only where nothing but this one layer feeds the next weights, entry by entry or by pairs; elsewhere, and
     if the model cannot run on noise, gains stay as they are.
     """
-    laboratory = _Laboratory(nodes, model, inputs)
-    wanted = {k: nodes[k].gain if nodes[k].gain > 0 else 1.0 for k in laboratory.pairs}
-    arriving = laboratory.tried(wanted)
-    gated = {
-        k for k, j in laboratory.pairs.items() if nodes[j].taken < nodes[k].numel and nodes[k].activated.reads
+    nodes, pairs = laboratory.nodes, _pairs(laboratory.nodes)
+    wanted = {n.index: n.gain if n.gain > 0 else 1.0 for n in nodes if n.is_source}
+    one, four = laboratory.arriving(wanted), laboratory.arriving({k: 4 * size for k, size in wanted.items()})
+    _find_norms(nodes, {k for k in one if _is_same(one[k].sample, four[k].sample)})
+    gated = {k for k, j in pairs.items() if nodes[j].taken < nodes[k].numel and nodes[k].activated.reads}
+    unknown = {
+        k: j
+        for k, j in pairs.items()
+        if not (nodes[k].norm_next or _as_named(nodes[k], wanted[k], one[j].second, k in gated))
     }
-    unknown = {k for k in wanted if not _as_named(nodes[k], wanted[k], arriving[k][0], k in gated)}
-    laboratory.pairs = {k: j for k, j in laboratory.pairs.items() if k in unknown}
-    if not unknown or not any(math.isfinite(arriving[k][0]) for k in unknown):
+    if not any(math.isfinite(one[j].second) for j in unknown.values()):
         return
-    try:
-        shuffled = laboratory.run(wanted, shuffled=True)
-    except Exception:
-        return
-    local = {k for k in unknown if math.isclose(arriving[k][0], shuffled[k][0], rel_tol=1e-3)}
-    laboratory.real = unknown - local
-    for k, (name, gain) in _solve(laboratory).items():
-        nodes[k].activation, nodes[k].gain = name, gain
-        nodes[k].norm_next |= name == "norm"
+    shuffled = laboratory.arriving(wanted, shuffled=True)
+    laboratory.real = {
+        k for k, j in unknown.items() if not math.isclose(one[j].second, shuffled[j].second, rel_tol=1e-3)
+    }
+    for k, gain in _solve(laboratory, unknown).items():
+        nodes[k].activation, nodes[k].gain = "measured", gain
+
+
+def _is_same(one: Tensor, four: Tensor) -> bool:
+    return bool((four - one).norm() < SAME_MAP * one.norm())
+
+
+def _find_norms(nodes: list[Call], normalized: set[int]) -> None:
+    """Note which layers feed only what does not depend on their size."""
+    fed, sized = feeding(nodes), 0
+    for n in nodes:
+        sized |= fed[n.index] if n.is_source and n.index not in normalized else 0
+    feeding_some = reduce(or_, (fed[n.index] for n in nodes if n.is_source), 0)
+    for k in bits_in(feeding_some & ~sized):
+        if nodes[k].role == "layer" and not nodes[k].norm_next:
+            nodes[k].activation, nodes[k].gain, nodes[k].norm_next = "norm", 1.0, True
 
 
 def _pairs(nodes: list[Call]) -> dict[int, int]:
     """Return {layer: the next one} by index, where nothing else feeds that, and it feeds nothing else."""
-    reach: list[int] = []  # the layers, inputs and composites that a call hands on, as bits
-    sources: dict[int, int] = {}
-    for node in nodes:
-        above = 0
-        for parent in node.parents:
-            above |= reach[parent.index]
-        own = node.role in ("layer", "composite", "input")
-        if node.role in _WEIGHTED:
-            sources[node.index] = above
-        reach.append(1 << node.index if own or not node.parents else above)
-    feeds: dict[int, list[int]] = {}
-    for consumer, above in sources.items():
-        for k in (k for k in range(above.bit_length()) if above >> k & 1):
-            feeds.setdefault(k, []).append(consumer)
-    return {
-        k: consumers[0]
-        for k, consumers in feeds.items()
-        if nodes[k].role == "layer"
-        and len(consumers) == 1
-        and sources[consumers[0]] == 1 << k
-        and not (nodes[k].activation == "norm" or nodes[k].norm_next)
-        and nodes[k].numel > 1
-        and nodes[consumers[0]].taken in (nodes[k].numel, nodes[k].numel / 2)
-    }
+    fed, once, twice = feeding(nodes), 0, 0
+    for j in (n.index for n in nodes if n.is_source):
+        once, twice = once | fed[j], twice | once & fed[j]
+    pairs = {}
+    for n in (n for n in nodes if n.is_source and n.role != "norm"):
+        k = fed[n.index].bit_length() - 1
+        alone = k >= 0 and fed[n.index] == 1 << k and not twice >> k & 1
+        if alone and nodes[k].role == "layer" and n.taken in (nodes[k].numel, nodes[k].numel / 2):
+            pairs |= {k: n.index} if nodes[k].numel > 1 else {}
+    return pairs
 
 
 def _as_named(node: Call, size: float, arriving: float, gated: bool) -> bool:
@@ -192,36 +257,37 @@ def _as_named(node: Call, size: float, arriving: float, gated: bool) -> bool:
     return abs(arriving / expected - 1) < SAME_MAP * (5 if gated else 1)
 
 
-def _solve(laboratory: _Laboratory) -> dict[int, tuple[str, float]]:
-    """Return name and gain: the smallest size at which 1 arrives; if none does, the critical one at 0."""
-    scan = [laboratory.tried(dict.fromkeys(laboratory.pairs, size)) for size in _SIZES]
-    found: dict[int, tuple[str, float]] = {}
+def _solve(laboratory: Laboratory, pairs: Mapping[int, int]) -> dict[int, float]:
+    """Return gains: the smallest size at which 1 arrives; if none does, the critical one at 0."""
+    scan = [laboratory.arriving(dict.fromkeys(pairs, size)) for size in _SIZES]
+    found: dict[int, float] = {}
     brackets: dict[int, tuple[float, float, bool]] = {}
-    for k in laboratory.pairs:
-        seen = np.array([arriving[k][0] for arriving in scan])
-        one, four = scan[_ONE][k][1], scan[_ONE + 1][k][1]
+    for k, j in pairs.items():
+        seen = np.array([arriving[j].second for arriving in scan])
         if not np.isfinite(seen).any():
             continue
         seen = np.nan_to_num(seen, nan=1e300, posinf=1e300)
         before, after = sign_changes(np.where(abs(seen - 1) < SAME_MAP, 0.0, seen - 1))
-        found[k] = "measured", NAN
-        if (four - one).norm() < SAME_MAP * one.norm():
-            found[k] = "norm", 1.0
-        elif before.size and seen[0] < 0.5:  # else what does not come from this layer is 1 already
+        found[k] = NAN
+        if before.size and seen[0] < 0.5:  # else what does not come from this layer is 1 already
             brackets[k] = _SIZES[before[0]], _SIZES[after[0]], seen[before[0]] < 1
         elif seen[0] > 0 and abs(seen[1] / seen[0] / 16 - 1) < SAME_MAP:  # linear at the origin
-            found[k] = "measured", _SIZES[0] / math.sqrt(seen[0])
-    return found | _bisected(brackets, laboratory.tried)
+            found[k] = _SIZES[0] / math.sqrt(seen[0])
+    return found | _bisected(
+        brackets, lambda sizes: {k: a.second for k, a in laboratory.arriving(sizes).items()}, pairs
+    )
 
 
 def _bisected(
-    brackets: dict[int, tuple[float, float, bool]], tried: Callable[[Sizes], dict[int, tuple[float, Tensor]]]
-) -> dict[int, tuple[str, float]]:
-    """Return name and gain where 1 arrives between two sizes, which rises there or falls."""
+    brackets: dict[int, tuple[float, float, bool]],
+    arriving: Callable[[Sizes], dict[int, float]],
+    pairs: Mapping[int, int],
+) -> dict[int, float]:
+    """Return gains where 1 arrives between two sizes, which rises there or falls."""
     for _ in range(_STEPS if brackets else 0):
         middle = {k: math.sqrt(low * high) for k, (low, high, _) in brackets.items()}
-        arriving = tried(middle)
+        second = arriving(middle)
         for k, (low, high, rising) in brackets.items():
-            above = (arriving[k][0] < 1) == rising
+            above = (second[pairs[k]] < 1) == rising
             brackets[k] = (middle[k], high, rising) if above else (low, middle[k], rising)
-    return {k: ("measured", math.sqrt(low * high)) for k, (low, high, _) in brackets.items()}
+    return {k: math.sqrt(low * high) for k, (low, high, _) in brackets.items()}

@@ -14,7 +14,16 @@ from itertools import groupby
 from torch import nn
 
 from course_utils.doctor import thresholds as limit
-from course_utils.doctor.findings import LAWS, Case, Finding, Findings, Law, is_right, say, standard_error
+from course_utils.doctor.findings import (
+    LAWS,
+    Case,
+    Finding,
+    Findings,
+    Law,
+    is_right,
+    say,
+    standard_error,
+)
 from course_utils.doctor.recording import Call
 from course_utils.doctor.vocabulary import ODD, SIGMOIDS
 
@@ -77,6 +86,7 @@ def _identical(case: Case) -> Findings:
 @judge(1, "zero layer")
 def _zero(case: Case) -> Findings:
     nodes = [n for n in case.trained if n.largest == 0 and not (n.last or n.bypassed)]
+    nodes = [n for n in nodes if not case.is_part_of_a_factor(n)]
     evidence = "All its weights are 0: what follows does not depend on the input."
     cause = "Only the last layer, of the network or of a residual branch, may start at 0."
     yield from say(nodes, "zero layer", evidence, cause, "Draw the weights at random.")
@@ -86,8 +96,6 @@ def _lacking(case: Case) -> list[Call]:
     """Return the layers before a ReLU or the like whose law is right but for the gain."""
     needy = [n for n in case.judged if n.gain > limit.GAIN]
     lacking = [n for n in needy if not is_right(n) and {"LeCun", "Xavier"} & {*n.laws}]
-    if any(n in case.telling and is_right(n) and "fan_out" not in n.laws for n in needy):
-        return lacking
     # LeCun's law is also He's with fan_out if fan_out = 2 fan_in.
     return [n for n in lacking if not {"fan_out"} & case.shared & {*n.laws}]
 
@@ -113,7 +121,7 @@ def _gains(case: Case) -> Findings:
         yield from say(lacking, "missing gain", evidence, cause, remedy, others >= len(lacking))
 
 
-def _blame_weights(nodes: list[Call], symptom: str = "") -> Findings:
+def _blame_weights(nodes: list[Call], symptom: str = "", is_fault: bool = True) -> Findings:
     """Yield the fault of layers whose weights have the wrong scale, explained by the law that they follow."""
     first, name = nodes[0], next(iter(nodes[0].laws), "")
     law = LAWS.get(name, Law(lambda n: math.nan, cause="The weights follow no law known here."))
@@ -128,7 +136,7 @@ def _blame_weights(nodes: list[Call], symptom: str = "") -> Findings:
         cause = "The weight is kept (in, out), but was drawn as if it were (out, in)."
     evidence = symptom + "The layer multiplies the second moment by {n.growth:.2g}; its weights' std "
     evidence += "{n.weight_std:.2g} is {n.weight_ratio:.2g} times the wanted {n.wanted_std:.2g}."
-    yield from say(nodes, fault, evidence, cause.replace("{law}", name), remedy)
+    yield from say(nodes, fault, evidence, cause.replace("{law}", name), remedy, is_fault)
 
 
 @judge(1, "wrong fan", "transposed weight")
@@ -154,8 +162,10 @@ def _step(case: Case) -> Findings:
             excused = excused or direction < 0 or not math.isnan(case.expected_loss)
         if direction and not excused:
             found.setdefault((*n.laws[:1], direction), []).append(n)
-    for nodes in found.values():
-        yield from _blame_weights(nodes)
+    for (*_, direction), nodes in found.items():  # what is small may be so on purpose, or be made up for
+        known = any(LAWS[law].fault for law in nodes[0].laws[:1])
+        serious = direction > 0 or known or nodes[0].growth < limit.SMALL_STEP
+        yield from _blame_weights(nodes, "", serious)
 
 
 def _jump(n: Call) -> int:
@@ -172,7 +182,7 @@ def _jump(n: Call) -> int:
 def _dead(case: Case) -> Findings:
     """Of aligned inputs half the units are dead: allow that, and four standard errors."""
     alive = [(n, n.activated) for n in case.rows if n.left.second > 0]
-    nodes = [n for n, c in alive if c.dead > max(limit.DEAD, 0.5 + 2 / math.sqrt(max(c.units, 1)))]
+    nodes = [n for n, c in alive if c.dead > min(max(limit.DEAD, 0.5 + 2 / math.sqrt(max(c.units, 1))), 0.99)]
     evidence = "{n.activated.dead:.0%} of its units are 0 on the whole batch."
     cause = "What enters the activation lies too far below 0, on average at {n.left.mean:.2g}."
     remedy = "Set the biases to 0, and centre the inputs and the weights."
@@ -239,40 +249,53 @@ def _broken_gradient(case: Case) -> Findings:
 
 @judge(5, "saturated")
 def _saturated(case: Case) -> Findings:
-    nodes = [n for n in case.rows if not n.bypassed and n.activated.saturated > limit.SATURATED]
-    evidence = "{n.activated.saturated:.0%} of its outputs are at a bound, where the derivative is about 0."
-    cause = "What enters the activation is large: second moment {n.left.second:.2g}"
-    if nodes and nodes[0].weight_ratio > limit.LARGE_STD:
-        cause += "; the weights' std is {n.weight_ratio:.2g} times the wanted one"
-    remedy = "Draw weights with std 1 / sqrt(fan_in), and set the biases to 0."
-    yield from say(nodes, "saturated", evidence, cause + ".", remedy)
-
-
-@judge(6)
-def _stuck(case: Case) -> Findings:
-    evidence = "Its weights are used, but get no gradient at all, not even after three steps."
-    cause = (
-        "Something behind it passes nothing back: two factors that are both 0, units that are off for all "
-    )
-    cause += "inputs, a detached or rounded value."
-    remedy = "Let one of the two factors be random, or do not cut the graph; freeze what should not learn."
-    yield from say(case.stuck, "vanishing gradient", evidence, cause, remedy)
+    nodes = [n for n in case.rows if n.activated.saturated > limit.SATURATED]
+    nodes = [n for n in nodes if not n.bypassed or n.weight_ratio > limit.LARGE_CELL]
+    for n in nodes[:1]:
+        evidence = (
+            f"{n.activated.saturated:.0%} of its outputs are at a bound, where the derivative is about 0."
+        )
+        size = (n.entered if n.role == "activation" else n.left).second
+        cause = f"What enters the activation is large: second moment {size:.2g}"
+        if n.weight_ratio > limit.LARGE_STD:
+            cause += f"; the weights' std is {n.weight_ratio:.2g} times the wanted one"
+        remedy = "Draw weights with std 1 / sqrt(fan_in), and set the biases to 0."
+        blamed = [m for n in nodes for m in ([n] if n.role != "activation" else case.feeding(n) or [n])]
+        yield from say([*dict.fromkeys(blamed)], "saturated", evidence, cause + ".", remedy)
 
 
 @judge(6, "exploding gradient", "vanishing gradient")
 def _gradient(case: Case) -> Findings:
     """Compare the squared gradient, summed over a layer, at the first and at the deepest hidden layer."""
-    paths: list[list[Call]] = [[]]  # a composite, whose gates have laws of their own, starts anew
+    looped = max((n.index for n in case.nodes if n.recurrent), default=-1)  # time has a judge of its own
+    starts = 0  # a composite, whose gates have laws of their own, starts anew
+    paths: dict[int, list[Call]] = {}
     for n in case.nodes:
-        paths += [[]] if n.role == "composite" else []
-        hidden = (n.is_row or n.role == "sum") and not (n.bypassed or n.last)
+        starts += n.role == "composite"
+        hidden = (n.is_row or n.role == "sum") and not (n.bypassed or n.last or n.gated) and n.index > looped
         if hidden and (n.role == "norm" or not n.norm_next) and not math.isnan(n.gradient):
-            paths[-1].append(n)
-    for path in filter(None, paths):
-        first, deepest = (n.gradient * n.numel / max(n.examples, 1) for n in (path[0], path[-1]))
-        if deepest > 0 and not deepest / limit.FAR <= first <= deepest * limit.FAR:
-            yield from _explain_gradient(case, path, first / deepest)
-            return
+            paths.setdefault(starts, []).append(n)
+    for hidden in paths.values():
+        leading = 0  # to others
+        for last in reversed(hidden):
+            if leading >> last.index & 1:
+                continue
+            leading |= last.ancestors
+            path = [n for n in hidden if last.ancestors >> n.index & 1]
+            if factor := _too_far(path):
+                yield from _explain_gradient(case, path, factor)
+                return
+
+
+def _too_far(path: list[Call]) -> float:
+    """Return the squared gradient at the first over that at the last, if that is too far from 1, or 0."""
+    first, last = (n.gradient * n.numel / max(n.examples, 1) for n in (path[0], path[-1]))
+    sizes = (path[0].left.second or math.nan) / (path[-1].left.second or math.nan)  # of the signal
+    far = limit.FAR
+    if not last > 0 or last / far <= first <= last * far or last / far <= first * sizes <= last * far:
+        return 0.0
+    normalized = any(n.role == "norm" for n in path)  # in front of a norm the weights' scale is no matter
+    return 0.0 if normalized and 1 < first / last < limit.FAR_NORMED else first / last
 
 
 def _explain_gradient(case: Case, path: list[Call], factor: float) -> Findings:
@@ -299,7 +322,8 @@ def _explain_gradient(case: Case, path: list[Call], factor: float) -> Findings:
 @judge(7, "large initial loss")
 def _loss(case: Case) -> Findings:
     last = ([n for n in case.rows if n.last and n.weight is not None] or case.rows)[-1:]
-    if not (last and case.loss > case.expected_loss + limit.EXCESS_LOSS):
+    expected, large = case.expected_loss, case.loss > case.expected_loss + limit.EXCESS_LOSS
+    if not (last and (large or case.loss > limit.FAR_LOSS * case.target_size > 0)):
         return
     uses = [n.layer for n in case.rows if n.weight is not None and n.weight is last[0].weight]
     remedy = "Scale the last layer's weights down; 0 is fine."
@@ -308,8 +332,15 @@ def _loss(case: Case) -> Findings:
     cause = "Its inputs have second moment {n.entered.second:.2g}."
     if last[0].weight_ratio > limit.LARGE_STD:
         cause = "Its weights' std is {n.weight_ratio:.2g} times the wanted one."
-    evidence = f"The loss is {case.loss:.3g}; equal probabilities cost ln K = {case.expected_loss:.3g}."
-    yield from say(last, "large initial loss", evidence, cause, remedy)
+    evidence = f"The loss is {case.loss:.3g}; "
+    evidence += (
+        f"equal probabilities cost ln K = {expected:.3g}."
+        if large
+        else f"outputs of 0 cost {case.target_size:.3g}."
+    )
+    second, added = case.meetings[-1] if case.meetings else (0.0, {})
+    largest = [case.nodes[max(added, key=added.get)]] if added and max(added.values()) > second / 2 else []
+    yield from say([*dict.fromkeys(last + largest)], "large initial loss", evidence, cause, remedy)
 
 
 @judge(8)
@@ -328,11 +359,15 @@ def _remarks(case: Case) -> Findings:
 FAULTS = tuple(dict.fromkeys(name for _, names, _ in JUDGES for name in names))
 
 
+def _stage(entry: tuple[int, tuple[str, ...], Judge]) -> int:
+    return entry[0]
+
+
 def verdict_on(case: Case) -> tuple[Finding, ...]:
     """Return what the first stage with a fault finds, one fault a layer, and the remarks made until then."""
     faults: dict[str, Finding] = {}
     remarks: list[Finding] = []
-    for _, stage in groupby(JUDGES, lambda entry: entry[0]):
+    for _, stage in groupby(sorted(JUDGES, key=_stage), _stage):
         for finding in (finding for *_, judge in stage for finding in judge(case)):
             if finding.is_fault:
                 faults.setdefault(finding.layer, finding)  # one root cause a layer

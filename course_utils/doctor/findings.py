@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from course_utils.doctor.graph import feeding
+from course_utils.doctor.measuring import NAN, bits_in
 from course_utils.doctor.recording import Call
 from course_utils.doctor.thresholds import FANS_DIFFER, SAME_STD
+from course_utils.doctor.vocabulary import FACTORS
 
 
 class Law(NamedTuple):
@@ -26,14 +29,15 @@ _NO_KERNEL = "The fan counts the channels but forgets the kernel's area of {n.ar
 _DEFAULT = "torch's default has variance 1 / (3 fan_in), a sixth of what a ReLU needs."
 LAWS: dict[str, Law] = {
     "torch default": Law(lambda n: 1 / math.sqrt(3 * n.weight.shape[1] * n.area), "", _DEFAULT),
-    "fan_in": Law(lambda n: n.wanted_std),
+    "fan_in": Law(lambda n: n.gain / math.sqrt(n.fan_in)),
+    "wanted": Law(lambda n: n.wanted_std),
     "fan_avg": Law(lambda n: n.gain / math.sqrt((n.fan_in + n.fan_out) / 2)),
     "fan_out": Law(lambda n: n.gain / math.sqrt(n.fan_out), "wrong fan", _OUTWARDS),
     "LeCun": Law(lambda n: 1 / math.sqrt(n.fan_in), "missing gain", _GAINLESS),
     "Xavier": Law(lambda n: math.sqrt(2 / (n.fan_in + n.fan_out)), "missing gain", _GAINLESS),
     "He": Law(lambda n: math.sqrt(2 / n.fan_in), cause="He's law is meant for a ReLU."),
-    "no kernel": Law(lambda n: n.wanted_std * math.sqrt(n.area), "wrong fan", _NO_KERNEL),
-    "twice": Law(lambda n: n.wanted_std**2, "double init", "The std is gain² / fan_in: scaled twice."),
+    "no kernel": Law(lambda n: n.gain / math.sqrt(n.fan_in / n.area), "wrong fan", _NO_KERNEL),
+    "twice": Law(lambda n: n.gain**2 / n.fan_in, "double init", "The std is gain² / fan_in: scaled twice."),
     "N(0, 1)": Law(lambda n: 1.0, cause=_CONSTANT),
     "N(0, 0.01²)": Law(lambda n: 0.01, cause=_CONSTANT),
     "N(0, 0.02²)": Law(lambda n: 0.02, cause=_CONSTANT),
@@ -60,7 +64,7 @@ def laws_of(node: Call) -> list[str]:
 
 def is_right(node: Call) -> bool:
     """Return whether the weights follow a law with the gain that is wanted."""
-    return not {"fan_in", "fan_avg"}.isdisjoint(node.laws)
+    return not {"fan_in", "wanted", "fan_avg"}.isdisjoint(node.laws)
 
 
 class Case:
@@ -77,7 +81,13 @@ class Case:
     ) -> None:
         self.nodes, self.loss, self.expected_loss = nodes, loss, expected_loss
         self.broken, self.has_gradient, self.has_loss = broken, has_gradient, has_loss
-        self.stuck: list[Call] = []  # whose weights get no gradient, after three steps, too
+        self.meetings: list[tuple[float, dict[int, float]]] = []  # second moments, and what each source adds
+        self.constant_loss = NAN  # of the best constant output
+        self.probabilities = 0.0  # the least loss of a softmax behind a softmax, if that is so
+        self.added: dict[str, float] = {}  # parameters that are added, in units of what they are added to
+        self.factors: dict[str, float] = {}  # root mean squares of parameters that multiply
+        self.target_size = NAN  # what outputs of 0 cost
+        self.stuck: list[str] = []  # what has weights that get no gradient, after three steps, too
         self.rows = [n for n in nodes if n.is_row]
         self.trained = [n for n in nodes if n.trained]
         for n in nodes:
@@ -88,6 +98,23 @@ class Case:
         # The laws that depend on fan_out, too, and that at least two layers follow whose fans differ.
         counts = Counter(law for n in self.telling for law in n.laws)
         self.shared = {law for law in ("fan_out", "fan_avg", "Xavier") if counts[law] > 1}
+
+    def feeding(self, node: Call) -> list[Call]:
+        """Return the sources that feed a call, with none in between."""
+        return [self.nodes[k] for k in bits_in(feeding(self.nodes)[node.index]) if self.nodes[k].is_source]
+
+    def is_scale_free(self, node: Call) -> bool:
+        """Return whether nothing but norms sees what it returns, alone."""
+        fed = feeding(self.nodes)
+        seeing = [above for above in fed if above >> node.index & 1]
+        return node.norm_next and all(above == 1 << node.index for above in seeing)
+
+    def is_part_of_a_factor(self, node: Call) -> bool:
+        """Return whether it goes into a product that is not 0 though it is: 1 + 0 is a factor, too."""
+        fed = feeding(self.nodes)
+        below = [n for n in self.nodes if fed[n.index] >> node.index & 1]
+        product = any(n.is_meeting and n.function in FACTORS for n in below)
+        return product and any(n.is_source and n.entered.varying > 0 for n in below)
 
 
 @dataclass(frozen=True)
@@ -108,6 +135,11 @@ class Finding:
 
 
 Findings = Iterator[Finding]
+
+
+def escaped(name: str) -> str:
+    """Return a name that may have braces, for a text with fields."""
+    return name.replace("{", "{{").replace("}", "}}")
 
 
 def say(

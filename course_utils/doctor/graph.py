@@ -2,16 +2,17 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from functools import reduce
 from operator import and_, or_
 
 import torch
 from torch import Tensor
 
-from course_utils.doctor.measuring import NAN
+from course_utils.doctor.measuring import NAN, bits_in
 from course_utils.doctor.recording import ROWS, Call
-from course_utils.doctor.vocabulary import ODD, SIGMOIDS
+from course_utils.doctor.thresholds import ADDITIVE, NEEDED
+from course_utils.doctor.vocabulary import FACTORS, ODD, SIGMOIDS
 from course_utils.mean_field import gain_in_front
 
 _WEIGHTED = {"layer", "composite"}
@@ -28,7 +29,10 @@ def analyse(nodes: list[Call]) -> list[Call]:
             children[parent.index].append(node)
     for node, after in zip(reversed(nodes), reversed(children), strict=True):
         _look_ahead(node, after)
-    _mark_bypassed(nodes)
+    for node in nodes:
+        node.ancestors = reduce(or_, (p.ancestors for p in node.parents), 1 << node.index)
+    mark_bypassed(nodes)
+    _mark_recurrent(nodes)
     counts: Counter[str] = Counter()
     for node in nodes:
         if node.is_row:
@@ -47,7 +51,10 @@ def _look_ahead(node: Call, after: list[Call]) -> None:
             node.arriving.append(math.inf if child.norm_next else child.entered.second)
         elif child.role == "activation":
             node.arriving += child.arriving
+        elif child.norm_next:
+            node.arriving.append(math.inf)
     weighted = any(child.role in _WEIGHTED for child in after)
+    node.gated |= bool(after) and all(child.gated for child in after)
     node.last = not weighted and all(child.last for child in after)
     normalized = all(child.role == "norm" or child.norm_next for child in after)
     node.norm_next = bool(after) and normalized and not weighted
@@ -72,19 +79,34 @@ def _gain(name: str, phi: Callable[[Tensor], Tensor]) -> float:
     return _GAINS[key]
 
 
-def _mark_bypassed(nodes: list[Call]) -> None:
-    """Mark the nodes that another path leads around, up to a sum or product; a join needs all parents."""
+def mark_bypassed(nodes: list[Call], needed: Collection[tuple[int, int]] = ()) -> None:
+    """Mark the nodes that another path leads around, up to a sum or the like.
+
+    A join needs all of its parents. needed: pairs of a call and of a parent without which it would be 0.
+    """
     dominators: list[int] = []  # the calls on every path, as bits
     bypassed = 0
     for node in nodes:
-        above = reduce(or_, (p.ancestors for p in node.parents), 0)
-        meet = or_ if node.role == "join" else and_
-        always = reduce(meet, (dominators[p.index] for p in node.parents)) if node.parents else 0
-        bypassed |= above & ~always if node.role in ("sum", "other") else 0
-        node.ancestors = above | 1 << node.index
+        every = [dominators[p.index] for p in node.parents]
+        always = reduce(or_ if node.role in ("join", "layer") else and_, every) if every else 0
+        for p in node.parents:
+            always |= dominators[p.index] if (node.index, p.index) in needed else 0
         dominators.append(always | 1 << node.index)
+        if node.is_meeting and node.role != "join":
+            bypassed |= node.ancestors & ~dominators[-1]
     for node in nodes:
         node.bypassed = bool(bypassed >> node.index & 1)
+
+
+def _mark_recurrent(nodes: list[Call]) -> None:
+    calls: dict[int, list[Call]] = {}
+    for node in nodes:
+        if node.role == "layer":
+            calls.setdefault(id(node.weight), []).append(node)
+    for uses in calls.values():
+        recurrent = bool(uses[-1].ancestors >> uses[0].index & 1) and len(uses) > 1
+        for node in uses:
+            node.recurrent = recurrent
 
 
 def _compare(node: Call) -> None:
@@ -100,22 +122,73 @@ def _compare(node: Call) -> None:
             node.total_varying = node.left.varying / start.varying
 
 
-def branch_ends(nodes: list[Call]) -> list[Call]:
-    """Return the last layer, norm or composite of each residual branch, once for each sum that it meets.
-
-    A sum of two terms that come from one place and have the same shape; the branch is the term with more
-    layers behind it. The other, the stream, may pass layers and norms (a projection), but no gate.
-    """
-
-    def bits(*roles: str) -> int:
-        return sum(1 << n.index for n in nodes if n.role in roles)
-
-    layers, norms, gates = bits(*_WEIGHTED), bits("norm"), bits("other", "sum")
-    ends = []
+def feeding(nodes: list[Call]) -> list[int]:
+    """Return, for each call, the sources and inputs that feed it with none in between, as bits."""
+    fed: list[int] = []
     for node in nodes:
-        lead = [p.ancestors for p in node.parents]
-        if node.same_shape and len(lead) == 2 and (shared := lead[0] & lead[1]):
-            stream, branch = sorted((b & ~shared for b in lead), key=lambda b: (b & layers).bit_count())
-            if not stream & gates and (branch & layers).bit_count() > (stream & layers).bit_count():
-                ends.append(nodes[(branch & (layers | norms)).bit_length() - 1])
-    return ends
+        fed.append(reduce(or_, (handed_on(p, fed) for p in node.parents), 0))
+    return fed
+
+
+def handed_on(node: Call, fed: list[int]) -> int:
+    """Return the sources and inputs whose signal a call hands on, as bits; of a source itself."""
+    return 1 << node.index if node.is_source or not node.parents else fed[node.index]
+
+
+def needed(
+    nodes: list[Call], contributions: Mapping[int, tuple[float, Mapping[int, float]]]
+) -> set[tuple[int, int]]:
+    """Return the pairs of a product and of a parent that all of it depends on."""
+    fed, found = feeding(nodes), set()
+    for place, (second, added) in contributions.items():
+        for p in nodes[place].parents if nodes[place].function in FACTORS else ():
+            share = sum(added.get(k, 0.0) for k in bits_in(handed_on(p, fed)))
+            found |= {(place, p.index)} if share > NEEDED * second else set()
+    return found
+
+
+def places(nodes: list[Call]) -> list[tuple[int, int]]:
+    """Return the calls where sources that are not equally deep meet for the last time before the next one.
+
+    With what feeds them, as bits: the ends of residual branches and their stream among it, if there are any.
+    """
+    fed, sources = feeding(nodes), sum(1 << n.index for n in nodes if n.is_source)
+    meets_again = [False] * len(nodes)
+    found = []
+    for node in reversed(nodes):
+        if node.is_meeting and not meets_again[node.index]:
+            depths = {depth(nodes[k], sources) for k in bits_in(fed[node.index])}
+            found += [(node.index, fed[node.index])] * (len(depths) > 1)
+        for parent in node.parents:
+            meets_again[parent.index] |= node.is_meeting or (meets_again[node.index] and not node.is_source)
+    return found
+
+
+def depth(node: Call, sources: int) -> int:
+    """Return how many sources lead to a call, itself among them."""
+    return (node.ancestors & sources).bit_count()
+
+
+def branches(
+    nodes: list[Call], contributions: Mapping[int, tuple[float, Mapping[int, float]]]
+) -> dict[int, float]:
+    """Return how large all that is added to a stream is, for each source that ends a branch of it.
+
+    contributions: the second moment where several sources meet, and what each adds. The stream is what has
+    the fewest sources behind it; a source that feeds some other alone is part of a path, and ends no branch.
+    """
+    fed, sources = feeding(nodes), sum(1 << n.index for n in nodes if n.is_source)
+    alone = {fed[n.index] for n in nodes if n.is_source}
+    total: dict[int, float] = {}
+    for place, (second, added) in contributions.items():
+        depths = {k: depth(nodes[k], sources) for k in bits_in(fed[place])}
+        ends = [k for k in added if depths[k] > min(depths.values()) and 1 << k not in alone]
+        whole = sum(added[k] for k in ends)
+        if sum(added.values()) > ADDITIVE * second:  # a product
+            continue
+        error = len(added) / math.sqrt(min((nodes[k].numel for k in ends), default=1))  # of products of noise
+        if round(whole) and abs(whole - round(whole)) < 4 * error:
+            whole = round(whole)
+        for k in ends:
+            total[k] = max(total.get(k, 0.0), whole)
+    return total

@@ -13,8 +13,8 @@ from torch import Generator, Tensor, nn
 
 from course_utils.doctor.defaults import described, fresh_parameters, same_law
 from course_utils.doctor.diagnosis import printed
-from course_utils.doctor.experiment import correct_gains
-from course_utils.doctor.graph import analyse, branch_ends
+from course_utils.doctor.experiment import Laboratory, correct_gains
+from course_utils.doctor.graph import analyse, branches
 from course_utils.doctor.measuring import NAN, check_arguments, cloned, is_fixed
 from course_utils.doctor.recording import Call, Recorder
 from course_utils.doctor.restoring import restored
@@ -73,7 +73,10 @@ def initialize_(
     the next weights: measured with noise in the place of the layer's output, and by quadrature where that is
     a known activation; sqrt(2) for ReLU, 1.47 for GELU. It is critical at the origin for bounded functions
     (1 for tanh), and 1 before sigmoids (no gain helps), norms, and nothing.
-    Residual branches: of N, the last layer, or norm if that comes last, gets 1 / sqrt(N) of it.
+    fan_in: the inputs that an output sees on average: with padding fewer than the shape says.
+    Residual branches: the last layer, or norm if that comes last, gets 1 / sqrt(N) of it, N being what all
+    branches add to the second moment of the stream, measured on noise: experts that share the examples count
+    as one branch, a gate at 0 as none. Weights that take what they returned before, over time: orthogonal.
     Biases: 0; norms: 1 and 0; embeddings: N(0, 1). Recurrent modules: orthogonal blocks over time, N(0, 1 /
     fan_in) for the inputs, an LSTM's forget gates bias 1. Attention: N(0, 1 / fan_in) for each projection.
 
@@ -177,11 +180,13 @@ def _wishes_by_name(model: nn.Module, inputs: Any) -> dict[str, list[Wish | None
     with restored(model, inputs):
         recorder.run(cloned(inputs, False)[0])
         nodes = analyse(recorder.calls)
-    correct_gains(nodes, model, inputs)
-    ends = branch_ends(nodes)
+    laboratory = Laboratory(nodes, model, inputs)
+    correct_gains(laboratory)
+    wanted = {n.index: n.gain if n.gain > 0 else 1.0 for n in nodes if n.is_source}
+    added = branches(nodes, laboratory.contributions(wanted))
     wishes = {i: [] for i in recorder.seen}
     for node in nodes:
-        for parameter, wish in _wishes(node, node in ends, len(ends)):
+        for parameter, wish in _wishes(node, added.get(node.index, 1.0)):
             if wish:
                 wish.layer, wish.kind = node.layer, kind(node.function)
             wishes.setdefault(id(parameter), []).append(wish)
@@ -191,18 +196,24 @@ def _wishes_by_name(model: nn.Module, inputs: Any) -> dict[str, list[Wish | None
 
 
 def _settle_tied(wishes: list[Wish | None]) -> None:
-    """Of an embedding that is a layer, too, keep what the layer asks for."""
+    """Of an embedding that is a layer, too, keep what the layer asks for; of calls on other sizes, one."""
     looked_up = [w for w in wishes if w and w.kind == "Embedding"]
     others = [w for w in wishes if w and w.kind != "Embedding"]
     if looked_up and others and None not in wishes:
         wishes[:] = others
         others[0].law += ", tied: multiply the rows that are looked up by √width"
+    elif None not in wishes and len({(w.law, w.layer.partition(" ")[0]) for w in wishes}) == 1:
+        del wishes[
+            1
+            if all(math.isclose(w.gain, wishes[0].gain, rel_tol=SAME_MAP) for w in wishes)
+            else len(wishes) :
+        ]
 
 
-def _wishes(node: Call, ends_branch: bool, branches: int) -> Iterator[tuple[Tensor | None, Wish | None]]:
-    """Yield what a call asks of its parameters, None if no rule reads it."""
-    share = 1 / math.sqrt(branches) if ends_branch else 1.0
-    ending = f", with 1/√{branches} for {branches} residual branches" if share != 1 else ""
+def _wishes(node: Call, added: float) -> Iterator[tuple[Tensor | None, Wish | None]]:
+    """Yield what a call asks of its parameters, None if no rule reads it; added: what all branches add."""
+    share = 1 / math.sqrt(max(added, 1.0))
+    ending = f", with 1/√{added:.3g} for {added:.3g} residual branches" if share != 1 else ""
     if node.parameters:
         first = _constant(share, ending) if node.role == "norm" else _weight(node, share, ending)
         yield from zip(node.parameters, (first, _constant(0.0)), strict=True)
@@ -235,10 +246,15 @@ def _weight(node: Call, share: float, ending: str) -> Wish | None:
         padding = getattr(node.module, "padding_idx", None)
         fill_ = partial(_draw_, std=share, part=(0, padding or 0, int(padding is not None)), factor=0.0)
         return Wish("N(0, 1)" + ending, share, fill_, node.activation, 1, share)
-    fan_in, dim = node.fan_in, node.out_dim
+    fan_in, dim = node.seen, node.out_dim
     gain = share if math.isnan(node.gain) else node.gain * share
     units = max(node.weight.shape[dim:][:1], default=0)  # none where the call takes a view
     first, count = (node.activation != "measured" and node.activated.reads) or (0, units)
+    if node.recurrent and node.weight.ndim == 2 and units % node.weight.shape[1 - dim] == 0:
+        gain = gain if count >= units else share
+        std = gain / math.sqrt(fan_in)
+        fill_ = partial(_orthogonal_blocks_, gain=gain, dim=dim)
+        return Wish("orthogonal, over time" + ending, std, fill_, node.activation, fan_in, gain)
     if count >= units:
         return _scaled(fan_in, gain, ending, node.activation)
     if first < 0:  # nobody knows which units
@@ -250,9 +266,10 @@ def _weight(node: Call, share: float, ending: str) -> Wish | None:
     return Wish(law + ending, std, fill_, node.activation, fan_in, gain)
 
 
-def _orthogonal_blocks_(tensor: Tensor, generator: Generator | None) -> None:
-    for block in tensor.split(tensor.shape[1]):
-        orthogonal_(block, generator=generator)
+def _orthogonal_blocks_(tensor: Tensor, generator: Generator | None, gain: float = 1.0, dim: int = 0) -> None:
+    """Draw square blocks along the dimension of units, as many as fit: one for each gate."""
+    for block in tensor.split(tensor.shape[1 - dim], dim):
+        orthogonal_(block, gain, generator=generator)
 
 
 def _forget_(tensor: Tensor, _: Generator | None) -> None:

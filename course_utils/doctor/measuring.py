@@ -69,6 +69,27 @@ def tensors_in(values: Any) -> Iterator[Tensor]:
         yield from tensors_in([*values.values()])
 
 
+def decided(p: Tensor) -> float:
+    """Return how far probabilities, along some dimension, are from equal ones: 0, to 1 if each is 0 or 1.
+
+    It is the share of a softmax's slope that is lost; 0 if the numbers are no probabilities.
+    """
+    p = p.detach()[:8].double()
+    dims = [dim for dim in {p.ndim - 1, 1} if is_probability(p, dim)]
+    return 1 - (1 - p.square().sum(dims[0]).mean().item()) / (1 - 1 / p.shape[dims[0]]) if dims else 0.0
+
+
+def is_probability(p: Tensor, dim: int) -> bool:
+    """Return whether the numbers along a dimension are never negative, and add up to 1."""
+    some = p.shape[dim] > 1 and p.numel() > 0
+    return some and bool((p >= 0).all()) and bool(((p.sum(dim) - 1).abs() < 1e-3).all())
+
+
+def bits_in(number: int) -> list[int]:
+    """Return the places of the ones among a number's bits."""
+    return [k for k, bit in enumerate(reversed(f"{number:b}")) if bit == "1"]
+
+
 def is_fixed(x: Tensor) -> bool:
     """Return whether a tensor cannot be written to: expanded, or made in inference mode, outside of it."""
     sealed = x.is_inference() and not torch.is_inference_mode_enabled()
@@ -78,6 +99,8 @@ def is_fixed(x: Tensor) -> bool:
 
 def fans(call: Any, x: Tensor, weight: Tensor) -> tuple[float, float, int]:
     """Return fan_in, fan_out and the dimension of units in `weight`; of strides only fan_in takes account."""
+    if call.name == "einsum":
+        return _fans_of_einsum(call, x, weight)
     if call.name in PRODUCTS:
         right = list(tensors_in((call.args, call.keywords)))[-1] is weight
         return (*weight.shape[-2:], weight.ndim - 1) if right else (*weight.shape[:-3:-1], weight.ndim - 2)
@@ -90,6 +113,30 @@ def fans(call: Any, x: Tensor, weight: Tensor) -> tuple[float, float, int]:
     strides = stride if isinstance(stride, tuple | list) else (stride,) * n
     reached = math.prod(max(k / s, 1) for k, s in zip(kernel, strides, strict=True))
     return first * second // call.output.shape[-1 - n] * reached, second * math.prod(kernel), 1
+
+
+@torch.no_grad()
+def _fans_of_einsum(call: Any, x: Tensor, weight: Tensor) -> tuple[float, float, int]:
+    """Return the fans by counting products of ones, and the last dimension of the weight that x lacks."""
+    pair = list(tensors_in((call.args, call.keywords)))
+    ones = call.func(call.args[0], *(torch.ones_like(t, dtype=torch.float32) for t in pair))
+    terms = call.args[0].replace(" ", "").replace("...", "").partition("->")[0].split(",")
+    own, others = (terms if pair[0] is weight else terms[::-1])[:2]
+    fan_in = ones.mean().item()
+    units = [i for i, letter in enumerate(own) if letter not in others]
+    return fan_in, fan_in * ones.numel() / x.numel(), units[-1] if units and len(own) == weight.ndim else 0
+
+
+@torch.no_grad()
+def seen(call: Any, x: Tensor, weight: Tensor) -> float:
+    """Return how many products of an input and a weight a convolution's outputs have, on average.
+
+    Fewer than fan_in at borders: with padding the ones at the edge see zeros.
+    """
+    image = x[:1] if x.ndim == weight.ndim else x  # else there is no batch
+    options = {k: v for k, v in call.keywords.items() if k not in ("input", "weight", "bias")}
+    ones = torch.ones_like(image, device="cpu"), torch.ones_like(weight, device="cpu")
+    return call.func(*(v.float() for v in ones), None, *call.args[3:], **options).mean().item()
 
 
 def cloned(values: Any, differentiable: bool) -> tuple[Any, list[Tensor]]:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +11,18 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from course_utils import activations
 from course_utils.doctor import measuring as measure
 from course_utils.doctor import vocabulary as words
 from course_utils.doctor.measuring import NAN, UNKNOWN, Moments, tensors_in
-from course_utils.doctor.thresholds import AT_A_BOUND
+from course_utils.doctor.recognizing import (
+    Invocation,
+    as_function,
+    probabilities_of_fused,
+    probabilities_of_module,
+    recognized,
+    with_leaf,
+)
+from course_utils.doctor.thresholds import AT_A_BOUND, SMALL_FACTOR
 
 ROWS = {"layer", "norm", "composite", "activation"}  # the roles of calls that make rows of the table
 
@@ -42,11 +49,16 @@ class Call:
     unit_dim: int = -1  # the dimension of units, or channels
     phi: Callable[[Tensor], Tensor] | None = None  # of an activation
     reads: tuple[int, int] | None = None  # if not all units: the first, -1 if unknown, and how many
+    unit_stride: int = 0  # of what it returned
+    unit_count: int = 0
     units: int = 0  # how many there are, if `dead` is a number
     dead: float = NAN  # share of units that are 0 on the whole batch, of an activation that can be
     saturated: float = NAN  # share of outputs at a bound, of an activation that has one
+    decided: float = 0.0  # of a softmax of what it returns: how near to 0 and 1 the probabilities are
+    over_time: float = NAN  # second moment of the gradient at the first step, over that at the best
     fan_in: float = NAN
     fan_out: float = NAN
+    seen: float = NAN  # how many inputs feed an output on average; with padding fewer than fan_in
     weight: Tensor | None = None  # as it is kept: (out, in, *kernel), or with its units in dimension out_dim
     out_dim: int = 0
     area: int = 1  # of the kernel
@@ -70,6 +82,8 @@ class Call:
     norm_next: bool = False  # a norm comes before the next weights
     bypassed: bool = False  # another path leads around, up to a sum or product
     last: bool = True  # no weights come after
+    gated: bool = False  # what it returns goes on through a factor that is small on purpose, since it learns
+    recurrent: bool = False  # some call of its weight takes what another has returned
     start: Moments | None = None  # what entered the first layer, or the first after a norm
     total: float = 1.0  # second moment
     total_varying: float = 1.0  # its part that varies over the batch
@@ -77,29 +91,25 @@ class Call:
     laws: list[str] = field(default_factory=list)  # that the weights follow
 
     @property
+    def is_meeting(self) -> bool:
+        """Whether it takes what comes from several calls."""
+        return self.role in ("sum", "join", "other")
+
+    @property
+    def is_source(self) -> bool:
+        """Whether the size of what it returns is up to its parameters."""
+        weighted = self.role in ("layer", "composite")
+        return weighted or (self.role == "norm" and any(p is not None for p in self.parameters))
+
+    @property
     def wanted_std(self) -> float:
         """Of the weights; NaN if their scale does not matter, as in front of a norm, or if no gain helps."""
-        return self.gain / math.sqrt(self.fan_in) if self.fan_in > 0 and not self.norm_next else NAN
+        return self.gain / math.sqrt(self.seen) if self.seen > 0 and not self.norm_next else NAN
 
     @property
     def weight_ratio(self) -> float:
         """Their std over the wanted one."""
         return self.weight_std / self.wanted_std
-
-
-class Invocation(NamedTuple):
-    """A function of torch with its arguments, what it returned, and the first floating tensor of that."""
-
-    func: Callable
-    name: str
-    args: tuple
-    keywords: dict
-    result: Any
-    output: Tensor | None
-
-    def argument(self, name: str, place: int | None) -> Any:
-        """Return an argument by its name, or else by its place; None if it was not given."""
-        return self.keywords.get(name, dict(enumerate(self.args)).get(place))
 
 
 class Recorder(TorchFunctionMode):
@@ -108,10 +118,18 @@ class Recorder(TorchFunctionMode):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.calls: list[Call] = []
+        self._notes = _NOTES
+        self._first: set[int] = set()  # of the parameters that a call uses, those that none has used before
+        self._taken: set[int] = set()
         self.seen: set[int] = set()  # the ids of the parameters whose values any call took
         self._model = model
         self._modules = {id(module): name for name, module in model.named_modules()}
         self._parameters = {id(p): name for name, p in model.named_parameters()}
+        self.added: dict[str, float] = {}  # parameters that are added, in units of what they are added to
+        self.factors: dict[str, float] = {}  # root mean squares of parameters that multiply
+        self.sequences: list[
+            tuple[Call, Tensor, int]
+        ] = []  # what recurrent modules take, and the dimension of time
         self._origin = WeakIdKeyDictionary()  # the call that a tensor comes from
         self._stack = [(model, 0)]  # the modules that run, and how many calls there were before each
 
@@ -120,20 +138,36 @@ class Recorder(TorchFunctionMode):
         named = inputs if isinstance(inputs, Mapping) else {}
         positional = () if named else inputs if type(inputs) in (tuple, list) else (inputs,)
         for x in tensors_in(inputs):
-            self._add(Call("input", layer="inputs"), [x])
+            call = self._add(Call("input", layer="inputs"), [x])
+            call.left = measure.moments(x, 0)
         enter = register_module_forward_pre_hook(lambda m, _: self._stack.append((m, len(self.calls))))
         with enter, register_module_forward_hook(self._leave, always_call=True), self:
             return self._model(*positional, **named)
 
-    def origin_of(self, outputs: Any, single: bool) -> Call | None:
-        """Return the call that the first floating output comes from; `single`: if it is the only one."""
-        floating = [y for y in tensors_in(outputs) if y.is_floating_point()]
-        return self._origin.get(floating[0]) if floating and not (single and len(floating) > 1) else None
+    def trace(self, function: Callable[[], tuple], calls: list[Call]) -> tuple:
+        """Return what a function returns, and which calls lead to the first tensor of that, as bits."""
+        self.calls, self._notes = [*calls], {}
+        with self:
+            result = function()
+        waiting, reached = [self._origin[x] for x in result[:1] if x in self._origin], 0
+        while waiting:
+            call = waiting.pop()
+            if not reached >> call.index & 1:
+                reached |= 1 << call.index
+                waiting += call.parents
+        return result, reached
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         """Call the function, and note it: as a row of the table, or as one that hands the signal on."""
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "").strip("_")
+        if (
+            name in words.CELLS
+            and args[0].ndim == 3
+            and torch.is_grad_enabled()
+            and not args[0].requires_grad
+        ):
+            args = with_leaf(self._origin, args)
         result = func(*args, **kwargs)
         if name.startswith("new_") or name.endswith("_like"):
             return result  # takes the argument's shape, not its values
@@ -142,8 +176,12 @@ class Recorder(TorchFunctionMode):
         if name == "setitem":
             self._hand_on(call, args[0])
         elif next(tensors_in(result), None) is not None:  # else it only asks for a shape or type
-            self.seen.update(id(self._parameter(x)) for x in tensors_in((args, kwargs)))
-            note = _NOTES.get(name)
+            self._note_uses(
+                {p for x in tensors_in((args, kwargs)) if (p := self._parameter(x)) is not None}, output
+            )
+            if self._notes:
+                self._note_softmax(call)
+            note = self._notes.get(name)
             if output is None or note is None or not note(self, call):
                 self._hand_on(call, result)
         return result
@@ -154,7 +192,10 @@ class Recorder(TorchFunctionMode):
 
     def _note_product(self, call: Invocation) -> bool:
         """Note a product of which just one factor is a parameter."""
-        pair = list(tensors_in((call.args, call.keywords)))[-2:]
+        factors = list(tensors_in((call.args, call.keywords)))
+        if call.name == "einsum" and len(factors) != 2:
+            return False
+        pair = factors[-2:]
         owned = [t.ndim > 1 and t.numel() > 0 and self._parameter(t) is not None for t in pair]
         return sum(owned) == 1 and self._add_layer(call, *(pair if owned[1] else pair[::-1]))
 
@@ -171,22 +212,42 @@ class Recorder(TorchFunctionMode):
             time_first = call.output.ndim > 2 and call.args[-1] is not True  # the last says batch_first
             row = self._add_row("composite", name, self._place(name), x, call.output, int(time_first))
             self._origin.update(dict.fromkeys(tensors_in(call.result), row))
+            if name == "multi_head_attention_forward":
+                row.decided = measure.decided(probabilities_of_module(call))
+            if name in words.CELLS and x.ndim == 3 and x.requires_grad:
+                self.sequences.append((row, x, 1 - time_first))
         else:
             name = "relu6" if call.keywords.get("min_val") == 0 else name  # nn.ReLU6 calls hardtanh
-            self._add_activation(name, _as_function(call), x, call.output)
+            self._add_activation(name, as_function(call), x, call.output)
         return True
 
     def _note_spelling(self, call: Invocation) -> bool:
         """Note an activation that is written in other functions."""
         terms = [z for z in tensors_in(call.args) if z in self._origin]
         straight = (z for z in terms if self._origin[z].role in ("layer", "norm", "sum"))
-        found = next(((z, phi) for z in straight if (phi := _recognize(z, call.output))), None)
+        found = next(((z, phi) for z in straight if (phi := recognized(z, call.output))), None)
         if found is None:
             return False
         for part in map(self._origin.get, terms):  # the sigmoid in z * sigmoid(z) is only a part
             part.role = "other" if part.role == "activation" else part.role
         self._add_activation(found[1].name, found[1].function, found[0], call.output)
         return True
+
+    def _note_softmax(self, call: Invocation) -> None:
+        """Note how sure a softmax is, written out or in attention, too, at the call whose output it takes."""
+        if call.output is None or call.output.ndim < 2:
+            return
+        if call.name == "scaled_dot_product_attention":
+            p, from_ = (
+                probabilities_of_fused(call),
+                [call.argument(name, i) for i, name in enumerate(("query", "key"))],
+            )
+        elif call.name in ("softmax", "div", "truediv"):
+            p, from_ = call.output, [next(tensors_in((call.args, call.keywords)))]
+        else:
+            return
+        for row in {self._origin[x] for x in from_ if x in self._origin}:
+            row.decided = max(row.decided, measure.decided(p))
 
     def _leave(self, module: nn.Module, inputs: tuple, output: Any) -> None:
         """Note a norm written in elementary operations, which its class's name gives away."""
@@ -210,6 +271,9 @@ class Recorder(TorchFunctionMode):
         if x.is_floating_point():
             call.entered = measure.moments(x, 0)
         self._measure(call, y, batch_dim)
+        if y.ndim and y.layout == torch.strided:
+            dim = 1 if name in words.CONVOLUTIONS and y.ndim > 1 else words.NORMS.get(name, -1)
+            call.unit_stride, call.unit_count = y.stride(dim), y.shape[dim]
         return self._add(call, [y])
 
     def _add_layer(self, call: Invocation, x: Tensor, weight: Tensor) -> bool:
@@ -218,14 +282,18 @@ class Recorder(TorchFunctionMode):
         own = parameter is None or self._stack[-1][0]._parameters.get("weight") is parameter
         layer = self._place(name) if own else self._parameters[id(held)].removesuffix(".weight")
         row = self._add_row("layer", "linear" if name in words.PRODUCTS else name, layer, x, call.output)
+        if parameter is None and weight in self._origin:  # made from a signal
+            row.parents += (self._origin[weight],)
         convolution, embedding = name in words.CONVOLUTIONS, name in words.EMBEDDINGS
         row.unit_dim, bias = 1 if convolution else -1, None
+        fits = True
         if not embedding:
             row.fan_in, row.fan_out, out_dim = measure.fans(call, x, weight)
+            row.seen = measure.seen(call, x, weight) if convolution else row.fan_in
             turned = held.ndim == 2 and weight.stride() != held.stride()  # W.T
             row.out_dim = 1 - out_dim if turned else out_dim
             bias = call.argument("bias", words.BIAS_PLACE.get(name))
-        fits = not embedding and row.out_dim < held.ndim  # not so where the call takes a view
+            fits = row.out_dim < held.ndim  # not so where the call takes a view
         row.identical = fits and measure.has_identical_units(held, bias, row.out_dim)
         row.area = math.prod(held.shape[2:]) if convolution else 1
         row.trained = parameter is not None and held.requires_grad  # a weight norm's product has its own law
@@ -239,8 +307,7 @@ class Recorder(TorchFunctionMode):
         before, row.phi = row.parents[0], phi
         row.unit_dim, dim = before.unit_dim, before.unit_dim % max(output.ndim, 1)
         if x.ndim and x.numel() < before.numel:
-            first = x.storage_offset() // max(x.stride(row.unit_dim), 1) if x._is_view() else -1
-            row.reads = first, x.shape[row.unit_dim]
+            row.reads = self._read(x, before)
         if name in words.CUT_OFF and row.examples > 1 and output.ndim > 1:
             largest = output.detach().amax([d for d in range(output.ndim) if d != dim])
             row.units, row.dead = len(largest), (largest <= 0).double().mean().item()
@@ -248,6 +315,14 @@ class Recorder(TorchFunctionMode):
             lowest, values = -1 if name in words.ODD else 0, output.detach().double()
             distance = torch.minimum(values - lowest, 1 - values)
             row.saturated = (distance < AT_A_BOUND).double().mean().item()
+
+    def _read(self, x: Tensor, before: Call) -> tuple[int, int] | None:
+        """Return the first unit that a view takes of what a call returned, and how many; None if all."""
+        dims = [d for d in range(x.ndim) if x.stride(d) == before.unit_stride and x.shape[d] > 1]
+        count = x.shape[dims[0]] if dims else x.shape[before.unit_dim]
+        if count == before.unit_count:
+            return None
+        return x.storage_offset() // max(before.unit_stride, 1) if x._is_view() and dims else -1, count
 
     def _measure(self, call: Call, output: Tensor, batch_dim: int = 0) -> None:
         call.left, call.numel = measure.moments(output, batch_dim), output.numel()
@@ -263,14 +338,42 @@ class Recorder(TorchFunctionMode):
         results = [y for y in tensors_in(result) if y.dtype != torch.bool]
         if len(parents) > 1:
             role = "sum" if call.name in words.SUMS else "join" if call.name in words.JOINS else "other"
-            meeting = Call(role, parents=tuple(parents), unit_dim=parents[-1].unit_dim)
+            meeting = Call(role, call.name, parents=tuple(parents), unit_dim=parents[-1].unit_dim)
             if role == "sum" and result.is_floating_point():
                 self._measure(meeting, result)
                 meeting.same_shape = len(tensors) == 2 and tensors[0].shape == tensors[1].shape
             self._add(meeting, results)
         elif parents:
+            if call.name == "add" and call.output is not None:
+                self._note_constant(call)
+            if call.name == "mul":
+                self._note_factor(call.args, parents[0])
             for y in results:
                 self._origin[y] = parents[0]
+
+    def _note_uses(self, parameters: set[Tensor], output: Tensor | None) -> None:
+        """Note which parameters are used, and which of them for the first time, but for views of them."""
+        taken = {id(p) for p in parameters if output is None or output._base is not p}
+        self.seen |= {id(p) for p in parameters}
+        self._first, self._taken = taken - self._taken, self._taken | taken
+
+    def _note_constant(self, call: Invocation) -> None:
+        """Note how large a parameter is beside what it is added to, be it in place."""
+        for p in (
+            p
+            for x in call.args
+            if (p := self._parameter(x)) is not None and p.ndim > 1 and id(p) in self._first
+        ):
+            if call.output.numel() // p.numel() not in call.output.shape[:2]:
+                continue  # a bias, the same at all positions
+            size = measure.second_moment(call.output.detach() - p.detach())
+            self.added[self._parameters[id(p)]] = measure.second_moment(p) / size if size > 0 else 0.0
+
+    def _note_factor(self, args: tuple, before: Call) -> None:
+        for p in (p for x in args if (p := self._parameter(x)) is not None and p.requires_grad):
+            rms = math.sqrt(measure.second_moment(p))
+            self.factors[self._parameters[id(p)]] = rms
+            before.gated |= rms < SMALL_FACTOR
 
     def _place(self, name: str) -> str:
         """Return the running module's name, and the function's with it unless the module is a leaf."""
@@ -293,28 +396,3 @@ _NOTES = {  # how a function of torch is noted, by its name
     **dict.fromkeys({*words.NORMS} | words.COMPOSITES | words.ACTIVATIONS, Recorder._note_known),
     **dict.fromkeys(words.SPELLINGS, Recorder._note_spelling),
 }
-
-
-def _as_function(call: Invocation) -> Callable[[Tensor], Tensor]:
-    """Return an activation as a function of one tensor, with one slope where they differ."""
-    if call.name == "prelu":
-        return activations.leaky_relu(call.argument("weight", 1).mean(dtype=torch.float64).item()).function
-    func, more = call.func, call.args[1:]  # not the call, which holds its output
-    options = {key: value for key, value in call.keywords.items() if key != "input"}
-    return lambda z: func(z.clone(), *more, **options)
-
-
-def _recognize(z: Tensor, output: Tensor) -> activations.Activation | None:
-    """Return the activation that maps z to the output, if z has entries of either sign."""
-    if z.shape != output.shape:
-        return None
-    step = z.numel() // 1000 | 1  # odd, lest it meet one unit only
-    before, after = (x.detach().flatten()[::step].double() for x in (z, output))
-    negative = before < 0
-    if not negative.any() or negative.all():
-        return None
-    slope = (after[negative] / before[negative]).median().item()
-    known = [activations.relu, activations.softsign, activations.silu]
-    known += [activations.leaky_relu(slope)] * (0 < slope < 1)
-    rounding = 8 * torch.finfo(output.dtype).eps
-    return next((phi for phi in known if torch.allclose(phi(before), after, rounding, 0)), None)

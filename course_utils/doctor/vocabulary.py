@@ -10,17 +10,19 @@ CONVOLUTIONS = {f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2,
 EMBEDDINGS = {"embedding", "embedding_bag"}
 LAYERS = CONVOLUTIONS | EMBEDDINGS | {"linear", "bilinear"}
 # Layers if just one factor is a parameter.
-PRODUCTS = {"matmul", "rmatmul", "mm", "bmm", "addmm", "baddbmm"}
+PRODUCTS = {"matmul", "rmatmul", "mm", "bmm", "addmm", "baddbmm", "einsum"}
 BIAS_PLACE = {**dict.fromkeys(LAYERS, 2), "bilinear": 3, "addmm": 0, "baddbmm": 0}  # among the arguments
 NORMS = {"batch_norm": 1, "group_norm": 1, "instance_norm": 1, "local_response_norm": 1, "normalize": 1}
 NORMS |= {"layer_norm": -1, "rms_norm": -1}  # the dimension of their units
-_CELLS = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
-COMPOSITES = _CELLS | {f"{cell}_cell" for cell in _CELLS} | {"multi_head_attention_forward"}
+CELLS = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
+COMPOSITES = CELLS | {f"{cell}_cell" for cell in CELLS} | {"multi_head_attention_forward"}
 SIGMOIDS, ODD = {"sigmoid", "hardsigmoid", "logsigmoid"}, {"tanh", "softsign", "hardtanh"}
 CUT_OFF = {"relu", "relu6"}  # exactly 0 on a whole interval: a unit may be dead
 ACTIVATIONS = {"leaky_relu", "prelu", "elu", "selu", "celu", "gelu", "silu", "mish", "hardswish"}
 ACTIVATIONS |= {"softplus", "tanhshrink"} | CUT_OFF | SIGMOIDS | ODD
 SPELLINGS = {"where", "div", "mul", "clamp", "clamp_min", "maximum"}  # other ways to write an activation
+# Each factor is needed: none of them leads around another.
+FACTORS = PRODUCTS | {"mul", "scaled_dot_product_attention", "div"}
 SUMS, JOINS = {"add", "sub", "rsub"}, {"cat", "concat", "concatenate", "stack", "hstack", "vstack"}
 
 _KINDS = {name.lower(): name for name in dir(nn)} | {"batchnorm": "BatchNorm", "instancenorm": "InstanceNorm"}
@@ -29,7 +31,7 @@ _KINDS |= {"multiheadattentionforward": "MultiheadAttention", "rnntanh": "RNN", 
 
 def is_norm(name: str) -> bool:
     """Return whether a class of this name is taken for a norm: it ends in Norm, or stands among NORMS."""
-    return name.endswith("Norm") or name in NORMS
+    return name.rstrip("123dD").endswith("Norm") or name in NORMS
 
 
 def kind(function: str) -> str:

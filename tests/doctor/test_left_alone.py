@@ -16,11 +16,11 @@ from course_utils.doctor import initialize
 def test_a_branch_is_found_in_functional_code_and_a_scalar_in_front_of_it_is_left_alone():
     model = Function(
         lambda m, x: x + m.scale * F.linear(F.relu(F.linear(x, m.u)), m.v), u=(16, 16), v=(16, 16), scale=(1,)
-    )
+    )  # the scale is 7
     model = nn.Sequential(model, copy.deepcopy(model))
     report = draw_all_(model, batch(8, 16), generator=seeded())
     assert list(report.table["parameter"]) == ["0.u", "0.v", "1.u", "1.v"]
-    assert list(report.table["std"]) == pytest.approx([math.sqrt(2 / 16), math.sqrt(1 / 32)] * 2)
+    assert list(report.table["std"]) == pytest.approx([math.sqrt(2 / 16), 1 / 4 / math.sqrt(2) / 7] * 2)
     assert list(report.left_alone["parameter"]) == ["0.scale", "1.scale"]
 
 
@@ -62,7 +62,7 @@ def test_tied_weights_are_drawn_only_if_all_uses_agree():
     assert draw_all_(twice, batch(8, 16), generator=seeded()).left_alone.empty
     loose = Function(lambda m, x: F.linear(F.relu(F.linear(x, m.w)), m.w), w=(16, 16))
     reason = left_alone(draw_all_(loose, batch(8, 16), generator=seeded()))["w"]
-    assert reason.startswith("tied: N(0, gain² / fan_in) (std 0.354)")
+    assert reason.startswith("tied: orthogonal, over time (std 0.354)")
     assert reason.endswith("(call 2)")
 
 
@@ -73,8 +73,8 @@ def test_the_reason_for_tied_weights_names_the_use_that_differs_not_the_last():
         return x
 
     reason = left_alone(draw_all_(Function(forward, w=(16, 16)), batch(8, 16), generator=seeded()))["w"]
-    assert reason.startswith("tied: N(0, gain² / fan_in) (std 0.354) in ")
-    assert ", but N(0, gain² / fan_in) (std 0.25) in " in reason
+    assert reason.startswith("tied: orthogonal, over time (std 0.354) in ")
+    assert ", but orthogonal, over time (std 0.25) in " in reason
     assert reason.endswith("(call 2)")
 
 
@@ -184,7 +184,7 @@ UNREAD = {
     ),
     "a layer with one output, a vector": (lambda m, x: F.linear(x, m.w), (8,), "no rule here"),
     "a list": (lambda m, x: F.linear(x, torch.cat([m.w, m.w])), (3, 8), "no rule here"),
-    "an einsum": (lambda m, x: torch.einsum("bd,de->be", x, m.w), (8, 5), "no rule here"),
+    "an einsum of three": (lambda m, x: torch.einsum("bd,de,bd->be", x, m.w, x), (8, 5), "no rule here"),
     "its type only": (lambda m, x: x.to(m.w.dtype) + torch.ones(m.w.shape), (8,), "not seen in use"),
     "no elements": (lambda m, x: F.linear(x[:, :0], m.w), (4, 0), "no rule here"),
 }

@@ -13,7 +13,7 @@ from course_utils.doctor import diagnose
 # The values are written down here once more: one that changes in the package alone is noticed.
 FAR, STEP, DEAD, AT_A_BOUND, EXCESS_LOSS = 1e4, 4.0, 0.6, 0.03, 2.5
 SMALL_INPUT, LARGE_INPUT, OFFSET = 1e-3, 10.0, 0.9
-OFF, LARGE_STD, GAIN, SAME_STD = 1.5, 1.5, 1.2, 0.03
+OFF, LARGE_STD, GAIN, SAME_STD, SMALL_STEP = 1.5, 1.5, 1.2, 0.03, 0.01
 N = 64
 X = torch.randn(100, N, generator=torch.Generator().manual_seed(1))
 X = (X - X.mean()) / X.std(correction=0)  # so mean 0 and second moment 1
@@ -69,7 +69,7 @@ BOTH_SIDES = [(1.1, True), (0.9, False)]
 @pytest.mark.parametrize(("off", "wrong"), BOTH_SIDES)
 @pytest.mark.parametrize(("sign", "fault"), [(1, "exploding"), (-1, "vanishing")])
 def test_far_and_step(off: float, wrong: bool, sign: int, fault: str):
-    far, step = (off * FAR) ** sign, (off * STEP) ** sign
+    far, step = (off * FAR) ** sign, off * STEP if sign > 0 else SMALL_STEP / off
     deep = [far ** (1 / 20)] * 10
     diagnosis = diagnose(chain(*deep, 1), X)
     assert [finding.fault for finding in diagnosis.findings] == [f"{fault} signal"] * wrong
@@ -164,7 +164,7 @@ def test_a_gain_that_is_worth_a_remark(off: float, worth: bool):
     model = nn.Sequential(nn.Linear(N, N), nn.LeakyReLU(slope), nn.Linear(N, N))
     model[0].weight, model[2].weight = weight((N, N), N**-0.5), weight((N, N), N**-0.5)
     findings = diagnose(model, X).findings
-    assert [finding.fault for finding in findings] == ["missing gain"] * worth
+    assert [finding.fault for finding in findings if finding.fault != "copies"] == ["missing gain"] * worth
 
 
 @pytest.mark.parametrize(("width", "told"), [(215, True), (185, False)])

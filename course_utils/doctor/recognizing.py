@@ -1,0 +1,82 @@
+"""What a call of torch does, told from its arguments and what it returned: an activation, or attention."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+
+from course_utils import activations
+
+
+class Invocation(NamedTuple):
+    """A function of torch with its arguments, what it returned, and the first floating tensor of that."""
+
+    func: Callable
+    name: str
+    args: tuple
+    keywords: dict
+    result: Any
+    output: Tensor | None
+
+    def argument(self, name: str, place: int | None) -> Any:
+        """Return an argument by its name, or else by its place; None if it was not given."""
+        return self.keywords.get(name, dict(enumerate(self.args)).get(place))
+
+
+def with_leaf(origin: WeakIdKeyDictionary, args: tuple) -> tuple:
+    """Return the arguments with the first as a leaf, lest its gradient over time be lost."""
+    leaf = args[0].detach().requires_grad_()
+    if args[0] in origin:
+        origin[leaf] = origin[args[0]]
+    return (leaf, *args[1:])
+
+
+def probabilities_of_fused(call: Invocation) -> Tensor:
+    """Return the probabilities in fused attention, of the first example."""
+    q, k = (call.argument(name, place).detach() for place, name in enumerate(("query", "key")))
+    mask, scale = call.argument("attn_mask", 3), call.keywords.get("scale")
+    first = slice(None) if q.ndim < 4 else slice(1)
+    q, k = q[first], k[first]
+    k = k if k.ndim < 3 or k.shape[-3] == q.shape[-3] else k.repeat_interleave(q.shape[-3] // k.shape[-3], -3)
+    logits = q @ k.mT * (q.shape[-1] ** -0.5 if scale is None else scale)
+    if call.argument("is_causal", 5):
+        mask = torch.ones(logits.shape[-2:], dtype=torch.bool, device=q.device).tril()
+    if mask is not None:
+        mask = mask[first] if mask.ndim > 3 else mask
+        logits = logits.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else logits + mask.detach()
+    return logits.softmax(-1)
+
+
+def probabilities_of_module(call: Invocation) -> Tensor:
+    """Return the probabilities in a module's attention, of each head."""
+    more = {"need_weights": True, "average_attn_weights": False, "training": False}
+    with torch.no_grad():
+        return call.func(*call.args, **call.keywords | more)[1]
+
+
+def as_function(call: Invocation) -> Callable[[Tensor], Tensor]:
+    """Return an activation as a function of one tensor, with one slope where they differ."""
+    if call.name == "prelu":
+        return activations.leaky_relu(call.argument("weight", 1).mean(dtype=torch.float64).item()).function
+    func, more = call.func, call.args[1:]  # not the call, which holds its output
+    options = {key: value for key, value in call.keywords.items() if key != "input"}
+    return lambda z: func(z.clone(), *more, **options)
+
+
+def recognized(z: Tensor, output: Tensor) -> activations.Activation | None:
+    """Return the activation that maps z to the output, if z has entries of either sign."""
+    if z.shape != output.shape:
+        return None
+    step = z.numel() // 1000 | 1  # odd, lest it meet one unit only
+    before, after = (x.detach().flatten()[::step].double() for x in (z, output))
+    negative = before < 0
+    if not negative.any() or negative.all():
+        return None
+    slope = (after[negative] / before[negative]).median().item()
+    known = [activations.relu, activations.softsign, activations.silu]
+    known += [activations.leaky_relu(slope)] if 0 < slope < 1 else []
+    rounding = 8 * torch.finfo(output.dtype).eps
+    return next((phi for phi in known if torch.allclose(phi(before), after, rounding, 0)), None)

@@ -1,0 +1,431 @@
+"""What parts of a model do to one another is named at its layer, and is gone when the remedy is followed."""
+
+import copy
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from initialize_networks import batch, seeded
+from torch import nn
+from torch.nn import functional as F
+
+from course_utils.doctor import diagnose, initialize_
+
+X, Y = batch(32, 16, 64), torch.arange(32) % 5  # sequences
+Z, LABELS = batch(200, 20), torch.arange(200) % 5  # vectors
+WORDS = torch.randint(0, 50, (32, 16), generator=seeded(3))
+LONG = batch(32, 100, 8)
+
+
+class Parts(nn.Module):
+    """Layers, parameters and numbers by name, and what is done with them."""
+
+    def __init__(self, function: Callable, **parts) -> None:
+        super().__init__()
+        self.function = function
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+def built(make: Callable[[], nn.Module]) -> nn.Module:
+    torch.default_generator.manual_seed(0)
+    return make()
+
+
+def found(model: nn.Module, *case) -> list[tuple[str, str, bool]]:
+    return [(f.layer, f.fault, f.is_fault) for f in diagnose(model, *case).findings]
+
+
+def put(**values: float) -> Callable:
+    return lambda model: [setattr(model, name, value) for name, value in values.items()]
+
+
+def times(factor: float, *names: str) -> Callable:
+    return lambda model: [model.get_parameter(name).data.mul_(factor) for name in names]
+
+
+def drawn(*names: str) -> Callable:
+    """Draw with std 1 / sqrt(fan_in), as the remedies say."""
+    rng = seeded(4)
+
+    def remedy(model: nn.Module) -> None:
+        for p in map(model.get_parameter, names):
+            p.data.normal_(0, p.shape[1] ** -0.5, generator=rng)
+
+    return remedy
+
+
+def mlp(*last: nn.Module, outputs: int = 5) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(20, 32), nn.Tanh(), nn.Linear(32, outputs), *last)
+
+
+def written_out(q, k, v, scale):
+    logits = q @ k.mT * scale
+    e = (logits - logits.amax(-1, keepdim=True)).exp()
+    return e / e.sum(-1, keepdim=True) @ v
+
+
+def fused(**options) -> Callable:
+    return lambda q, k, v, scale: F.scaled_dot_product_attention(q, k, v, scale=scale, **options)
+
+
+def of_heads(q, k, v, scale):
+    """Two heads of queries that share one of keys."""
+    q = torch.stack([q, q.flip(-1)], 1)
+    return fused(enable_gqa=True)(q, k[:, None], v[:, None], scale).mean(1)
+
+
+BAND = (torch.arange(16)[:, None] - torch.arange(16)).abs() < 8
+ATTENTION = {
+    "softmax": lambda q, k, v, scale: (q @ k.mT * scale).softmax(-1) @ v,
+    "written out": written_out,
+    "fused": fused(),
+    "causal": fused(is_causal=True),
+    "masked": fused(attn_mask=BAND),
+    "fewer key heads": of_heads,
+}
+
+
+def attention(attend: Callable) -> nn.Module:
+    def function(m, x):
+        return m.head(m.o(attend(m.q(x), m.k(x), m.v(x), m.scale)).mean(1))
+
+    layers = {name: nn.Linear(64, 64, bias=False) for name in "qkvo"}
+    model = Parts(function, **layers, head=nn.Linear(64, 5), scale=1 / 8)
+    drawn("q.weight", "k.weight", "v.weight", "o.weight")(model)
+    return model
+
+
+def several_heads() -> nn.Module:
+    def function(m, x):
+        return m.head(m.a(x, x, x, need_weights=False)[0].mean(1))
+
+    return Parts(function, a=nn.MultiheadAttention(64, 4, batch_first=True), head=nn.Linear(64, 5))
+
+
+@pytest.mark.parametrize("attend", ATTENTION.values(), ids=ATTENTION)
+def test_attention_needs_its_factor_and_small_weights(attend: Callable):
+    model = built(lambda: attention(attend))
+    assert found(model, X, Y) == []
+    model.scale = 1.0
+    assert found(model, X, Y) == [("q", "saturated", True)]
+    model.scale = 1 / 8
+    times(8, "q.weight", "k.weight")(model)
+    (finding,) = diagnose(model, X, Y).findings
+    assert (finding.layer, finding.fault, finding.others) == ("q", "saturated", ("k",))
+    drawn("q.weight", "k.weight")(model)
+    assert found(model, X, Y) == []
+
+
+def test_attention_of_a_module():
+    model = built(several_heads)
+    assert found(model, X, Y) == []
+    model.a.in_proj_weight.data[:128] *= 8
+    assert found(model, X, Y) == [("a", "saturated", True)]
+    drawn("a.in_proj_weight")(model)
+    assert found(model, X, Y) == []
+
+
+@pytest.mark.parametrize("loss", [None, nn.CrossEntropyLoss()], ids=["default", "object"])
+def test_a_softmax_of_a_softmax(loss):
+    model = built(lambda: mlp(nn.Softmax(1)))
+    (finding,) = diagnose(model, Z, LABELS, loss).findings
+    assert (finding.layer, finding.fault, finding.is_fault) == ("2", "softmax twice", True)
+    assert f"below {math.log1p(4 / math.e):.2f}" in finding.cause
+    assert found(model, Z, LABELS, lambda p, t: F.nll_loss(p.log(), t)) == []
+    assert found(model[:3], Z, LABELS, loss) == []
+
+
+def test_log_probabilities_take_no_other_softmax():
+    model = built(lambda: mlp(nn.LogSoftmax(1)))
+    assert found(model, Z, LABELS, F.nll_loss) == []
+
+
+def side_by_side() -> nn.Module:
+    return Parts(lambda m, x: sum(b(x) for b in m.b) / 3, b=nn.ModuleList(mlp() for _ in range(3)))
+
+
+def copied(model: nn.Module) -> None:
+    for other in model.b[1:]:
+        other.load_state_dict(model.b[0].state_dict())
+
+
+def test_equal_copies_side_by_side_stay_copies():
+    model = built(side_by_side)
+    assert found(model, Z, LABELS) == []
+    copied(model)
+    diagnosis = diagnose(model, Z, LABELS)
+    named = [(f.layer, f.fault, f.others) for f in diagnosis.findings]
+    assert named == [(f"b.0.{i}", "identical units", (f"b.1.{i}", f"b.2.{i}")) for i in (0, 2)]
+    drawn(*(f"b.{k}.{i}.weight" for k in range(3) for i in (0, 2)))(model)
+    assert found(model, Z, LABELS) == []
+
+
+def test_copies_one_after_another_are_a_remark():
+    blocks = built(lambda: [nn.Linear(20, 20), nn.Tanh(), nn.Linear(20, 20), nn.Tanh(), nn.Linear(20, 5)])
+    model = nn.Sequential(*blocks)
+    assert found(model, Z, LABELS) == []
+    model[2].load_state_dict(copy.deepcopy(model[0].state_dict()))
+    assert found(model, Z, LABELS) == [("0", "copies", False)]
+    drawn("2.weight")(model)
+    assert found(model, Z, LABELS) == []
+
+
+RARE, SHARES = (torch.arange(200) % 50 == 0).float()[:, None], torch.tensor([0.9, 0.05, 0.05])
+PRIORS = {  # outputs, targets, balanced targets, loss, the bias that is wanted
+    "binary": (1, RARE, (RARE + torch.arange(200)[:, None]) % 2, nn.BCEWithLogitsLoss(), math.log(2 / 98)),
+    "classes": (3, (torch.arange(200) % 20 - 17).clamp(0), torch.arange(200) % 3, None, SHARES.log()),
+    "values": (1, 5 + batch(200, 1), batch(200, 1), None, 5.0),
+}
+
+
+@pytest.mark.parametrize(("outputs", "targets", "balanced", "loss", "bias"), PRIORS.values(), ids=PRIORS)
+def test_a_prior_belongs_into_the_last_bias(outputs, targets, balanced, loss, bias):
+    model = built(lambda: mlp(outputs=outputs))
+    assert found(model, Z, balanced, loss) == []
+    assert found(model, Z, targets, loss) == [("2", "missing prior", False)]
+    model[2].bias.data[:] = bias
+    assert found(model, Z, targets, loss) == []
+
+
+def lstm() -> nn.Module:
+    rnn = nn.LSTM(8, 32, batch_first=True)
+    return Parts(lambda m, x: m.head(m.rnn(x)[0][:, -1]), rnn=rnn, head=nn.Linear(32, 5))
+
+
+def by_hand() -> nn.Module:
+    def function(m, x):
+        h = x.new_zeros(len(x), 32)
+        for step in x.unbind(1):
+            h = torch.tanh(m.i(step) + m.h(h))
+        return m.head(h)
+
+    return Parts(function, i=nn.Linear(8, 32), h=nn.Linear(32, 32, bias=False), head=nn.Linear(32, 5))
+
+
+def test_a_forget_bias_lengthens_the_memory_of_an_lstm():
+    model = built(lstm)
+    assert found(model, LONG[:, :5], Y) == []
+    assert found(model, LONG, Y) == [("rnn", "short memory", False)]
+    initialize_(model, LONG, generator=seeded())
+    assert found(model, LONG, Y) == [("rnn", "short memory", False)]
+    model.rnn.bias_ih_l0.data[32:64] = math.log(100)
+    assert found(model, LONG, Y) == []
+
+
+def test_orthogonal_weights_lengthen_the_memory_of_a_network_by_hand():
+    model, x = built(by_hand), 0.1 * LONG
+    names = {f for f in found(model, x, Y) if f[1] == "short memory"}
+    assert names == {("h", "short memory", False)}
+    nn.init.orthogonal_(model.h.weight, generator=seeded())
+    assert "short memory" not in {fault for _, fault, _ in found(model, x, Y)}
+
+
+def stream() -> nn.Module:
+    def function(m, x):
+        x = m.first(x)
+        for k, block in enumerate(m.b):
+            x = x + (m.factor if k == 1 else 1.0) * block(x)
+        return m.head(m.norm(x))
+
+    blocks = [
+        nn.Sequential(nn.LayerNorm(64), nn.Linear(64, 64), nn.GELU(), nn.Linear(64, 64)) for _ in range(6)
+    ]
+    layers = {"first": nn.Linear(20, 64), "norm": nn.LayerNorm(64), "head": nn.Linear(64, 5)}
+    return Parts(function, b=nn.ModuleList(blocks), factor=1.0, **layers)
+
+
+def wide_and_deep() -> nn.Module:
+    deep = nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 5))
+    return Parts(lambda m, x: m.w(x) + m.factor * m.d(x), w=nn.Linear(20, 5), d=deep, factor=1.0)
+
+
+def language(positions: nn.Module | nn.Parameter) -> nn.Module:
+    def function(m, ids):
+        p = m.p(torch.arange(16)) if isinstance(m.p, nn.Module) else m.p
+        return m.head(torch.tanh(m.f(m.words(ids) + p)).mean(1))
+
+    layers = {"f": nn.Linear(64, 64), "head": nn.Linear(64, 5)}
+    return Parts(function, words=nn.Embedding(50, 64), p=positions, **layers)
+
+
+def added() -> nn.Module:
+    return language(nn.Parameter(batch(16, 64)))
+
+
+def looked_up() -> nn.Module:
+    return language(nn.Embedding(16, 64))
+
+
+def layer_scale() -> nn.Module:
+    def function(m, x):
+        h = m.first(x)
+        return m.head(h + m.gamma * torch.tanh(m.f(h)))
+
+    layers = {"first": nn.Linear(20, 64), "f": nn.Linear(64, 64), "head": nn.Linear(64, 5)}
+    return Parts(function, **layers, gamma=nn.Parameter(torch.ones(64)))
+
+
+def gru() -> nn.Module:
+    rnn = nn.GRU(64, 32, batch_first=True)
+    return Parts(lambda m, x: m.head(m.rnn(x)[0].mean(1)), rnn=rnn, head=nn.Linear(32, 5))
+
+
+def anew(model: nn.Module) -> None:
+    initialize_(model, X, overwrite=["rnn"], generator=seeded())
+
+
+SPOILT = {  # what is healthy, inputs, targets, what is done to it, what is found, the remedy
+    "a block": (stream, Z, LABELS, put(factor=30.0), ("b.1.3", "exploding signal", True), put(factor=1.0)),
+    "its weights": (
+        stream,
+        Z,
+        LABELS,
+        times(30, "b.1.3.weight"),
+        ("b.1.3", "exploding signal", True),
+        drawn("b.1.3.weight"),
+    ),
+    "a deep path": (wide_and_deep, Z, LABELS, put(factor=0.01), ("d.2", "drowned", False), put(factor=1.0)),
+    "positions": (added, WORDS, Y, times(100, "p"), ("p", "exploding signal", True), times(0.01, "p")),
+    "positions that are looked up": (
+        looked_up,
+        WORDS,
+        Y,
+        times(100, "p.weight"),
+        ("p", "exploding signal", True),
+        times(0.01, "p.weight"),
+    ),
+    "words beside positions": (
+        looked_up,
+        WORDS,
+        Y,
+        times(0.02, "words.weight"),
+        ("p", "exploding signal", True),
+        times(0.02, "p.weight"),
+    ),
+    "a factor": (layer_scale, Z, LABELS, times(1000, "gamma"), ("gamma", "exploding signal", True), None),
+    "gates": (gru, X, Y, times(30, "rnn.weight_hh_l0"), ("rnn", "exploding signal", True), anew),
+    "an embedding": (
+        added,
+        WORDS,
+        Y,
+        times(30, "words.weight"),
+        ("words", "exploding signal", True),
+        times(1 / 30, "words.weight"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "x", "y", "spoil", "finding", "remedy"), SPOILT.values(), ids=SPOILT)
+def test_what_drowns_others_is_named(make, x, y, spoil, finding, remedy):
+    model = built(make)
+    assert found(model, x, y) == []
+    spoil(model)
+    assert found(model, x, y) == [finding]
+    (remedy or times(0.001, finding[0]))(model)
+    assert found(model, x, y) == []
+
+
+def test_outputs_that_are_far_too_large_for_a_loss_of_ones_own():
+    model, targets = built(mlp), batch(200, 5)
+
+    def loss(outputs, wanted):
+        return (outputs - wanted).square().mean()
+
+    assert found(model, Z, targets, loss) == []
+    times(50, "2.weight")(model)
+    assert found(model, Z, targets, loss) == [("2", "large initial loss", True)]
+    drawn("2.weight")(model)
+    assert found(model, Z, targets, loss) == []
+
+
+SEEN = {  # layer, shape of the inputs, inputs that an output sees on average
+    "one pixel": (lambda: nn.ConvTranspose2d(64, 3, 4, 1, 0), (4, 64, 1, 1), 64),
+    "all border": (lambda: nn.Conv2d(64, 8, 3, padding=1), (4, 64, 2, 2), 256),
+    "some border": (lambda: nn.Conv2d(64, 8, 3, padding=1), (4, 64, 32, 32), 552.25),
+    "no border": (
+        lambda: nn.Conv2d(64, 8, 3, padding=1, padding_mode="circular", groups=4),
+        (4, 64, 8, 8),
+        144,
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "shape", "fan_in"), SEEN.values(), ids=SEEN)
+def test_the_fan_is_what_outputs_see(make, shape, fan_in):
+    report = initialize_(built(make), batch(*shape), overwrite=True, generator=seeded())
+    assert report.table.fan_in.dropna().tolist() == [pytest.approx(fan_in)]
+    assert report.table["std"][0] == pytest.approx(fan_in**-0.5)
+
+
+def gated_by_hand() -> nn.Module:
+    def function(m, x):
+        h = x.new_zeros(len(x), 32)
+        for step in x[:, :5].unbind(1):
+            h = torch.gru_cell(step, h, m.i, m.h) if m.whole else gru_step(m, step, h)
+        return m.head(h)
+
+    i, h = nn.Parameter(batch(96, 64)), nn.Parameter(batch(96, 32))
+    return Parts(function, i=i, h=h, head=nn.Linear(32, 5), whole=False)
+
+
+def gru_step(m: nn.Module, x, h):
+    (ri, zi, ni), (rh, zh, nh) = F.linear(x, m.i).chunk(3, 1), F.linear(h, m.h).chunk(3, 1)
+    z = torch.sigmoid(zi + zh)
+    return (1 - z) * torch.tanh(ni + torch.sigmoid(ri + rh) * nh) + z * h
+
+
+def is_orthogonal(matrix: torch.Tensor) -> bool:
+    gram = matrix.detach() @ matrix.detach().T
+    return torch.allclose(gram, gram[0, 0] * torch.eye(len(gram)), atol=1e-4)
+
+
+RECURRENT = {
+    "tanh": (by_hand, LONG, "h.weight"),
+    "GRU by hand": (gated_by_hand, X, "h"),
+    "nn.GRU": (gru, X, "rnn.weight_hh_l0"),
+}
+
+
+@pytest.mark.parametrize(("make", "x", "name"), RECURRENT.values(), ids=RECURRENT)
+def test_weights_over_time_become_orthogonal(make, x, name):
+    model = built(make)
+    report = initialize_(model, x, overwrite=True, generator=seeded())
+    (law,) = report.table.law[report.table.parameter == name]
+    assert "orthogonal" in law
+    assert all(map(is_orthogonal, model.get_parameter(name).split(32)))
+
+
+def experts() -> nn.Module:
+    def function(m, x):
+        h = m.first(x)
+        y = torch.zeros_like(h)
+        for k, expert in enumerate(m.e):
+            rows = torch.arange(k, len(h), len(m.e))
+            y = y.index_add(0, rows, expert(h[rows]))
+        return m.head(h + y)
+
+    parts = [nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64)) for _ in range(4)]
+    return Parts(function, first=nn.Linear(20, 64), e=nn.ModuleList(parts), head=nn.Linear(64, 5))
+
+
+def two_branches() -> nn.Module:
+    def function(m, x):
+        h = m.first(x)
+        return m.head(h + m.a(h) + m.f(h))
+
+    layers = {name: nn.Linear(64, 64) for name in "af"}
+    return Parts(function, first=nn.Linear(20, 64), **layers, head=nn.Linear(64, 5))
+
+
+def test_experts_share_one_branch_and_two_branches_share_by_their_number():
+    report = initialize_(built(experts), Z, overwrite=True, generator=seeded()).table.set_index("parameter")
+    stds = [report["std"][f"e.{k}.2.weight"] for k in range(4)]
+    assert stds == [pytest.approx(1 / 8, rel=0.1)] * 4
+    table = initialize_(built(two_branches), Z, overwrite=True, generator=seeded()).table
+    stds = table.set_index("parameter")["std"]
+    assert [stds["a.weight"], stds["f.weight"]] == [pytest.approx(1 / 8 / math.sqrt(2), rel=0.05)] * 2

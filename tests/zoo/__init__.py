@@ -1,0 +1,1 @@
+"""Models as people write them, each with three faults that somebody could plant."""
