@@ -2,6 +2,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 STAMP := .venv/complete
+ZOO := .venv-zoo/bin/python
 
 # The stamp is written last and says for which place and Python the environment was made. Where that is no longer
 # true (the directory was moved, the base Python was upgraded, pip is gone), the next call starts afresh.
@@ -20,7 +21,7 @@ LAB := -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root)
 N ?= 00
 TO ?= class
 
-.PHONY: help lab slides assignment layout test outputs resolution bench pins clean
+.PHONY: help lab slides assignment layout test outputs resolution bench zoo pins clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -51,6 +52,9 @@ resolution: $(STAMP) ## store how small an error each comparison of the notebook
 bench: $(STAMP) ## time the package
 	@$(PY) tests/benchmarks.py
 
+zoo: .venv-zoo/complete ## diagnose models of transformers and timm, which must raise no alarm, in .venv-zoo
+	@$(ZOO) tests/zoo_of_libraries.py
+
 pins: ## resolve requirements.txt from pyproject.toml; versions stay where they can (needs uv)
 	@header=$$(sed '/^$$/q' requirements.txt) && \
 	pins=$$(uv pip compile pyproject.toml --group test --universal --python-version 3.11 \
@@ -58,10 +62,15 @@ pins: ## resolve requirements.txt from pyproject.toml; versions stay where they 
 		grep -vE '^(cuda|nvidia|triton)' requirements.txt) && \
 	printf '%s\n\n%s\n' "$$header" "$$pins" > requirements.txt
 
-clean: ## remove .venv and every cache
-	rm -rf .venv .pytest_cache .ruff_cache *.egg-info
+clean: ## remove .venv, .venv-zoo and every cache
+	rm -rf .venv .venv-zoo .pytest_cache .ruff_cache *.egg-info
 	find course_utils notebooks tests -name __pycache__ -prune -exec rm -rf {} +
 	find notebooks -name .ipynb_checkpoints -prune -exec rm -rf {} +
+
+define install_pins
+	$(if $(TORCH_INDEX),@$(1) -m pip install --quiet --no-deps --index-url $(TORCH_INDEX) $$(grep '^torch==' requirements.txt))
+	@$(1) -m pip install --quiet --requirement requirements.txt
+endef
 
 # A missing stamp means that nothing in .venv can be trusted: it is made anew. With a stamp that is merely older
 # than the pins, pip changes what differs; should that fail, the stamp is gone and the next call starts afresh.
@@ -73,7 +82,14 @@ $(STAMP): requirements.txt pyproject.toml
 	@test -f $@ || { echo 'Making .venv with $(PYTHON)'; $(PYTHON) -m venv --clear .venv; }
 	@rm -f $@
 	@echo 'Installing the packages of requirements.txt into .venv; this takes a few minutes the first time'
-	$(if $(TORCH_INDEX),@$(PY) -m pip install --quiet --no-deps --index-url $(TORCH_INDEX) $$(grep '^torch==' requirements.txt))
-	@$(PY) -m pip install --quiet --requirement requirements.txt
+	$(call install_pins,$(PY))
 	@$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@$(PY) -c '$(IDENTITY)' > $@
+
+# Apart from .venv, which stays what requirements.txt says; the same pins hold here, with the libraries beside them.
+.venv-zoo/complete: requirements.txt pyproject.toml
+	@$(PYTHON) -m venv --clear .venv-zoo
+	@echo 'Installing the packages of requirements.txt, transformers and timm into .venv-zoo; this takes a few minutes'
+	$(call install_pins,$(ZOO))
+	@$(ZOO) -m pip install --quiet --no-build-isolation --constraint requirements.txt --editable '.[zoo]'
+	@touch $@
