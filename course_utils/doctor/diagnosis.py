@@ -283,11 +283,11 @@ def _constant_loss(outputs: Any, targets: Any, root: Tensor, loss: Callable | No
             return targets.double().var(correction=0).item(), 0.0
         if y.shape != targets.shape or not 0 < p < 1 or targets.aminmax().max > 1:
             return NAN, 0.0
-        constant, entropy = (
-            torch.full_like(y, torch.logit(p)),
-            -(p * p.log() + (1 - p) * (1 - p).log()).item(),
-        )
-        found = loss(constant, targets).item()
+        entropy = -(p * p.log() + (1 - p) * (1 - p).log()).item()
+        try:
+            found = loss(torch.full_like(y, torch.logit(p).item()), targets).item()
+        except Exception:  # of a loss that takes no logits
+            return NAN, 0.0
         return (found if math.isclose(found, entropy, rel_tol=1e-3) else NAN), 0.0
     try:
         value, _, classes = _objective(y, targets, None)

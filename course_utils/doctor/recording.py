@@ -193,7 +193,7 @@ class Recorder(TorchFunctionMode):
     def _note_product(self, call: Invocation) -> bool:
         """Note a product of which just one factor is a parameter."""
         factors = list(tensors_in((call.args, call.keywords)))
-        if call.name == "einsum" and len(factors) != 2:
+        if call.name == "einsum" and not (len(factors) == 2 and isinstance(call.args[0], str)):
             return False
         pair = factors[-2:]
         owned = [t.ndim > 1 and t.numel() > 0 and self._parameter(t) is not None for t in pair]
@@ -358,16 +358,16 @@ class Recorder(TorchFunctionMode):
         self._first, self._taken = taken - self._taken, self._taken | taken
 
     def _note_constant(self, call: Invocation) -> None:
-        """Note how large a parameter is beside what it is added to, be it in place."""
-        for p in (
-            p
-            for x in call.args
-            if (p := self._parameter(x)) is not None and p.ndim > 1 and id(p) in self._first
-        ):
-            if call.output.numel() // p.numel() not in call.output.shape[:2]:
-                continue  # a bias, the same at all positions
-            size = measure.second_moment(call.output.detach() - p.detach())
-            self.added[self._parameters[id(p)]] = measure.second_moment(p) / size if size > 0 else 0.0
+        """Note how large a parameter, or a part of it, is beside what it is added to, be it in place."""
+        for x in call.args:
+            p = self._parameter(x)
+            if p is None or x.ndim < 2 or not x.numel() or id(p) not in self._first:
+                continue
+            if (
+                call.output.numel() // x.numel() in call.output.shape[:2]
+            ):  # else a bias, the same at all positions
+                size = measure.second_moment(call.output.detach() - x.detach())
+                self.added[self._parameters[id(p)]] = measure.second_moment(x) / size if size > 0 else 0.0
 
     def _note_factor(self, args: tuple, before: Call) -> None:
         for p in (p for x in args if (p := self._parameter(x)) is not None and p.requires_grad):

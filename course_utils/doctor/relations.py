@@ -42,7 +42,7 @@ def _softmax_twice(case: Case) -> Findings:
         yield Finding(case.rows[-1].layer, "softmax twice", evidence, cause, remedy)
 
 
-@judge(3)
+@judge(2)
 def _constants(case: Case) -> Findings:
     """Judge parameters that are added, such as positions, and those that multiply."""
     for name, ratio in case.added.items():
@@ -76,7 +76,8 @@ def _huge(case: Case) -> Findings:
             )
             evidence += f"{n.weight_std:.2g} is {ratio:.2g} times the wanted one."
             yield from say([n], "exploding signal", evidence, "", _DRAW_ANEW)
-        if n.role == "layer" and math.isnan(n.fan_in) and n.left.second > limit.LARGE_ROWS:
+        rows = n.role == "layer" and math.isnan(n.fan_in)
+        if rows and n.left.second > limit.LARGE_ROWS and not case.is_scale_free(n):
             cause = "Rows that are looked up should have second moment 1 or less."
             evidence = "It returns second moment {n.left.second:.2g}."
             yield from say([n], "exploding signal", evidence, cause, "Scale them down.")
@@ -137,7 +138,9 @@ def _beside(sizes: dict[Call, float], largest: Call) -> Findings:
     for n in side[:1]:
         share = sizes[n] / sizes[largest]
         evidence = f"What it adds is {share:.2g} of what {escaped(largest.layer)} adds beside it."
-        if largest.left.varying == 0 < n.left.varying:  # positions, and what they are added to
+        if n.left.varying > 0 and (
+            largest.left.varying == 0 or not largest.parents
+        ):  # positions, and what they are added to
             evidence = f"It adds {1 / share:.2g} times what {escaped(n.layer)} adds beside it."
             yield from say(
                 [largest], "exploding signal", evidence, "It does not depend on the input.", _SCALE
@@ -213,7 +216,7 @@ def _over_time(case: Case) -> Findings:
 def _prior(case: Case) -> Findings:
     last = [n for n in case.rows if n.last and n.weight is not None][-1:]
     zeros, constant = case.target_size, case.constant_loss
-    if zeros > max(constant + limit.PRIOR, 2 * constant):
+    if min(zeros, case.loss) > max(constant + limit.PRIOR, 2 * constant):
         evidence = f"Outputs of 0 cost {zeros:.3g}, the best constant ones {constant:.3g}."
         cause = "The first steps go into learning how frequent, or how large, targets are."
         remedy = (

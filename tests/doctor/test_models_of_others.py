@@ -1,5 +1,7 @@
 """Models as others write them, on which an experiment or a redrawn law could go wrong."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -206,3 +208,39 @@ def test_names_that_nothing_has_are_refused():
 def test_a_single_vector_without_a_batch():
     model = nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 2))
     assert gains(model, batch(6))[0] == pytest.approx(2**0.5)
+
+
+class Positions(nn.Module):
+    def __init__(self, factor):
+        super().__init__()
+        self.words, self.head = nn.Embedding(50, 32), nn.Linear(32, 5)
+        self.positions = nn.Parameter(factor * batch(1, 64, 32))
+
+    def forward(self, ids):
+        return self.head((self.words(ids) + self.positions[:, : ids.shape[1]]).mean(1))
+
+
+@pytest.mark.parametrize(("factor", "named"), [(1.0, []), (10.0, ["positions"])])
+def test_a_slice_of_positions_may_be_as_large_as_the_words(factor, named):
+    ids = torch.randint(0, 50, (32, 10), generator=seeded())
+    findings = diagnose(Positions(factor), ids, torch.arange(32) % 5).findings
+    assert [f.layer for f in findings if f.is_fault] == named
+
+
+def test_a_loss_that_takes_no_logits_is_no_reason_to_fail():
+    model = nn.Sequential(nn.Linear(20, 1), nn.Sigmoid())
+    targets = (torch.arange(64) % 3 == 0).float()[:, None]
+    assert diagnose(model, batch(64, 20), targets, nn.BCELoss()).healthy
+
+
+def test_the_right_bias_is_no_missing_prior():
+    model = nn.Sequential(nn.Linear(20, 32), nn.Tanh(), nn.Linear(32, 1))
+    targets = (torch.arange(200) % 50 == 0).float()[:, None]
+
+    def remarks():
+        found = diagnose(model, batch(200, 20), targets, nn.BCEWithLogitsLoss()).findings
+        return [f.fault for f in found]
+
+    assert remarks() == ["missing prior"]
+    model[2].bias.data.fill_(math.log(0.02 / 0.98))
+    assert remarks() == []
