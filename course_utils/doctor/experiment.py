@@ -22,7 +22,7 @@ from course_utils.doctor.measuring import NAN, UNKNOWN, bits_in, cloned, second_
 from course_utils.doctor.recording import Call, Recorder
 from course_utils.doctor.restoring import restored
 from course_utils.doctor.thresholds import SAME_MAP
-from course_utils.doctor.vocabulary import FACTORS
+from course_utils.doctor.vocabulary import ACTIVATIONS, FACTORS, SPELLINGS
 from course_utils.mean_field import sign_changes
 from course_utils.quadrature import gaussian_expectation
 
@@ -55,6 +55,9 @@ class _Probe(Recorder):
 
     def __init__(self, model: nn.Module, sizes: Mapping[int, Any], real: set[int], shuffled: bool) -> None:
         super().__init__(model)
+        self._looks = False
+        if not torch.is_grad_enabled():  # else the calls have to be the same, one by one, as of a Recorder
+            self._notes = {k: note for k, note in self._notes.items() if k not in ACTIVATIONS | SPELLINGS}
         self._sizes, self._real, self._shuffled = sizes, real, shuffled
         self.sources: list[Call] = []
         self.samples: dict[int, Tensor] = {}  # of what enters each call

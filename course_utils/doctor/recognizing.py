@@ -27,7 +27,9 @@ class Invocation(NamedTuple):
 
 
 def with_leaf(origin: WeakIdKeyDictionary, args: tuple) -> tuple:
-    """Return the arguments with the first as a leaf, lest its gradient over time be lost."""
+    """Return a recurrent module's arguments with a sequence as a leaf, lest its gradient be lost."""
+    if args[0].ndim != 3 or args[0].requires_grad:
+        return args
     leaf = args[0].detach().requires_grad_()
     if args[0] in origin:
         origin[leaf] = origin[args[0]]

@@ -118,7 +118,7 @@ class Recorder(TorchFunctionMode):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.calls: list[Call] = []
-        self._notes = _NOTES
+        self._notes, self._looks = _NOTES, True  # what is noted of calls, and whether their weights matter
         self._first: set[int] = set()  # of the parameters that a call uses, those that none has used before
         self._taken: set[int] = set()
         self.seen: set[int] = set()  # the ids of the parameters whose values any call took
@@ -146,7 +146,7 @@ class Recorder(TorchFunctionMode):
 
     def trace(self, function: Callable[[], tuple], calls: list[Call]) -> tuple:
         """Return what a function returns, and which calls lead to the first tensor of that, as bits."""
-        self.calls, self._notes = [*calls], {}
+        self.calls, self._notes, self._looks = [*calls], {}, False
         with self:
             result = function()
         waiting, reached = [self._origin[x] for x in result[:1] if x in self._origin], 0
@@ -161,12 +161,7 @@ class Recorder(TorchFunctionMode):
         """Call the function, and note it: as a row of the table, or as one that hands the signal on."""
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "").strip("_")
-        if (
-            name in words.CELLS
-            and args[0].ndim == 3
-            and torch.is_grad_enabled()
-            and not args[0].requires_grad
-        ):
+        if name in words.CELLS and torch.is_grad_enabled():
             args = with_leaf(self._origin, args)
         result = func(*args, **kwargs)
         if name.startswith("new_") or name.endswith("_like"):
@@ -176,10 +171,8 @@ class Recorder(TorchFunctionMode):
         if name == "setitem":
             self._hand_on(call, args[0])
         elif next(tensors_in(result), None) is not None:  # else it only asks for a shape or type
-            self._note_uses(
-                {p for x in tensors_in((args, kwargs)) if (p := self._parameter(x)) is not None}, output
-            )
-            if self._notes:
+            if self._looks:
+                self._note_uses(tensors_in((args, kwargs)), output)
                 self._note_softmax(call)
             note = self._notes.get(name)
             if output is None or note is None or not note(self, call):
@@ -284,23 +277,29 @@ class Recorder(TorchFunctionMode):
         row = self._add_row("layer", "linear" if name in words.PRODUCTS else name, layer, x, call.output)
         if parameter is None and weight in self._origin:  # made from a signal
             row.parents += (self._origin[weight],)
-        convolution, embedding = name in words.CONVOLUTIONS, name in words.EMBEDDINGS
-        row.unit_dim, bias = 1 if convolution else -1, None
-        fits = True
-        if not embedding:
+        row.unit_dim = 1 if name in words.CONVOLUTIONS else -1
+        bias = None if name in words.EMBEDDINGS else call.argument("bias", words.BIAS_PLACE.get(name))
+        row.weight, row.parameters = held, (parameter, self._parameter(bias))
+        if self._looks:
+            self._look_at_weights(row, call, x, weight, bias)
+        return True
+
+    def _look_at_weights(
+        self, row: Call, call: Invocation, x: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> None:
+        held, fits, convolution = row.weight, True, call.name in words.CONVOLUTIONS
+        if call.name not in words.EMBEDDINGS:
             row.fan_in, row.fan_out, out_dim = measure.fans(call, x, weight)
             row.seen = measure.seen(call, x, weight) if convolution else row.fan_in
             turned = held.ndim == 2 and weight.stride() != held.stride()  # W.T
             row.out_dim = 1 - out_dim if turned else out_dim
-            bias = call.argument("bias", words.BIAS_PLACE.get(name))
             fits = row.out_dim < held.ndim  # not so where the call takes a view
         row.identical = fits and measure.has_identical_units(held, bias, row.out_dim)
         row.area = math.prod(held.shape[2:]) if convolution else 1
-        row.trained = parameter is not None and held.requires_grad  # a weight norm's product has its own law
+        # A weight norm's product has its own law.
+        row.trained = row.parameters[0] is not None and held.requires_grad
         row.largest = torch.linalg.vector_norm(held.detach(), math.inf).item()
         row.orthogonal, row.weight_std = measure.is_orthogonal(held), math.sqrt(measure.second_moment(held))
-        row.weight, row.parameters = held, (parameter, self._parameter(bias))
-        return True
 
     def _add_activation(self, name: str, phi: Callable[[Tensor], Tensor], x: Tensor, output: Tensor) -> None:
         row = self._add_row("activation", name, self._place(name), x, output)
@@ -351,8 +350,9 @@ class Recorder(TorchFunctionMode):
             for y in results:
                 self._origin[y] = parents[0]
 
-    def _note_uses(self, parameters: set[Tensor], output: Tensor | None) -> None:
+    def _note_uses(self, tensors: Iterable[Tensor], output: Tensor | None) -> None:
         """Note which parameters are used, and which of them for the first time, but for views of them."""
+        parameters = {p for x in tensors if (p := self._parameter(x)) is not None}
         taken = {id(p) for p in parameters if output is None or output._base is not p}
         self.seen |= {id(p) for p in parameters}
         self._first, self._taken = taken - self._taken, self._taken | taken

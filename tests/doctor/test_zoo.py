@@ -49,12 +49,12 @@ def test_a_stock_model_raises_no_alarm_and_stays_as_it_was(specimen: Specimen):
 @pytest.mark.parametrize("specimen", ZOO, ids=NAMES)
 def test_after_initialize_nothing_is_wrong(specimen: Specimen):
     model, inputs, targets, loss = built(specimen)
-    stock = diagnose(model, inputs, targets, loss).loss
     initialize_(model, inputs, generator=seeded())
     diagnosis = diagnose(model, inputs, targets, loss)
     assert diagnosis.healthy, diagnosis.verdict
-    if specimen.classes and diagnosis.expected_loss > 0:
-        assert diagnosis.loss < max(math.log(specimen.classes) + 0.6, 1.01 * stock)  # what was left alone
+    if specimen.classes and diagnosis.loss > math.log(specimen.classes) + 0.6:
+        stock = diagnose(*built(specimen))
+        assert diagnosis.loss < 1.01 * stock.loss  # what was left alone has it so
 
 
 FAULTS = [(s, f) for s in ZOO for f in s.faults]
