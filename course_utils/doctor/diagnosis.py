@@ -14,7 +14,7 @@ from course_utils.doctor import measuring as measure
 from course_utils.doctor import relations  # noqa: F401
 from course_utils.doctor.experiment import Laboratory, correct_gains
 from course_utils.doctor.faults import verdict_on
-from course_utils.doctor.findings import Case, Finding
+from course_utils.doctor.findings import Case, Finding, Losses
 from course_utils.doctor.graph import analyse, mark_bypassed, needed, places
 from course_utils.doctor.measuring import NAN, second_moment, tensors_in
 from course_utils.doctor.recording import Call, Recorder
@@ -100,42 +100,29 @@ def diagnose(
             conclude = _examine(Recorder(model), model, inputs, targets, loss)
         case = conclude()  # by experiments, which start from the same state
     findings = verdict_on(case)
-    return Diagnosis(_table(case, findings), case.loss, case.expected_loss, findings)
+    return Diagnosis(_table(case, findings), case.losses.value, case.losses.equal, findings)
 
 
 def _examine(
     recorder: Recorder, model: nn.Module, inputs: Any, targets: Any, loss: Callable | None
 ) -> Callable[[], Case]:
     """Run the model once, and return what makes a case of it when the model is what it was."""
-    leaves = [p for p in model.parameters() if p.requires_grad]
-    given, copies = measure.cloned(inputs, not leaves)
+    given, copies = measure.cloned(inputs, not any(p.requires_grad for p in model.parameters()))
     outputs = recorder.run(given)
     wanted = measure.cloned(targets, False)[0]
     calls, used = recorder.calls, {*recorder.seen}
     (root, error, classes), reached = recorder.trace(lambda: _objective(outputs, wanted, loss), calls)
-    leaves = [x for x in leaves or copies if x.requires_grad] if root.requires_grad else []
-    sequences = recorder.sequences if leaves else []
-    asked = leaves + [x for _, x, _ in sequences]
-    gradients = torch.autograd.grad(root, asked, error, allow_unused=True) if leaves else ()
-    _look_through_time(sequences, gradients[len(leaves) :])
-    gradients = gradients[: len(leaves)]
-    moments = {id(p): second_moment(g) for p, g in zip(leaves, gradients, strict=True) if g is not None}
-    for call in calls:
-        call.weight_gradient = moments.get(id(call.weight), NAN)
-        call.has_gradient = id(call.weight) in moments
+    leaves = [p for p in model.parameters() if p.requires_grad] or copies
+    steps = _differentiate(recorder, calls, root, error, leaves)
     named = [*(("inputs", x) for x in tensors_in(given)), *model.named_parameters(), *model.named_buffers()]
     named += [("targets", x) for x in tensors_in(wanted)]
     floating = ((name, x) for name, x in named if x.is_floating_point() and x.numel())
     broken = [name for name, x in floating if not math.isfinite(second_moment(x))]
-    value, expected = root.item() if error is None else NAN, math.log(classes) if classes else NAN
-    nodes = analyse(calls)
-    steps = [(p, g) for p, g in zip(leaves, gradients, strict=True) if g is not None]
+    losses = _losses(outputs, wanted, root, loss, classes) if error is None else Losses()
+    nodes, moments = analyse(calls), {id(p): second_moment(g) for p, g in steps}
     may_step = bool(moments and not broken and math.isfinite(root.sum().item()))
-    constant, bound = _constant_loss(outputs, wanted, root, loss) if error is None else (NAN, 0.0)
-    size = _loss_of_zeros(outputs, wanted, loss) if error is None else NAN
-    expected = math.log(2) if math.isfinite(constant) and not classes and loss is not None else expected
-    waiting = [p for p in leaves if p.ndim > 1 and id(p) in used and not moments.get(id(p))]
-    waiting = [p for p in waiting if may_step and _is_used(p, nodes, reached, id(p) in moments)]
+    waiting = [p for p in leaves if may_step and p.ndim > 1 and id(p) in used and not moments.get(id(p))]
+    waiting = [p for p in waiting if _is_used(p, nodes, reached, id(p) in moments)]
 
     def conclude() -> Case:
         laboratory = Laboratory(nodes, model, inputs)
@@ -143,17 +130,32 @@ def _examine(
         sizes = {n.index: math.sqrt(n.left.second) for n in nodes if n.is_source and n.left.second >= 0}
         added = laboratory.contributions(sizes, products=True)
         mark_bypassed(nodes, needed(nodes, added))
-        case = Case(nodes, value, expected, broken, bool(moments), error is None)
-        case.added, case.factors = recorder.added, recorder.factors
-        case.constant_loss, case.probabilities, case.target_size = constant, bound, size
         sums = [place for place, _ in places(nodes) if nodes[place].function not in FACTORS]
-        case.meetings = [added[place] for place in sums if place in added]
+        meetings = [added[place] for place in sums if place in added]
         still = _still_after(model, inputs, targets, loss, steps, waiting) if waiting else set()
         names = {id(p): name.removesuffix(".weight") for name, p in model.named_parameters()}
-        case.stuck = [names[id(p)] for p in waiting if id(p) in still and id(p) in names]
-        return case
+        stuck = [names[id(p)] for p in waiting if id(p) in still and id(p) in names]
+        more = (meetings, recorder.added, recorder.factors, stuck)
+        return Case(nodes, losses, broken, bool(moments), error is None, *more)
 
     return conclude
+
+
+def _differentiate(
+    recorder: Recorder, calls: list[Call], root: Tensor, error: Tensor | None, leaves: list[Tensor]
+) -> list[tuple[Tensor, Tensor]]:
+    """Return the leaves that get a gradient, and what they get; note it in the calls, and over time."""
+    leaves = [x for x in leaves if x.requires_grad] if root.requires_grad else []
+    sequences = recorder.sequences if leaves else []
+    asked = leaves + [x for _, x, _ in sequences]
+    gradients = torch.autograd.grad(root, asked, error, allow_unused=True) if leaves else ()
+    _look_through_time(sequences, gradients[len(leaves) :])
+    steps = [(p, g) for p, g in zip(leaves, gradients[: len(leaves)], strict=True) if g is not None]
+    moments = {id(p): second_moment(g) for p, g in steps}
+    for call in calls:
+        call.weight_gradient = moments.get(id(call.weight), NAN)
+        call.has_gradient = id(call.weight) in moments
+    return steps
 
 
 def _is_used(p: Tensor, nodes: list[Call], reached: int, has_gradient: bool) -> bool:
@@ -161,9 +163,8 @@ def _is_used(p: Tensor, nodes: list[Call], reached: int, has_gradient: bool) -> 
     own = [n for n in nodes if n.role in ("layer", "composite") and n.module is not None]
     using = [n for n in nodes if any(q is p for q in n.parameters)]
     using += [n for n in own if any(q is p for q in n.module._parameters.values())]
-    if using and all(
-        n.entered.second == 0 and not n.parents for n in using
-    ):  # what is 0 at the start, as the queries of DETR
+    idle = [n.entered.second == 0 and not n.parents for n in using]  # takes zeros, as the queries of DETR
+    if using and all(idle):
         return False
     return any(reached >> n.index & 1 for n in using) if using else has_gradient
 
@@ -254,7 +255,6 @@ def _objective(outputs: Any, targets: Any, loss: Callable | None) -> tuple[Tenso
     raise ValueError(f"{needed}; got targets {tuple(wanted)} for an output {tuple(shape)}")
 
 
-@torch.no_grad()
 def _loss_of_zeros(outputs: Any, targets: Any, loss: Callable | None) -> float:
     """Return what outputs of 0 cost, NaN if the loss does not take them."""
 
@@ -272,6 +272,14 @@ def _loss_of_zeros(outputs: Any, targets: Any, loss: Callable | None) -> float:
 
 
 @torch.no_grad()
+def _losses(outputs: Any, targets: Any, root: Tensor, loss: Callable | None, classes: int) -> Losses:
+    constant, second_softmax = _constant_loss(outputs, targets, root, loss)
+    equal = math.log(classes) if classes else NAN
+    if loss is not None and not classes and math.isfinite(constant):
+        equal = math.log(2)  # of one probability
+    return Losses(root.item(), equal, _loss_of_zeros(outputs, targets, loss), constant, second_softmax)
+
+
 def _constant_loss(outputs: Any, targets: Any, root: Tensor, loss: Callable | None) -> tuple[float, float]:
     """Return the loss of the best constant output, NaN if unknown; the least of a second softmax, or 0."""
     y = outputs if isinstance(outputs, Tensor) else None

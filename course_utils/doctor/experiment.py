@@ -8,7 +8,7 @@ norm, a sum over experts are measured like a ReLU and an `x + f(x)`. Where what 
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache, reduce
 from operator import or_
 from typing import Any, NamedTuple
@@ -28,12 +28,10 @@ from course_utils.quadrature import gaussian_expectation
 
 _DROPOUTS = {f"{kind}dropout{size}" for kind in ("", "alpha_", "feature_") for size in ("", "1d", "2d", "3d")}
 _SIZES = [4.0**k for k in range(-7, 6)]  # at which a map that is not known is looked at
-_ONE = _SIZES.index(1.0)
 _STEPS = 9  # of halving a factor of 4 in the logarithm: to 0.3 %
-_ROUGH, _ROUNDS = (
-    0.05,
-    16,
-)  # the error of what branches add that is aimed at, and how often noise is drawn for it
+_ROUGH = 0.05  # the error of what branches add that is aimed at
+_ROUNDS = 16  # at most, in which noise is drawn for it
+_FEW, _SMALL = 4, 0.1  # of so many sources a share below that is measured on its own
 _KEPT = 1000  # entries of what enters a layer, to see whether they depend on s at all
 
 Sizes = Mapping[int, float]
@@ -117,7 +115,7 @@ def _noise(shape: torch.Size, number: int) -> Tensor:
 
 
 class Laboratory:
-    """Runs a model on noise, and says what arrives where; `restored` has to be around it."""
+    """Runs a model on noise, says what arrives where, and leaves the model as it was."""
 
     def __init__(self, nodes: list[Call], model: nn.Module, inputs: Any) -> None:
         self.nodes, self._model, self._inputs = nodes, model, inputs
@@ -191,8 +189,21 @@ class Laboratory:
                     second, asked, retain_graph=True, allow_unused=True, materialize_grads=True
                 )
                 halves = [(s * slope).item() / 2 for s, slope in zip(asked, slopes, strict=True)]
+                if len(sources) <= _FEW:
+                    halves = [
+                        _own(y, s) if half and half < _SMALL * max(halves) else half
+                        for s, half in zip(asked, halves, strict=True)
+                    ]
                 shares[place] = second.item(), dict(zip(sources, halves, strict=True))
         return shares
+
+
+def _own(y: Tensor, size: Tensor) -> float:
+    """Return the second moment of what a source adds alone: small shares drown in products of two noises."""
+    weights = torch.zeros_like(y, requires_grad=True)
+    slope = torch.autograd.grad(y, size, weights, create_graph=True)[0]
+    added = torch.autograd.grad(slope, weights, retain_graph=True)[0] * size
+    return added.double().square().mean().item()
 
 
 def correct_gains(laboratory: Laboratory) -> None:
@@ -276,21 +287,17 @@ def _solve(laboratory: Laboratory, pairs: Mapping[int, int]) -> dict[int, float]
             brackets[k] = _SIZES[before[0]], _SIZES[after[0]], seen[before[0]] < 1
         elif seen[0] > 0 and abs(seen[1] / seen[0] / 16 - 1) < SAME_MAP:  # linear at the origin
             found[k] = _SIZES[0] / math.sqrt(seen[0])
-    return found | _bisected(
-        brackets, lambda sizes: {k: a.second for k, a in laboratory.arriving(sizes).items()}, pairs
-    )
+    return found | _bisected(laboratory, pairs, brackets)
 
 
 def _bisected(
-    brackets: dict[int, tuple[float, float, bool]],
-    arriving: Callable[[Sizes], dict[int, float]],
-    pairs: Mapping[int, int],
+    laboratory: Laboratory, pairs: Mapping[int, int], brackets: dict[int, tuple[float, float, bool]]
 ) -> dict[int, float]:
     """Return gains where 1 arrives between two sizes, which rises there or falls."""
     for _ in range(_STEPS if brackets else 0):
         middle = {k: math.sqrt(low * high) for k, (low, high, _) in brackets.items()}
-        second = arriving(middle)
+        arriving = laboratory.arriving(middle)
         for k, (low, high, rising) in brackets.items():
-            above = (second[pairs[k]] < 1) == rising
+            above = (arriving[pairs[k]].second < 1) == rising
             brackets[k] = (middle[k], high, rising) if above else (low, middle[k], rising)
     return {k: math.sqrt(low * high) for k, (low, high, _) in brackets.items()}

@@ -159,7 +159,7 @@ def _step(case: Case) -> Findings:
         direction = _jump(n)
         excused = n.laws if n.orthogonal else {"torch default", *case.shared} & {*n.laws}
         if n.last:  # it may be small, and the loss shows whether it is too large
-            excused = excused or direction < 0 or not math.isnan(case.expected_loss)
+            excused = excused or direction < 0 or not math.isnan(case.losses.equal)
         if direction and not excused:
             found.setdefault((*n.laws[:1], direction), []).append(n)
     for (*_, direction), nodes in found.items():  # what is small may be so on purpose, or be made up for
@@ -233,7 +233,7 @@ def _drift(case: Case, n: Call, faded: bool) -> Findings:
 @judge(4, "not finite")
 def _broken_signal(case: Case) -> Findings:
     layers = [n.layer for n in case.rows if not math.isfinite(n.left.second + n.activated.left.second)]
-    layers += ["loss"] * (case.has_loss and not math.isfinite(case.loss))
+    layers += ["loss"] * (case.has_loss and not math.isfinite(case.losses.value))
     for layer in layers[:1]:
         cause = "The parameters and inputs are finite: an overflow, or an operation outside its domain."
         yield Finding(layer, "not finite", "It returns NaN or infinity.", cause, "Scale down what enters it.")
@@ -322,8 +322,8 @@ def _explain_gradient(case: Case, path: list[Call], factor: float) -> Findings:
 @judge(7, "large initial loss")
 def _loss(case: Case) -> Findings:
     last = ([n for n in case.rows if n.last and n.weight is not None] or case.rows)[-1:]
-    expected, large = case.expected_loss, case.loss > case.expected_loss + limit.EXCESS_LOSS
-    if not (last and (large or case.loss > limit.FAR_LOSS * case.target_size > 0)):
+    expected, large = case.losses.equal, case.losses.value > case.losses.equal + limit.EXCESS_LOSS
+    if not (last and (large or case.losses.value > limit.FAR_LOSS * case.losses.zeros > 0)):
         return
     uses = [n.layer for n in case.rows if n.weight is not None and n.weight is last[0].weight]
     remedy = "Scale the last layer's weights down; 0 is fine."
@@ -332,11 +332,11 @@ def _loss(case: Case) -> Findings:
     cause = "Its inputs have second moment {n.entered.second:.2g}."
     if last[0].weight_ratio > limit.LARGE_STD:
         cause = "Its weights' std is {n.weight_ratio:.2g} times the wanted one."
-    evidence = f"The loss is {case.loss:.3g}; "
+    evidence = f"The loss is {case.losses.value:.3g}; "
     evidence += (
         f"equal probabilities cost ln K = {expected:.3g}."
         if large
-        else f"outputs of 0 cost {case.target_size:.3g}."
+        else f"outputs of 0 cost {case.losses.zeros:.3g}."
     )
     second, added = case.meetings[-1] if case.meetings else (0.0, {})
     largest = [case.nodes[max(added, key=added.get)]] if added and max(added.values()) > second / 2 else []

@@ -67,27 +67,41 @@ def is_right(node: Call) -> bool:
     return not {"fan_in", "wanted", "fan_avg"}.isdisjoint(node.laws)
 
 
+class Losses(NamedTuple):
+    """What the outputs cost, and what others would; NaN if unknown, or if there is no loss."""
+
+    value: float = NAN
+    equal: float = NAN  # probabilities
+    zeros: float = NAN
+    constant: float = NAN  # the best one
+    second_softmax: float = 0.0  # the least that one can cost, if there are two; else 0
+
+
 class Case:
-    """What was measured: the graph, the loss, what equal probabilities cost (NaN: unknown), what broke."""
+    """What was measured.
+
+    broken: the names of tensors that are not finite. meetings: where sources meet, the second moment and what
+    each adds to it. added: parameters that are added, their second moment in units of what they are added to.
+    factors: the root mean squares of parameters that multiply. stuck: what has weights without a gradient,
+    after three steps, too.
+    """
 
     def __init__(
         self,
         nodes: list[Call],
-        loss: float,
-        expected_loss: float,
+        losses: Losses,
         broken: list[str],
         has_gradient: bool,
         has_loss: bool,
+        meetings: list[tuple[float, dict[int, float]]],
+        added: dict[str, float],
+        factors: dict[str, float],
+        stuck: list[str],
     ) -> None:
-        self.nodes, self.loss, self.expected_loss = nodes, loss, expected_loss
-        self.broken, self.has_gradient, self.has_loss = broken, has_gradient, has_loss
-        self.meetings: list[tuple[float, dict[int, float]]] = []  # second moments, and what each source adds
-        self.constant_loss = NAN  # of the best constant output
-        self.probabilities = 0.0  # the least loss of a softmax behind a softmax, if that is so
-        self.added: dict[str, float] = {}  # parameters that are added, in units of what they are added to
-        self.factors: dict[str, float] = {}  # root mean squares of parameters that multiply
-        self.target_size = NAN  # what outputs of 0 cost
-        self.stuck: list[str] = []  # what has weights that get no gradient, after three steps, too
+        self.nodes, self.losses, self.broken, self.meetings = nodes, losses, broken, meetings
+        self.has_gradient, self.has_loss = has_gradient, has_loss
+        self.added, self.factors, self.stuck = added, factors, stuck
+        self.fed = feeding(nodes)
         self.rows = [n for n in nodes if n.is_row]
         self.trained = [n for n in nodes if n.trained]
         for n in nodes:
@@ -101,18 +115,16 @@ class Case:
 
     def feeding(self, node: Call) -> list[Call]:
         """Return the sources that feed a call, with none in between."""
-        return [self.nodes[k] for k in bits_in(feeding(self.nodes)[node.index]) if self.nodes[k].is_source]
+        return [self.nodes[k] for k in bits_in(self.fed[node.index]) if self.nodes[k].is_source]
 
     def is_scale_free(self, node: Call) -> bool:
         """Return whether nothing but norms sees what it returns, alone."""
-        fed = feeding(self.nodes)
-        seeing = [above for above in fed if above >> node.index & 1]
+        seeing = [above for above in self.fed if above >> node.index & 1]
         return node.norm_next and all(above == 1 << node.index for above in seeing)
 
     def is_part_of_a_factor(self, node: Call) -> bool:
         """Return whether it goes into a product that is not 0 though it is: 1 + 0 is a factor, too."""
-        fed = feeding(self.nodes)
-        below = [n for n in self.nodes if fed[n.index] >> node.index & 1]
+        below = [n for n in self.nodes if self.fed[n.index] >> node.index & 1]
         product = any(n.is_meeting and n.function in FACTORS for n in below)
         return product and any(n.is_source and n.entered.varying > 0 for n in below)
 

@@ -70,7 +70,6 @@ class Call:
     weight_gradient: float = NAN  # second moment
     has_gradient: bool = False  # of its weights, be it NaN
     parameters: tuple[Tensor | None, ...] = ()  # what multiplies and what is added, if these are parameters
-    same_shape: bool = False  # a sum of two terms of one shape
 
     # From here on all is for `graph.analyse` to say. "Total" is relative to what entered the first layer.
     activated: Any = None  # the activation that follows and shares the row of the table, else the call itself
@@ -340,7 +339,6 @@ class Recorder(TorchFunctionMode):
             meeting = Call(role, call.name, parents=tuple(parents), unit_dim=parents[-1].unit_dim)
             if role == "sum" and result.is_floating_point():
                 self._measure(meeting, result)
-                meeting.same_shape = len(tensors) == 2 and tensors[0].shape == tensors[1].shape
             self._add(meeting, results)
         elif parents:
             if call.name == "add" and call.output is not None:

@@ -5,8 +5,8 @@ import math
 from course_utils.doctor import thresholds as limit
 from course_utils.doctor.faults import judge
 from course_utils.doctor.findings import Case, Finding, Findings, escaped, say
-from course_utils.doctor.graph import depth, feeding
-from course_utils.doctor.measuring import bits_in, second_moment
+from course_utils.doctor.graph import depth
+from course_utils.doctor.measuring import second_moment
 from course_utils.doctor.recording import Call
 
 _DRAW_ANEW, _SCALE = "Draw the weights with std gain / sqrt(fan_in).", "Scale its weights down."
@@ -35,9 +35,9 @@ def _copies(case: Case) -> Findings:
 
 @judge(1)
 def _softmax_twice(case: Case) -> Findings:
-    if case.probabilities and case.rows:
+    if case.losses.second_softmax and case.rows:
         evidence = "The outputs are probabilities, and the cross entropy takes another softmax of them."
-        cause = f"The loss cannot come below {case.probabilities:.2f}, and gradients are small."
+        cause = f"The loss cannot come below {case.losses.second_softmax:.2f}, and gradients are small."
         remedy = "Return what enters the softmax, or take the loss nll_loss of the logarithm."
         yield Finding(case.rows[-1].layer, "softmax twice", evidence, cause, remedy)
 
@@ -85,15 +85,14 @@ def _huge(case: Case) -> Findings:
 
 @judge(5)
 def _decided(case: Case) -> Findings:
-    fed, found = feeding(case.nodes), [n for n in case.nodes if n.decided > limit.SATURATED]
-    above = {k for n in found for k in ([n.index] if n.is_source else bits_in(fed[n.index]))}
-    layers = [case.nodes[k] for k in sorted(above) if case.nodes[k].is_source]
+    found = [n for n in case.nodes if n.decided > limit.SATURATED]
+    layers = {m for n in found for m in ([n] if n.is_source else case.feeding(n))}
     evidence = (
         f"The softmax behind it has lost {max((n.decided for n in found), default=0):.0%} of its slope."
     )
     cause = "What enters it is large: its probabilities are nearly 0 or 1."
     remedy = "Draw its weights smaller, or divide what enters the softmax, in attention by sqrt(d)."
-    yield from say(layers, "saturated", evidence, cause, remedy)
+    yield from say(sorted(layers, key=lambda n: n.index), "saturated", evidence, cause, remedy)
 
 
 @judge(6)
@@ -215,8 +214,8 @@ def _over_time(case: Case) -> Findings:
 @judge(8)
 def _prior(case: Case) -> Findings:
     last = [n for n in case.rows if n.last and n.weight is not None][-1:]
-    zeros, constant = case.target_size, case.constant_loss
-    if min(zeros, case.loss) > max(constant + limit.PRIOR, 2 * constant):
+    zeros, constant = case.losses.zeros, case.losses.constant
+    if min(zeros, case.losses.value) > max(constant + limit.PRIOR, 2 * constant):
         evidence = f"Outputs of 0 cost {zeros:.3g}, the best constant ones {constant:.3g}."
         cause = "The first steps go into learning how frequent, or how large, targets are."
         remedy = (

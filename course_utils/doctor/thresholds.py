@@ -10,9 +10,7 @@ DEAD = 0.6  # share of a layer's units: of inputs that are all alike, half are d
 SATURATED = 0.5  # share of a layer's outputs: a tanh network with gain 1 has next to none, with gain 3 half
 SMALL_FACTOR = 0.1  # of a branch, that learns: a gate that starts almost shut
 AT_A_BOUND = 0.03  # a saturated output is that near to a bound: the derivative of tanh is 0.06 there
-LARGE_CELL = (
-    5.0  # std of a recurrent module's weights in units of 1 / sqrt(fan_in): torch's own has 0.6 at most
-)
+LARGE_CELL = 5.0  # std of a recurrent module's weights, times sqrt(fan_in): torch's own has 0.6 at most
 LARGE_ROWS = 100.0  # second moment of what an embedding returns, with no norm behind it
 FAR_LOSS = 100.0  # times what outputs of 0 cost: outputs ten times as large as the targets
 LOST = 1e-6  # share of the second moment that varies over the batch
@@ -20,11 +18,8 @@ EXCESS_LOSS = 2.5  # above ln K: logits of variance 2, from He's law in the last
 SMALL_INPUT, LARGE_INPUT = 1e-3, 10.0  # second moment: of pixels in 0 to 255 it is above 10,000
 OFFSET = 0.9  # share of the inputs' second moment in their mean: of pixels in 0 to 1 it is 0.75
 
-DROWNING = 100.0  # times what any other branch adds: one that is scaled by 30 adds 900 times as much
-LOST_STREAM = (
-    1e6  # times what it is added to: the first block of a language model adds 1e4 times an embedding
-)
-FAR_SUM = 300.0  # the same, where no norm follows
+DROWNING = 100.0  # times what any other branch adds, or a stream without a norm: a scale of 30 is worth 900
+LOST_STREAM = 1e6  # the same over the stream before a norm: a language model's first block adds 1e4 times
 CONSTANT = 10.0  # times what it is added to: a parameter that does not depend on the input
 LARGE_FACTOR = 100.0  # a parameter that multiplies a signal
 DROWNED = 1e3  # times smaller than what is added beside it
