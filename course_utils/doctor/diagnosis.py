@@ -95,18 +95,17 @@ def diagnose(
         raise TypeError(
             f"loss must be a function of (outputs, targets); got the class {loss.__name__}: pass an object"
         )
-    with torch.inference_mode(False), torch.enable_grad():
-        with restored(model, inputs):
-            conclude = _examine(Recorder(model), model, inputs, targets, loss)
-        case = conclude()  # by experiments, which start from the same state
+    with torch.inference_mode(False), torch.enable_grad(), restored(model, inputs) as start:
+        conclude = _examine(Recorder(model), model, inputs, targets, loss)
+        case = conclude(start)  # by experiments, each of which starts anew
     findings = verdict_on(case)
     return Diagnosis(_table(case, findings), case.losses.value, case.losses.equal, findings)
 
 
 def _examine(
     recorder: Recorder, model: nn.Module, inputs: Any, targets: Any, loss: Callable | None
-) -> Callable[[], Case]:
-    """Run the model once, and return what makes a case of it when the model is what it was."""
+) -> Callable[[Callable[[], None]], Case]:
+    """Run the model once, and return what makes a case of it, by experiments that start anew."""
     given, copies = measure.cloned(inputs, not any(p.requires_grad for p in model.parameters()))
     outputs = recorder.run(given)
     wanted = measure.cloned(targets, False)[0]
@@ -124,8 +123,8 @@ def _examine(
     waiting = [p for p in leaves if may_step and p.ndim > 1 and id(p) in used and not moments.get(id(p))]
     waiting = [p for p in waiting if _is_used(p, nodes, reached, id(p) in moments)]
 
-    def conclude() -> Case:
-        laboratory = Laboratory(nodes, model, inputs)
+    def conclude(start: Callable[[], None]) -> Case:
+        laboratory = Laboratory(nodes, model, inputs, start)
         correct_gains(laboratory)
         sizes = {n.index: math.sqrt(n.left.second) for n in nodes if n.is_source and n.left.second >= 0}
         added = laboratory.contributions(sizes, products=True)

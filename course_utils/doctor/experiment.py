@@ -8,7 +8,7 @@ norm, a sum over experts are measured like a ReLU and an `x + f(x)`. Where what 
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, reduce
 from operator import or_
 from typing import Any, NamedTuple
@@ -20,15 +20,16 @@ from torch import Generator, Tensor, nn
 from course_utils.doctor.graph import feeding, places
 from course_utils.doctor.measuring import NAN, UNKNOWN, bits_in, cloned, second_moment, tensors_in
 from course_utils.doctor.recording import Call, Recorder
-from course_utils.doctor.restoring import restored
 from course_utils.doctor.thresholds import SAME_MAP
-from course_utils.doctor.vocabulary import ACTIVATIONS, FACTORS, SPELLINGS
+from course_utils.doctor.vocabulary import ACTIVATIONS, CONVOLUTIONS, FACTORS, SPELLINGS
 from course_utils.mean_field import sign_changes
 from course_utils.quadrature import gaussian_expectation
 
 _DROPOUTS = {f"{kind}dropout{size}" for kind in ("", "alpha_", "feature_") for size in ("", "1d", "2d", "3d")}
+_SKIPPED = CONVOLUTIONS | {"linear"}  # what takes long; the others are few
 _SIZES = [4.0**k for k in range(-7, 6)]  # at which a map that is not known is looked at
-_STEPS = 9  # of halving a factor of 4 in the logarithm: to 0.3 %
+_STEPS = 12  # at most, to find where 1 arrives between two of them; four as a rule
+_NEAR, _FAR_OFF = 1e-3, 20.0  # logarithms of what arrives: that is 1, and nothing to draw a line through
 _ROUGH = 0.05  # the error of what branches add that is aimed at
 _ROUNDS = 16  # at most, in which noise is drawn for it
 _FEW, _SMALL = 4, 0.1  # of so many sources a share below that is measured on its own
@@ -75,6 +76,17 @@ class _Probe(Recorder):
         self._origin[replaced] = self.sources[-1]
         return replaced if first is result else (replaced, *result[1:])
 
+    def _call(self, func: Callable, name: str, args: tuple, kwargs: dict) -> Any:
+        """Call the function, but of what will be replaced compute only the shape."""
+        x, weight = args[:2] if len(args) > 1 else (None, None)
+        wanted = name not in _SKIPPED or len(self.sources) in self._real or not isinstance(weight, Tensor)
+        if wanted or torch.is_autocast_enabled(x.device.type) or not weight.numel():
+            return func(*args, **kwargs)
+        if name == "linear":
+            return x.new_empty(*x.shape[:-1], weight.shape[0])
+        shape = func(*(a.detach().to("meta") if isinstance(a, Tensor) else a for a in args), **kwargs)
+        return torch.empty_like(shape, device=x.device)
+
     def _instead(self, result: Tensor, number: int) -> Tensor:
         size = self._sizes.get(number, 1.0)
         if number in self._real:
@@ -115,10 +127,10 @@ def _noise(shape: torch.Size, number: int) -> Tensor:
 
 
 class Laboratory:
-    """Runs a model on noise, says what arrives where, and leaves the model as it was."""
+    """Runs a model on noise, each time from the start that `restored` yields, and says what arrives where."""
 
-    def __init__(self, nodes: list[Call], model: nn.Module, inputs: Any) -> None:
-        self.nodes, self._model, self._inputs = nodes, model, inputs
+    def __init__(self, nodes: list[Call], model: nn.Module, inputs: Any, start: Callable[[], None]) -> None:
+        self.nodes, self._model, self._inputs, self._start = nodes, model, inputs, start
         sources = [n for n in nodes if n.is_source]
         self._number = {n.index: i for i, n in enumerate(sources)}
         self._way = [(n.role, n.function) for n in sources]
@@ -128,9 +140,9 @@ class Laboratory:
         """Raises: whatever the model raises on noise, and RuntimeError if it takes another way."""
         numbered = {self._number[k]: size for k, size in sizes.items()}
         probe = _Probe(self._model, numbered, {self._number[k] for k in self.real}, shuffled)
-        with restored(self._model, self._inputs):
-            torch.default_generator.manual_seed(0)
-            probe.run(cloned(self._inputs, False)[0])
+        self._start()
+        torch.default_generator.manual_seed(0)
+        probe.run(cloned(self._inputs, False)[0])
         if [(n.role, n.function) for n in probe.sources] != self._way:
             raise RuntimeError("on noise the model takes another way through its layers")
         return probe
@@ -275,7 +287,7 @@ def _solve(laboratory: Laboratory, pairs: Mapping[int, int]) -> dict[int, float]
     """Return gains: the smallest size at which 1 arrives; if none does, the critical one at 0."""
     scan = [laboratory.arriving(dict.fromkeys(pairs, size)) for size in _SIZES]
     found: dict[int, float] = {}
-    brackets: dict[int, tuple[float, float, bool]] = {}
+    brackets: dict[int, list[tuple[float, float]]] = {}
     for k, j in pairs.items():
         seen = np.array([arriving[j].second for arriving in scan])
         if not np.isfinite(seen).any():
@@ -284,20 +296,37 @@ def _solve(laboratory: Laboratory, pairs: Mapping[int, int]) -> dict[int, float]
         before, after = sign_changes(np.where(abs(seen - 1) < SAME_MAP, 0.0, seen - 1))
         found[k] = NAN
         if before.size and seen[0] < 0.5:  # else what does not come from this layer is 1 already
-            brackets[k] = _SIZES[before[0]], _SIZES[after[0]], seen[before[0]] < 1
+            brackets[k] = [(math.log(_SIZES[i]), _logarithm(seen[i])) for i in (before[0], after[0])]
         elif seen[0] > 0 and abs(seen[1] / seen[0] / 16 - 1) < SAME_MAP:  # linear at the origin
             found[k] = _SIZES[0] / math.sqrt(seen[0])
-    return found | _bisected(laboratory, pairs, brackets)
+    return found | _refined(laboratory, pairs, brackets)
 
 
-def _bisected(
-    laboratory: Laboratory, pairs: Mapping[int, int], brackets: dict[int, tuple[float, float, bool]]
+def _logarithm(second: float) -> float:
+    """Return the logarithm, of what is not finite or 0 that of a number so far away."""
+    return math.log(min(max(second, 1e-30), 1e30)) if second == second else math.log(1e30)
+
+
+def _refined(
+    laboratory: Laboratory, pairs: Mapping[int, int], brackets: dict[int, list[tuple[float, float]]]
 ) -> dict[int, float]:
-    """Return gains where 1 arrives between two sizes, which rises there or falls."""
-    for _ in range(_STEPS if brackets else 0):
-        middle = {k: math.sqrt(low * high) for k, (low, high, _) in brackets.items()}
-        arriving = laboratory.arriving(middle)
-        for k, (low, high, rising) in brackets.items():
-            above = (arriving[pairs[k]].second < 1) == rising
-            brackets[k] = (middle[k], high, rising) if above else (low, middle[k], rising)
-    return {k: math.sqrt(low * high) for k, (low, high, _) in brackets.items()}
+    """Return gains where 1 arrives between two sizes: false position in logarithms, after Illinois."""
+    best = {k: min(ends, key=lambda end: abs(end[1])) for k, ends in brackets.items()}
+    for _ in range(_STEPS):
+        waiting = [k for k, (_, off) in best.items() if abs(off) > _NEAR]
+        if not waiting:
+            break
+        tried = {k: _crossing(*brackets[k]) for k in brackets}
+        arriving = laboratory.arriving({k: math.exp(a) for k, a in tried.items()})
+        for k in waiting:
+            (a, f), (b, g) = brackets[k]
+            best[k] = c, h = tried[k], _logarithm(arriving[pairs[k]].second)
+            # (b, g) is the end that moved last; one that stays counts for half, lest it stay for ever.
+            brackets[k] = [(b, g), (c, h)] if (h < 0) != (g < 0) else [(a, f / 2), (c, h)]
+    return {k: math.exp(a) for k, (a, _) in best.items()}
+
+
+def _crossing(one: tuple[float, float], other: tuple[float, float]) -> float:
+    """Return where a line through two points is 0; the middle between them if one is far off."""
+    (a, f), (b, g) = one, other
+    return (a + b) / 2 if max(abs(f), abs(g)) > _FAR_OFF else a - f * (b - a) / (g - f)

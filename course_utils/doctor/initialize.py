@@ -177,13 +177,13 @@ def _among(aliases: Collection[str], names: Collection[str]) -> bool:
 def _wishes_by_name(model: nn.Module, inputs: Any) -> dict[str, list[Wish | None]]:
     """Run the model; return what is asked of each parameter that it uses."""
     recorder, names = Recorder(model), {id(p): name for name, p in model.named_parameters()}
-    with restored(model, inputs):
+    with restored(model, inputs) as start:
         recorder.run(cloned(inputs, False)[0])
         nodes = analyse(recorder.calls)
-    laboratory = Laboratory(nodes, model, inputs)
-    correct_gains(laboratory)
-    wanted = {n.index: n.gain if n.gain > 0 else 1.0 for n in nodes if n.is_source}
-    added = branches(nodes, laboratory.contributions(wanted))
+        laboratory = Laboratory(nodes, model, inputs, start)
+        correct_gains(laboratory)
+        wanted = {n.index: n.gain if n.gain > 0 else 1.0 for n in nodes if n.is_source}
+        added = branches(nodes, laboratory.contributions(wanted))
     wishes = {i: [] for i in recorder.seen}
     for node in nodes:
         for parameter, wish in _wishes(node, added.get(node.index, 1.0)):

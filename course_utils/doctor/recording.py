@@ -162,7 +162,7 @@ class Recorder(TorchFunctionMode):
         name = getattr(func, "__name__", "").strip("_")
         if name in words.CELLS and torch.is_grad_enabled():
             args = with_leaf(self._origin, args)
-        result = func(*args, **kwargs)
+        result = self._call(func, name, args, kwargs)
         if name.startswith("new_") or name.endswith("_like"):
             return result  # takes the argument's shape, not its values
         output = next((y for y in tensors_in(result) if y.is_floating_point()), None)
@@ -177,6 +177,9 @@ class Recorder(TorchFunctionMode):
             if output is None or note is None or not note(self, call):
                 self._hand_on(call, result)
         return result
+
+    def _call(self, func: Callable, name: str, args: tuple, kwargs: dict) -> Any:  # noqa: ARG002
+        return func(*args, **kwargs)
 
     def _note_layer(self, call: Invocation) -> bool:
         weight = call.argument("weight", 2 if call.name == "bilinear" else 1)

@@ -16,25 +16,34 @@ _WHOLE = (type, FunctionType, MethodType, ModuleType, str, bytes, int, float, co
 
 
 @contextmanager
-def restored(model: nn.Module, inputs: Any) -> Iterator[None]:
+def restored(model: nn.Module, inputs: Any) -> Iterator[Callable[[], None]]:
     """Put back what a pass may change: values, attributes, random states, gradients (which are put aside).
 
     All that can be reached from the model's attributes through dictionaries, lists, sets and objects: what
     they hold, tensors with values, shapes, hooks and whether they require a gradient, arrays, generators.
+    Yields what starts anew for another pass; tensors that say they are unchanged it does not look at.
     """
     held = list(_reached(model))
     tensors = [x for x in held if isinstance(x, Tensor)]
     used = {t.device.index for t in (*tensors, *tensors_in(inputs)) if t.is_cuda}
     generators = [torch.default_generator, *(torch.cuda.default_generators[index] for index in used)]
     undo = [action for x in (*generators, *held) for action in _undoing(x)]
-    try:
-        for p in model.parameters():
-            p.grad = None
-        yield
-    finally:
-        failures = [error for action in undo if (error := _failure(action))]
+
+    def put_back(every: bool) -> None:
+        failures = [error for action in undo if (error := _failure(action, every))]
         if failures:  # all else has been put back
             raise failures[0]
+
+    def start() -> None:
+        put_back(every=False)
+        for p in model.parameters():
+            p.grad = None
+
+    try:
+        start()
+        yield start
+    finally:
+        put_back(every=True)
 
 
 def _reached(root: Any) -> Iterator[Any]:
@@ -55,29 +64,29 @@ def _reached(root: Any) -> Iterator[Any]:
             waiting.append(vars(x))
 
 
-def _undoing(x: Any) -> Iterator[Callable[[], Any]]:
+def _undoing(x: Any) -> Iterator[Callable[[bool], Any]]:
     """Yield what has to be called to make an object what it is now."""
     if isinstance(x, torch.Generator):
         state = x.get_state()
-        yield lambda: x.set_state(state)
+        yield lambda _: x.set_state(state)
     elif isinstance(x, np.ndarray):
         values = x.copy()
-        yield lambda: np.copyto(x, values)
+        yield lambda _: np.copyto(x, values)
     elif isinstance(x, dict | set):
         content = x.copy()
-        yield lambda: (x.clear(), x.update(content))
+        yield lambda _: (x.clear(), x.update(content))
     elif isinstance(x, list | deque):
         content = x.copy()
-        yield lambda: (x.clear(), x.extend(content))
+        yield lambda _: (x.clear(), x.extend(content))
     elif isinstance(x, Tensor) and not x.is_meta:
         yield from _undoing_tensor(x)
 
 
-def _undoing_tensor(x: Tensor) -> Iterator[Callable[[], Any]]:
+def _undoing_tensor(x: Tensor) -> Iterator[Callable[[bool], Any]]:
     if x.is_leaf:
         gradient, required, hooks = x.grad, x.requires_grad, dict(x._backward_hooks or {})
 
-        def put_back() -> None:
+        def put_back(_: bool) -> None:
             if x.requires_grad != required:
                 x.requires_grad_(required)
             if x._backward_hooks:
@@ -87,20 +96,20 @@ def _undoing_tensor(x: Tensor) -> Iterator[Callable[[], Any]]:
 
         yield put_back
     if not is_fixed(x):
-        values = x.detach().clone()
+        values, version = x.detach().clone(), None if x.is_inference() else x._version
 
-        def write_back() -> None:
-            if x.shape == values.shape:
+        def write_back(every: bool) -> None:
+            if x.shape != values.shape:
+                x.data = values.clone()
+            elif every or x.is_inference() or x._version != version:
                 x.data.copy_(values)  # .data, lest a graph that waits for its backward pass take offence
-            else:
-                x.data = values
 
         yield write_back
 
 
-def _failure(action: Callable[[], Any]) -> Exception | None:
+def _failure(action: Callable[[bool], Any], every: bool) -> Exception | None:
     try:
-        action()
+        action(every)
     except Exception as error:
         return error
     return None

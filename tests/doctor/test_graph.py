@@ -8,6 +8,7 @@ from torch import nn
 from course_utils.doctor.experiment import Laboratory
 from course_utils.doctor.graph import analyse, branches
 from course_utils.doctor.recording import Recorder
+from course_utils.doctor.restoring import restored
 
 
 def seeded(seed=0):
@@ -37,8 +38,9 @@ def ends(function, *inputs):
     with torch.no_grad():
         recorder.run(inputs)
     nodes = analyse(recorder.calls)
-    laboratory = Laboratory(nodes, model, inputs)
-    return {nodes[k].layer: whole for k, whole in branches(nodes, laboratory.contributions({})).items()}
+    with restored(model, inputs) as start:
+        contributions = Laboratory(nodes, model, inputs, start).contributions({})
+    return {nodes[k].layer: whole for k, whole in branches(nodes, contributions).items()}
 
 
 X = torch.randn(8, 16, generator=seeded(1))
