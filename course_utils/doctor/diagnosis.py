@@ -121,7 +121,8 @@ def _examine(
     nodes, moments = analyse(calls), {id(p): second_moment(g) for p, g in steps}
     may_step = bool(moments and not broken and math.isfinite(root.sum().item()))
     waiting = [p for p in leaves if may_step and p.ndim > 1 and id(p) in used and not moments.get(id(p))]
-    waiting = [p for p in waiting if _is_used(p, nodes, reached, id(p) in moments)]
+    using = _calls_by_parameter(nodes)
+    waiting = [p for p in waiting if _leads_on(using.get(id(p), []), reached, id(p) in moments)]
 
     def conclude(start: Callable[[], None]) -> Case:
         laboratory = Laboratory(nodes, model, inputs, start)
@@ -157,14 +158,21 @@ def _differentiate(
     return steps
 
 
-def _is_used(p: Tensor, nodes: list[Call], reached: int, has_gradient: bool) -> bool:
-    """Return whether a parameter leads to the loss, by a call that takes it or whose module owns it."""
-    own = [n for n in nodes if n.role in ("layer", "composite") and n.module is not None]
-    using = [n for n in nodes if any(q is p for q in n.parameters)]
-    using += [n for n in own if any(q is p for q in n.module._parameters.values())]
-    idle = [n.entered.second == 0 and not n.parents for n in using]  # takes zeros, as the queries of DETR
-    if using and all(idle):
-        return False
+def _calls_by_parameter(nodes: list[Call]) -> dict[int, list[Call]]:
+    """Return the calls that take a parameter, or whose module owns it, by its id."""
+    found: dict[int, list[Call]] = {}
+    for n in nodes:
+        owned = n.role in ("layer", "composite") and n.module is not None
+        own = n.module._parameters.values() if owned else ()
+        for i in {id(p) for p in (*n.parameters, *own) if p is not None}:
+            found.setdefault(i, []).append(n)
+    return found
+
+
+def _leads_on(using: list[Call], reached: int, has_gradient: bool) -> bool:
+    """Return whether a parameter that these calls use leads to the loss."""
+    if using and all(n.entered.second == 0 and not n.parents for n in using):
+        return False  # takes zeros, as the queries of DETR
     return any(reached >> n.index & 1 for n in using) if using else has_gradient
 
 
