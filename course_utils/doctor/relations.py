@@ -215,7 +215,7 @@ def _over_time(case: Case) -> Findings:
 def _prior(case: Case) -> Findings:
     last = [n for n in case.rows if n.last and n.weight is not None][-1:]
     zeros, constant = case.losses.zeros, case.losses.constant
-    if min(zeros, case.losses.value) > max(constant + limit.PRIOR, 2 * constant):
+    if min(zeros, case.losses.value) > max(constant + limit.PRIOR, limit.PRIOR_FACTOR * constant):
         evidence = f"Outputs of 0 cost {zeros:.3g}, the best constant ones {constant:.3g}."
         cause = "The first steps go into learning how frequent, or how large, targets are."
         remedy = (

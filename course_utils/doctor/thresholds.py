@@ -23,6 +23,7 @@ LOST_STREAM = 1e6  # the same over the stream before a norm: a language model's 
 CONSTANT = 10.0  # times what it is added to: a parameter that does not depend on the input
 LARGE_FACTOR = 100.0  # a parameter that multiplies a signal
 DROWNED = 1e3  # times smaller than what is added beside it
+PRIOR_FACTOR = 2.0  # between the loss of outputs of 0 and that of the best constant ones, and
 PRIOR = 0.3  # nats of loss that one constant output would save: at 1 % of one class it is 0.64
 
 # Causes.

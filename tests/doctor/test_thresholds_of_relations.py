@@ -9,10 +9,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from course_utils.doctor import diagnose
+from course_utils.doctor.experiment import Laboratory
+from course_utils.doctor.graph import analyse, needed
+from course_utils.doctor.recording import Recorder
+from course_utils.doctor.restoring import restored
 
 # The values are written down here once more: one that changes in the package alone is noticed.
 LARGE_ROWS, LARGE_CELL, LARGE_FACTOR, CONSTANT, FAR_LOSS, DROWNED, DROWNING = 100, 5, 100, 10, 100, 1e3, 100
-FAR_STEP = 100
+FAR_STEP, FAR_NORMED, LOST, LOST_STREAM, SMALL_FACTOR, PRIOR, PRIOR_FACTOR = 100, 5e4, 1e-6, 1e6, 0.1, 0.3, 2
+ADDITIVE, NEEDED, NORMALIZED = 1.3, 0.5, 0.1
 IDS = torch.arange(64).view(8, 8)
 BOTH_SIDES = pytest.mark.parametrize(("off", "said"), [(1.1, True), (0.9, False)])
 
@@ -106,4 +111,109 @@ def test_a_layer_that_another_path_leads_around(off, said):
     net = Net(lambda m, x: F.layer_norm(x + 1e-3 * m.branches[0](x), (32,)))
     with torch.no_grad():
         net.branches[0].weight.mul_(math.sqrt(off * FAR_STEP))
+    assert (("branches.0", "exploding signal") in found(net, IDS)) == said
+
+
+class Grown(torch.autograd.Function):
+    """Hand the signal on, and a gradient times a factor back."""
+
+    @staticmethod
+    def forward(ctx, x, factor):
+        ctx.factor = factor
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return ctx.factor * gradient, None
+
+
+@BOTH_SIDES
+def test_a_gradient_that_grows_where_norms_are(off, said):
+    factor = math.sqrt(off * FAR_NORMED)
+    net = Net(lambda m, x: m.branches[0](Grown.apply(F.layer_norm(x, (32,)), factor)))
+    assert ("exploding gradient" in [fault for _, fault in found(net, IDS)]) == said
+
+
+@BOTH_SIDES
+def test_a_factor_that_starts_almost_shut(off, said):
+    net = Net(lambda m, x: m.branches[1](Grown.apply(m.branches[0](x) * m.p, 1e-3)))
+    sized(net.p, (off * SMALL_FACTOR) ** 2)
+    assert ("vanishing gradient" in [fault for _, fault in found(net, IDS)]) == said
+
+
+@BOTH_SIDES
+def test_what_varies_over_the_batch(off, said):
+    x = batch(64, 8)
+    first = nn.Linear(8, 32)
+    nn.init.orthogonal_(first.weight, generator=torch.Generator().manual_seed(0))
+    sized(first.bias.data.normal_(generator=torch.Generator().manual_seed(1)), 1.0)
+    model = nn.Sequential(first, nn.LayerNorm(32), nn.Linear(32, 3))
+    varying = model[:2](x).var(0, correction=0).mean()  # of second moment 1
+    with torch.no_grad():
+        for _ in range(5):  # of the scale of the weights it is no power
+            first.weight.mul_(math.sqrt(LOST / off / varying))
+            varying = model[:2](x).var(0, correction=0).mean()
+    assert (("1", "vanishing signal") in found(model, x)) == said
+
+
+@BOTH_SIDES
+def test_a_branch_beside_a_stream_before_a_norm(off, said):
+    size = math.sqrt(off * LOST_STREAM)
+    net = Net(lambda m, x: F.layer_norm(x + size * m.branches[0](F.layer_norm(x, (32,))), (32,)))
+    assert (("branches.0", "exploding signal") in found(net, IDS)) == said
+
+
+@pytest.mark.parametrize(
+    ("mean", "spread"), [(math.sqrt(PRIOR), 0.0), (3 * math.sqrt(PRIOR_FACTOR - 1), 3.0)]
+)
+@BOTH_SIDES
+def test_what_a_constant_output_would_save(mean, spread, off, said):
+    model, x = nn.Linear(8, 1), batch(64, 8)
+    nn.init.zeros_(model.weight)
+    nn.init.zeros_(model.bias)
+    signs = 1 - 2 * (torch.arange(64) % 2)
+    targets = (mean * math.sqrt(off) + spread * signs).view(-1, 1)
+    assert (("Linear", "missing prior") in found(model, x, targets)) == said
+
+
+@BOTH_SIDES
+def test_a_factor_that_all_of_a_product_depends_on(off, said):
+    constant = math.sqrt(1 / (off * NEEDED) - 1)  # the noise adds 1 to its square
+    net = Net(lambda m, x: m.branches[0](x) * (constant + m.branches[1](m.branches[2](x))))
+    recorder = Recorder(net)
+    with torch.no_grad():
+        recorder.run(IDS)
+    nodes = analyse(recorder.calls)
+    with restored(net, IDS) as start:
+        added = Laboratory(nodes, net, IDS, start).contributions({}, products=True)
+    factors = {nodes[parent].layer for _, parent in needed(nodes, added)}
+    assert ("branches.1" in factors) == said
+    assert "branches.0" in factors
+
+
+@BOTH_SIDES
+def test_what_layers_add_to_what_is_no_layers(off, said):
+    branch = 2 * DROWNING
+    others = (branch + 1) * (1 / (off * NORMALIZED) - 1)  # of the input itself
+
+    def forward(m, x):
+        first = m.branches[0](x)
+        second = m.branches[1](F.layer_norm(first, (32,)))
+        return m.head(F.relu(math.sqrt(others) * x + first + math.sqrt(branch) * second))
+
+    net = Net()
+    net.forward = lambda x: forward(net, x)
+    assert (("branches.1", "exploding signal") in found(net, sized(batch(64, 32), 1.0))) == said
+
+
+@BOTH_SIDES
+def test_a_sum_in_which_a_product_is(off, said):
+    share, branch = (ADDITIVE - 1) / off, 2 * DROWNING  # what a product adds counts twice
+    product = (branch + 1) * share / (1 - share)
+
+    def function(m, x):
+        a, b, c = (layer(F.layer_norm(x, (32,))) for layer in m.branches[:3])
+        return F.relu(x + math.sqrt(branch) * a + math.sqrt(product) * b * c)
+
+    net = Net(function)
     assert (("branches.0", "exploding signal") in found(net, IDS)) == said
