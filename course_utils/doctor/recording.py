@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
@@ -128,7 +129,7 @@ class Recorder(TorchFunctionMode):
         self.factors: dict[str, float] = {}  # root mean squares of parameters that multiply
         self.sequences: list[
             tuple[Call, Tensor, int]
-        ] = []  # what recurrent modules take, and the dimension of time
+        ] = []  # what a recurrent module takes, dimension of time
         self._origin = WeakIdKeyDictionary()  # the call that a tensor comes from
         self._stack = [(model, 0)]  # the modules that run, and how many calls there were before each
 
@@ -159,6 +160,8 @@ class Recorder(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         """Call the function, and note it: as a row of the table, or as one that hands the signal on."""
         kwargs = kwargs or {}
+        if any(map(is_functorch_wrapped_tensor, tensors_in((args, kwargs)))):
+            return func(*args, **kwargs)  # inside torch.func.vmap or grad, where no number can be read
         name = getattr(func, "__name__", "").strip("_")
         if name in words.CELLS and torch.is_grad_enabled():
             args = with_leaf(self._origin, args)
@@ -233,10 +236,8 @@ class Recorder(TorchFunctionMode):
         if call.output is None or call.output.ndim < 2:
             return
         if call.name == "scaled_dot_product_attention":
-            p, from_ = (
-                probabilities_of_fused(call),
-                [call.argument(name, i) for i, name in enumerate(("query", "key"))],
-            )
+            p = probabilities_of_fused(call)
+            from_ = [call.argument(name, i) for i, name in enumerate(("query", "key"))]
         elif call.name in ("softmax", "div", "truediv"):
             p, from_ = call.output, [next(tensors_in((call.args, call.keywords)))]
         else:
@@ -329,7 +330,8 @@ class Recorder(TorchFunctionMode):
         call.left, call.numel = measure.moments(output, batch_dim), output.numel()
         call.examples = output.shape[batch_dim] if output.ndim else 1
         if output.requires_grad:  # the hook is for this value, even if it changes in place
-            output.register_hook(lambda g: setattr(call, "gradient", measure.second_moment(g)))
+            second = measure.second_moment  # of None, in front of a quantized layer
+            output.register_hook(lambda g: setattr(call, "gradient", NAN if g is None else second(g)))
 
     def _hand_on(self, call: Invocation, result: Any) -> None:
         """Hand the origin of the arguments on to the results; several origins meet in a call of their own."""
@@ -364,9 +366,8 @@ class Recorder(TorchFunctionMode):
             p = self._parameter(x)
             if p is None or x.ndim < 2 or not x.numel() or id(p) not in self._first:
                 continue
-            if (
-                call.output.numel() // x.numel() in call.output.shape[:2]
-            ):  # else a bias, the same at all positions
+            # Else it is a bias, the same at all positions.
+            if call.output.numel() // x.numel() in call.output.shape[:2]:
                 size = measure.second_moment(call.output.detach() - x.detach())
                 self.added[self._parameters[id(p)]] = measure.second_moment(x) / size if size > 0 else 0.0
 

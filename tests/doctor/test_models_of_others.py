@@ -245,3 +245,84 @@ def test_the_right_bias_is_no_missing_prior():
     assert remarks() == ["missing prior"]
     model[2].bias.data.fill_(math.log(0.02 / 0.98))
     assert remarks() == []
+
+
+class Mapped(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner, self.head = nn.Linear(8, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.head(torch.vmap(self.inner)(x))
+
+
+def test_what_torch_func_maps_is_not_read_and_no_reason_to_fail():
+    model = Mapped()
+    assert diagnose(model, batch(16, 8)).table["layer"].tolist() == ["head"]
+    alone = initialize_(model, batch(16, 8)).left_alone
+    assert alone["parameter"].tolist() == ["inner.weight", "inner.bias"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_quantized_layers_hand_no_gradient_back():
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+    small = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+    assert [f.fault for f in diagnose(small, batch(16, 8)).findings] == ["no gradient"]
+
+
+@pytest.mark.parametrize("name", ["a{b}", "{n:x}", "c|d", "<b>"])
+def test_names_with_signs_that_formats_use_stay_as_they_are(name):
+    model = nn.Sequential()
+    model.add_module(name, nn.Linear(8, 8))
+    model.add_module("head", nn.Linear(8, 2))
+    nn.init.zeros_(model[0].weight)
+    finding = diagnose(model, batch(16, 8)).findings[0]
+    assert (finding.layer, finding.fault) == (name, "zero layer")
+    assert f"1. {name}: zero layer." in str(diagnose(model, batch(16, 8)))
+
+
+def test_a_stream_that_is_scaled_down_at_each_turn_of_a_loop():
+    class Loop(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.z = nn.Linear(8, 8)
+
+        def forward(self, x):
+            for _ in range(4):
+                x = 0.01 * (x + self.z(x))
+            return x
+
+    finding = diagnose(Loop(), batch(16, 8)).findings[0]
+    assert finding.layer.startswith("z")
+    assert finding.fault == "vanishing signal"
+
+
+def test_dead_channels_in_front_of_a_local_response_norm():
+    layers = nn.Conv2d(3, 128, 3, padding=1), nn.LocalResponseNorm(5), nn.ReLU(), nn.Flatten()
+    model = nn.Sequential(*layers, nn.Linear(128 * 36, 4))
+    images = batch(16, 3, 6, 6)
+    assert diagnose(model, images).healthy
+    nn.init.constant_(model[0].bias[:115].data, -5.0)
+    assert [(f.layer, f.fault) for f in diagnose(model, images).findings if f.is_fault] == [("1", "dead")]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_scripted_parts_are_left_alone_and_said():
+    model = nn.Sequential(torch.jit.script(nn.Linear(8, 8)), nn.ReLU(), nn.Linear(8, 2))
+    alone = initialize_(model, batch(16, 8)).left_alone
+    assert alone["parameter"].tolist() == ["0.weight", "0.bias"]
+
+
+def test_complex_numbers_are_left_alone():
+    class Complex(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.complex(batch(8, 8), batch(8, 8, seed=2)))
+            self.head = nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.head((x.to(torch.complex64) @ self.w).abs() / 4)
+
+    model = Complex()
+    assert diagnose(model, batch(16, 8)).healthy
+    assert initialize_(model, batch(16, 8)).left_alone["parameter"].tolist() == ["w"]
