@@ -117,7 +117,8 @@ def _examine(
     named += [("targets", x) for x in tensors_in(wanted)]
     floating = ((name, x) for name, x in named if x.is_floating_point() and x.numel())
     broken = [name for name, x in floating if not math.isfinite(second_moment(x))]
-    losses = _losses(outputs, wanted, root, loss, classes) if error is None else Losses()
+    squashed = bool(calls) and calls[-1].function == "sigmoid"
+    losses = _losses(outputs, wanted, root, loss, classes, squashed) if error is None else Losses()
     nodes, moments = analyse(calls), {id(p): second_moment(g) for p, g in steps}
     may_step = bool(moments and not broken and math.isfinite(root.sum().item()))
     waiting = [p for p in leaves if may_step and p.ndim > 1 and id(p) in used and not moments.get(id(p))]
@@ -279,8 +280,13 @@ def _loss_of_zeros(outputs: Any, targets: Any, loss: Callable | None) -> float:
 
 
 @torch.no_grad()
-def _losses(outputs: Any, targets: Any, root: Tensor, loss: Callable | None, classes: int) -> Losses:
+def _losses(
+    outputs: Any, targets: Any, root: Tensor, loss: Callable | None, classes: int, squashed: bool
+) -> Losses:
+    """Return what outputs cost. squashed: a sigmoid comes last."""
     constant, second_softmax = _constant_loss(outputs, targets, root, loss)
+    if math.isfinite(constant) and loss is not None and not classes and squashed:
+        second_softmax = loss(targets.to(outputs.dtype), targets).item()
     equal = math.log(classes) if classes else NAN
     if loss is not None and not classes and math.isfinite(constant):
         equal = math.log(2)  # of one probability

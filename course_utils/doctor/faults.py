@@ -48,13 +48,17 @@ def _broken_values(case: Case) -> Findings:
 def _input_scale(case: Case) -> Findings:
     """Look at the first layer that takes an input, of the wrong size; in front of a norm it does no harm."""
     taking = [n for n in case.rows if n.role in ("layer", "composite") and n.parents]
-    sizes = [(n, n.entered.second, n.entered.mean) for n in taking if n.parents[0].role == "input"]
+    sizes = [(n, n.entered) for n in taking if n.parents[0].role == "input"]
+    joined = [(n, p) for n in taking for p in n.parents[0].parents if n.parents[0].role == "join"]
+    sizes += [(n, p.left) for n, p in joined if p.role == "input" and p.left.second > limit.LARGE_INPUT]
     small, large, offset = limit.SMALL_INPUT, limit.LARGE_INPUT, limit.OFFSET
-    odd = [n for n, q, mean in sizes if q < small or q > large or mean**2 > offset * q]
-    evidence = "Its inputs have mean {n.entered.mean:.2g} and second moment {n.entered.second:.2g}."
+    odd = [(n, x) for n, x in sizes if x.second < small or x.second > large or x.mean**2 > offset * x.second]
+    mean, second = odd[0][1][:2] if odd else (0.0, 0.0)
+    evidence = f"Its inputs have mean {mean:.2g} and second moment {second:.2g}."
     cause = "Initializations are made for inputs of mean 0 and second moment 1."
     remedy = "Standardize the inputs: subtract their mean, divide by their standard deviation."
-    yield from say(odd[:1], "input scale", evidence, cause, remedy, bool(odd) and not odd[0].norm_next)
+    odd = [n for n, _ in odd[:1]]
+    yield from say(odd, "input scale", evidence, cause, remedy, bool(odd) and not odd[0].norm_next)
 
 
 @judge(1)
@@ -323,14 +327,16 @@ def _explain_gradient(case: Case, path: list[Call], factor: float) -> Findings:
 def _loss(case: Case) -> Findings:
     last = ([n for n in case.rows if n.last and n.weight is not None] or case.rows)[-1:]
     expected, large = case.losses.equal, case.losses.value > case.losses.equal + limit.EXCESS_LOSS
-    if not (last and (large or case.losses.value > limit.FAR_LOSS * case.losses.zeros > 0)):
+    heavy = bool(last) and last[0].weight_ratio > limit.LARGE_STD
+    far = limit.LARGE_LOSS if heavy else limit.FAR_LOSS
+    if not (last and (large or case.losses.value > far * case.losses.zeros > 0)):
         return
     uses = [n.layer for n in case.rows if n.weight is not None and n.weight is last[0].weight]
     remedy = "Scale the last layer's weights down; 0 is fine."
     if len(uses) > 1:
         remedy = f"Draw the weight with std 1 / sqrt(fan_in), and not 0: {uses[0]} uses it, too."
     cause = "Its inputs have second moment {n.entered.second:.2g}."
-    if last[0].weight_ratio > limit.LARGE_STD:
+    if heavy:
         cause = "Its weights' std is {n.weight_ratio:.2g} times the wanted one."
     evidence = f"The loss is {case.losses.value:.3g}; "
     evidence += (

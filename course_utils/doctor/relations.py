@@ -36,9 +36,11 @@ def _copies(case: Case) -> Findings:
 @judge(1)
 def _softmax_twice(case: Case) -> Findings:
     if case.losses.second_softmax and case.rows:
-        evidence = "The outputs are probabilities, and the cross entropy takes another softmax of them."
+        evidence = "The outputs are probabilities, and the loss takes another softmax or sigmoid of them."
         cause = f"The loss cannot come below {case.losses.second_softmax:.2f}, and gradients are small."
-        remedy = "Return what enters the softmax, or take the loss nll_loss of the logarithm."
+        remedy = (
+            "Return what enters the first one, or take a loss of probabilities: BCELoss, nll_loss of the log."
+        )
         yield Finding(case.rows[-1].layer, "softmax twice", evidence, cause, remedy)
 
 
@@ -60,6 +62,7 @@ def _constants(case: Case) -> Findings:
 @judge(3)
 def _huge(case: Case) -> Findings:
     """Judge what is too large wherever it stands: layers, rows, modules whose gates no pass sees."""
+    growing: dict[int, list[Call]] = {}  # calls of one weight
     for n in case.nodes:
         for name, p in n.module.named_parameters() if n.role == "composite" else ():
             ratio = math.sqrt(second_moment(p) * p.shape[-1])
@@ -71,16 +74,16 @@ def _huge(case: Case) -> Findings:
         ratio = n.weight_std * math.sqrt(n.seen) / (1.0 if math.isnan(n.gain) else n.gain)
         grows = received > max(1.0, limit.FAR_STEP * n.entered.second) and ratio**2 > limit.FAR_STEP / 2
         if grows and n.parameters[:1] != (None,) and not (n.last or case.is_scale_free(n)):
-            evidence = (
-                f"It returns second moment {n.left.second:.2g} of {n.entered.second:.2g}; its weights' std "
-            )
-            evidence += f"{n.weight_std:.2g} is {ratio:.2g} times the wanted one."
-            yield from say([n], "exploding signal", evidence, "", _DRAW_ANEW)
+            growing.setdefault(id(n.weight), []).append(n)
         rows = n.role == "layer" and math.isnan(n.fan_in)
         if rows and n.left.second > limit.LARGE_ROWS and not case.is_scale_free(n):
             cause = "Rows that are looked up should have second moment 1 or less."
             evidence = "It returns second moment {n.left.second:.2g}."
             yield from say([n], "exploding signal", evidence, cause, "Scale them down.")
+    for calls in growing.values():
+        evidence = "It returns second moment {n.left.second:.2g} of {n.entered.second:.2g}; its weights' std "
+        evidence += "is {n.weight_std:.2g}."
+        yield from say(calls, "exploding signal", evidence, "", _DRAW_ANEW)
 
 
 @judge(5)

@@ -12,6 +12,7 @@ SMALL_FACTOR = 0.1  # of a branch, that learns: a gate that starts almost shut
 AT_A_BOUND = 0.03  # a saturated output is that near to a bound: the derivative of tanh is 0.06 there
 LARGE_CELL = 5.0  # std of a recurrent module's weights, times sqrt(fan_in): torch's own has 0.6 at most
 LARGE_ROWS = 100.0  # second moment of what an embedding returns, with no norm behind it
+LARGE_LOSS = 10.0  # times what outputs of 0 cost, where the last weights are LARGE_STD
 FAR_LOSS = 100.0  # times what outputs of 0 cost: outputs ten times as large as the targets
 LOST = 1e-6  # share of the second moment that varies over the batch
 EXCESS_LOSS = 2.5  # above ln K: logits of variance 2, from He's law in the last layer, are worth 1

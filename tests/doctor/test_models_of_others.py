@@ -326,3 +326,54 @@ def test_complex_numbers_are_left_alone():
     model = Complex()
     assert diagnose(model, batch(16, 8)).healthy
     assert initialize_(model, batch(16, 8)).left_alone["parameter"].tolist() == ["w"]
+
+
+@pytest.mark.parametrize("filter_", [[0, 0.5, 0.5], [0.25, 0.5, 0.25], [-0.5, 0, 0.5]])
+def test_filters_set_by_hand_have_zeros_or_numbers_twice(filter_):
+    model = nn.Sequential(nn.Conv1d(1, 1, 3, bias=False), nn.Flatten(), nn.Linear(6, 2))
+    model[0].weight.data.copy_(torch.tensor(filter_))
+    assert initialize_(model, batch(16, 1, 8)).left_alone["parameter"].tolist() == ["0.weight"]
+
+
+def test_a_sigmoid_in_front_of_a_loss_that_takes_another():
+    model, x = nn.Sequential(nn.Linear(20, 5), nn.Sigmoid()), batch(64, 20)
+    targets = (x[:, :5] > 0).float()
+    (finding,) = diagnose(model, x, targets, nn.BCEWithLogitsLoss()).findings
+    least = F.binary_cross_entropy_with_logits(targets, targets).item()
+    assert (finding.layer, finding.fault) == ("0", "softmax twice")
+    assert f"below {least:.2f}" in finding.cause
+    assert diagnose(model, x, targets, nn.BCELoss()).healthy
+    assert diagnose(model[:1], x, targets, nn.BCEWithLogitsLoss()).healthy
+
+
+def test_raw_columns_beside_what_is_looked_up():
+    class Tabular(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.city, self.trunk = nn.Embedding(9, 8), nn.Linear(12, 2)
+
+        def forward(self, city, columns):
+            return self.trunk(torch.cat([self.city(city), columns], 1))
+
+    city, columns = torch.arange(32) % 9, batch(32, 4)
+    assert diagnose(Tabular(), (city, columns)).healthy
+    finding = diagnose(Tabular(), (city, 1000 * columns)).findings[0]
+    assert (finding.layer, finding.fault) == ("trunk", "input scale")
+
+
+def test_a_weight_that_is_too_large_in_each_turn_of_a_loop_is_named_once():
+    class Loop(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.z = nn.Linear(32, 32)
+
+        def forward(self, x):
+            h = torch.zeros_like(x)
+            for _ in range(6):
+                h = torch.relu(self.z(h) + x)
+            return h
+
+    model = Loop()
+    model.z.weight.data.mul_(30)
+    named = [f for f in diagnose(model, batch(16, 32)).findings if f.evidence.startswith("It returns")]
+    assert [f.others for f in named] == [("z (call 3)", "z (call 4)", "z (call 5)")]
