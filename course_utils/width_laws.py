@@ -8,6 +8,7 @@ Raises: ValueError for a width below 1, and for a name that is none of those lis
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -43,10 +44,11 @@ def first_step_law(
     of the latter along the gradient, which is made of the output weights.
     """
     check_arguments(width=n, output_std=output_std)
-    step = {"Adam": _adam, "SGD": _sgd}[check_name("optimizer", optimizer, _POWERS)]
+    check_name("optimizer", optimizer, _POWERS)
     x, error = np.asarray(x, dtype=float), np.atleast_2d(error)
     size = np.linalg.norm(error, axis=1)
-    first, Q, aligned, own = step(n, np.asarray(rates, dtype=float), output_std * size, x, error)
+    step = _adam if optimizer == "Adam" else partial(_sgd, output_std * size)
+    first, Q, aligned, own = step(n, np.asarray(rates, dtype=float), x, error)
     passed = n / 2 * output_std * aligned * (error.T / size)
     logits = np.sqrt(((own.T + passed) ** 2).mean(axis=0) + n / 2 * output_std**2 * Q)
     return np.stack(np.broadcast_arrays(first / math.sqrt(2), np.sqrt(Q / 2), logits))
@@ -55,19 +57,19 @@ def first_step_law(
 _Parts = tuple[NDArray, NDArray, NDArray, NDArray]
 
 
-def _adam(n: int, rates: NDArray, slope: NDArray, x: NDArray, error: NDArray) -> _Parts:
-    """Return first, Q, aligned and the logits' own move for steps of signs; ReLU outputs have mean a/sqrt(pi).
-
-    slope: RMS gradient of the units that are on, (networks,); of it a sign knows nothing.
-    """
+def _adam(n: int, rates: NDArray, x: NDArray, error: NDArray) -> _Parts:
+    """Return first, Q, aligned and the logits' own move for steps of signs; E relu is a / sqrt(pi)."""
     pull = n * math.sqrt((x**2).mean() / math.pi)
     first, own = rates[0] * np.abs(x).sum(), rates[1] * pull
     Q = own**2 + 4 / math.pi * own * first + (1 + 2 / math.pi) * first**2
     return first, Q, math.sqrt(2 / math.pi) * (own + first), rates[2] * pull * np.sign(error)
 
 
-def _sgd(n: int, rates: NDArray, slope: NDArray, x: NDArray, error: NDArray) -> _Parts:
-    """Return the same for steps along the gradient: each unit's is its gradient times a squared length."""
+def _sgd(slope: NDArray, n: int, rates: NDArray, x: NDArray, error: NDArray) -> _Parts:
+    """Return the same for steps along the gradient: each unit's is its gradient times a squared length.
+
+    slope: RMS gradient of the units that are on, (networks,).
+    """
     pull = n * (x**2).mean()
     first, own = rates[0] * (x**2).sum() * slope, rates[1] * pull * slope
     return first, (own + first) ** 2 + first**2, own + first, rates[2] * pull * error

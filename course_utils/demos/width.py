@@ -29,14 +29,14 @@ def width_figure(without: str = "none", optimizer: str = "Adam", width: int = 51
     figure, (ax,) = canvas.new_figure()
     for line, name, (color, style, marker) in zip(grown.T, NAMES, _STYLES, strict=True):
         ax.plot(WIDTHS, line, style, color=color, label=name, linewidth=2.5)
-        ax.plot([width], line[WIDTHS == width], marker, color=color, markersize=9)
+        ax.plot([width], line[width == WIDTHS], marker, color=color, markersize=9)
     canvas.name_lines(ax, (0.02, 0.92), (0.02, 0.85), (0.02, 0.78))
     ax.set_xscale("log")
     ax.set_xticks(WIDTHS[::2], [str(n) for n in WIDTHS[::2]])
     ax.minorticks_off()
     ax.set(xlabel="width (n)", ylabel=f"change in one step, relative to width {BASE}")
     canvas.set_decades(ax, 0.1, max(100, grown.max()))
-    here = grown[WIDTHS == width][0]
+    here = grown[width == WIDTHS][0]
     factors = ", ".join(f"{name} × {factor:.2g}" for name, factor in zip(NAMES, here, strict=True))
     ax.set_title(f"{optimizer}, width {BASE} to {width}: {factors}")
     rising = [name for name, line in zip(NAMES, grown.T, strict=True) if line[-1] > 1.2 * line[-2]]
