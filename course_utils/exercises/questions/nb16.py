@@ -309,8 +309,8 @@ QUESTIONS = (
         solution="There is no single answer; `check` with your own shows one to compare with.",
     ),
     Number(
-        statement="Adam's first update of a matrix of 4,096 rows and 1,024 columns, with rate 0.001, one input "
-        "and no entry zero. How large is its spectral norm?",
+        statement="Adam's first update of a matrix of 4,096 rows and 1,024 columns, with rate 0.001, one "
+        "input and no entry zero. How large is its spectral norm?",
         stars=2,
         minutes=4,
         answer=0.001 * 2048,
@@ -330,8 +330,8 @@ QUESTIONS = (
         solution="0.001 · √(4,096 · 1,024) = 2.05, just what √(fan-out/fan-in) = 2 asks for.",
     ),
     Number(
-        statement="AdamW with a weight decay of 0.1 was tuned at width 256. Under μP the network becomes 4,096 "
-        "wide. Which decay do its hidden matrices get, if as much of them is to decay in as many steps?",
+        statement="AdamW with a weight decay of 0.1 was tuned at width 256. Under μP the network becomes "
+        "4,096 wide. Which decay do its hidden matrices get, if as much of them is to decay in as many steps?",
         stars=2,
         minutes=3,
         answer=0.1 * 4096 / 256,
