@@ -331,7 +331,7 @@ QUESTIONS = (
     ),
     Number(
         statement="AdamW with a weight decay of 0.1 was tuned at width 256. Under μP the network becomes "
-        "4,096 wide. Which decay do its hidden matrices get, if as much of them is to decay in as many steps?",
+        "4,096 wide. Which decay do its hidden matrices get, if they are to decay as fast?",
         stars=2,
         minutes=3,
         answer=0.1 * 4096 / 256,
