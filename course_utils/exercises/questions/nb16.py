@@ -308,4 +308,58 @@ QUESTIONS = (
         "1/n.",
         solution="There is no single answer; `check` with your own shows one to compare with.",
     ),
+    Number(
+        statement="Adam's first update of a matrix of 4,096 rows and 1,024 columns, with rate 0.001, one "
+        "input and no entry zero. How large is its spectral norm?",
+        stars=2,
+        minutes=4,
+        answer=0.001 * 2048,
+        tolerance=0.02,
+        mistakes=(
+            (0.001 * (64 + 32), "That is a random matrix of this std; the update has rank one."),
+            (0.001 * 4096 * 1024, "That is the sum of all entries; the Frobenius norm is a root."),
+            (0.001 * 4096, "You took the rows alone: the norm is √(rows · columns)."),
+            (0.001 * 1024, "You took the columns alone: the norm is √(rows · columns)."),
+            (0.001 * 1024 / 2, "No entry is zero here: nothing is halved."),
+        ),
+        hints=(
+            "Signs of an outer product: which rank?",
+            "Rank one: the spectral norm is the Frobenius norm.",
+        ),
+        because="the update is sign(δ) sign(h)ᵀ times 0.001, of rank one.",
+        solution="0.001 · √(4,096 · 1,024) = 2.05, just what √(fan-out/fan-in) = 2 asks for.",
+    ),
+    Number(
+        statement="AdamW with a weight decay of 0.1 was tuned at width 256. Under μP the network becomes "
+        "4,096 wide. Which decay do its hidden matrices get, if they are to decay as fast?",
+        stars=2,
+        minutes=3,
+        answer=0.1 * 4096 / 256,
+        tolerance=0.02,
+        mistakes=(
+            (0.1, "Decay multiplies by the rate, and that has become 16 times smaller."),
+            (0.1 * 256 / 4096, "The rate falls already: now it would decay 256 times more slowly."),
+            (0.1 * 4, "The rate falls as 1/n, not as 1/√n."),
+        ),
+        hints=("What is left after T steps?", "exp(−η r λ T), with r = n₀/n: keep r λ."),
+        because="r λ is what counts, and r is a sixteenth.",
+        solution="r falls to 256/4,096 = 1/16, so λ rises to 16 · 0.1 = 1.6.",
+    ),
+    Number(
+        statement="A residual network without norms has branches times 1/√L. Its rate of 0.004 for Adam was "
+        "tuned at 8 blocks. Which rate makes as large a first move at 128 blocks, up to a constant that "
+        "tends to 1?",
+        stars=2,
+        minutes=3,
+        answer=0.001,
+        tolerance=0.02,
+        mistakes=(
+            (0.004, "Branches times 1/L keep their rate; with 1/√L the moves of L blocks add up to √L."),
+            (0.004 / 16, "L moves, but each of them is multiplied by 1/√L."),
+            (0.016, "A deeper network moves further: its rate must fall."),
+        ),
+        hints=("How does L β go with L?", "L β = √L: fourfold from 8 to 128 blocks."),
+        because="L β grows fourfold, so the rate falls fourfold.",
+        solution="L β = √L grows by √16 = 4: the rate is 0.004/4 = 0.001.",
+    ),
 )
