@@ -30,6 +30,7 @@ ARROWS = {
     "networks": {"initializers", "activations", "checks"},
     "mean_field": {"activations", "checks", "quadrature"},
     "network_laws": {"activations", "checks", "mean_field", "quadrature"},
+    "time_laws": {"checks"},
     "propagation": {"networks", "activations", "checks"},
 }
 CORE = set(ARROWS) - {"__init__"}
