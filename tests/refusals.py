@@ -26,6 +26,7 @@ from course_utils import (
     networks,
     propagation,
     quadrature,
+    time_laws,
     training,
 )
 from course_utils.activations import Activation, linear, relu, sigmoid, tanh
@@ -129,6 +130,7 @@ CALLS = [
     lambda: network_laws.log_length_law("uniform", 4),
     lambda: network_laws.he_variances([2, 3], "fan"),
     lambda: network_laws.norm_gradient_factors("group norm", 8, 2),
+    lambda: time_laws.mean_memory(1, 3, 3, "uniform"),
     lambda: network_laws.pruned_normal("the largest", 0.5),
     lambda: networks.Ensemble(3, [2, 4, 5], relu, partial(half_)),
     lambda: networks.DeepChain(3, (2, 2, 4), relu, half_, readout=zeros(2, 2)),

@@ -12,7 +12,7 @@ import course_utils
 
 PACKAGE, TESTS = Path(course_utils.__file__).parent, Path(__file__).parent
 
-# What each module of the core may import from the package. Theory (mean_field, network_laws, width_laws) and
+# What each module of the core may import from the package. Theory (mean_field and what ends in _laws) and
 # experiment (networks, propagation) meet only in rooms, tests and notebooks.
 ARROWS = {
     "__init__": set(),
@@ -31,6 +31,7 @@ ARROWS = {
     "mean_field": {"activations", "checks", "quadrature"},
     "network_laws": {"activations", "checks", "mean_field", "quadrature"},
     "attention_laws": {"checks", "mean_field"},
+    "time_laws": {"checks"},
     "propagation": {"networks", "activations", "checks"},
     "width_laws": {"checks"},
 }
