@@ -18,6 +18,11 @@ _PRE = stream_law(1.0, 60, "pre-norm", 256)[0]
 _K, _N = 40, 64  # of the ReZero network
 
 
+def _slipped(start: float, factor: float, wrong: int = 15) -> float:
+    """Return the growth of a pre-norm stream's end if that many of 15 branches bring `factor`, not 1."""
+    return (start + 15 - wrong + wrong * factor) / (start + 15)
+
+
 def _scale(gain: float, moment: float = 2.0) -> float:
     """Return the s with which 48 branches of this gain bring a stream without norm to the moment."""
     return math.sqrt((moment ** (1 / 48) - 1) / gain)
@@ -358,5 +363,34 @@ QUESTIONS = (
         "larger share of the stream; s = 1/√200 makes gradients alike within a factor of two, but the last "
         "ten then bring only 2.5 %. And all this is step 0: training may make late branches agree.",
         solution="There is no single answer; `check` with your own shows one to compare with.",
+    ),
+    Number(
+        statement="A pre-norm stream starts with second moment 4 and has 15 branches of gain 1, $s = 1$. By "
+        "a slip all branches are drawn 10 % too large (their outputs, not their squares). By which factor "
+        "is the stream's second moment at the end larger than intended?",
+        stars=2,
+        minutes=4,
+        answer=_slipped(4.0, 1.1**2),
+        mistakes=(
+            (1.1**2, "So it would be if the start were 10 % too large, too: the embedding's 4 are not."),
+            (_slipped(1.0, 1.1**2), "The stream starts with 4, not with 1."),
+            (
+                math.sqrt(_slipped(4.0, 1.1**2)),
+                "That is the factor on the RMS, or the slip without its square, 1.1 for 1.21.",
+            ),
+            (
+                ((1 + 1.1**2) / 2) ** 15,
+                "So it would be without a norm, where branches multiply: here each adds.",
+            ),
+            (_slipped(4.0, 1.1**2, wrong=1), "That is the slip of one branch: all 15 made it."),
+        ),
+        tolerance=0.003,
+        hints=(
+            "What was intended: how much second moment from the start, how much from the branches?",
+            "Intended are 4 + 15. Each branch now adds 1.21.",
+        ),
+        because="Branches bring 15 of 19 parts, and each becomes 1.21 times as large.",
+        solution="(4 + 15 · 1.21)/(4 + 15) = 22.15/19 = 1.166: the elasticities of all branches, 2/19 each, "
+        "sum to 30/19, so that a small slip of ε changes m by 1.58 ε, 16 % for 10 %.",
     ),
 )
