@@ -88,6 +88,9 @@ def initialize_(
     not use, what is tied and would need two laws at once (but for an embedding that is the last layer, too:
     N(0, 1 / width)), and what no rule here reads, such as a positional embedding that is added.
     Trap: weights that training has hardly moved still look like torch's own.
+    Trap: a start that keeps sizes is not the best for every task. Biases of 0 make a network of odd functions
+    odd, for targets that may be even; what is normalized right behind a layer gets a rate, not a size, from
+    the layer's scale: `skip` what you know better.
     All else that the pass changes is put back. An error leaves the model as it was.
 
     Raises: TypeError or ValueError as `diagnose`, and for names that nothing has; whatever the model raises
