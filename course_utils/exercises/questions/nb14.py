@@ -370,4 +370,41 @@ QUESTIONS = (
         "everything can still be learned, and let training make the queries look for keys.",
         solution="There is no single answer; `check` with your own shows one to compare with.",
     ),
+    Number(
+        statement="A head without norms on queries and keys. While it trains, the RMS of the tokens that it "
+        "reads grows threefold, and its $W_q$ doubles; $W_k$ stays. By which factor does the mean square of "
+        "its logits grow?",
+        stars=2,
+        minutes=3,
+        answer=18.0**2,
+        tolerance=0.02,
+        mistakes=(
+            (18.0, "That is the factor on a logit; its mean square grows by the square of it."),
+            (36.0, "The tokens enter twice, in the query and in the key."),
+            (81.0, "You left out W_q."),
+            (1.0, "That is so with a norm on queries and keys; this head has none."),
+            (4.0, "That is so behind a pre-norm, which takes off the tokens' size."),
+        ),
+        hints=("Which factors make a logit?", "Token, W_q, token, W_k: 3 · 2 · 3 · 1."),
+        because="token and W_q and token make 3 · 2 · 3 = 18, and squares grow by 18².",
+        solution="A logit is a product of token, W_q, token and W_k: it grows by 18, its square by 324.",
+    ),
+    Number(
+        statement="Sixteen tokens of contrast 0.01, all pairs alike, pass one attention layer without a "
+        "skip, with $v = 1$ and a norm behind it. How large is their contrast then?",
+        stars=2,
+        minutes=4,
+        answer=15 / 256 * 1e-6,
+        tolerance=0.05,
+        mistakes=(
+            (1e-6, "The power is right; the factor (1 - 1/T)/T is missing."),
+            (15 / 256 * 1e-4, "Similar tokens ask similar questions, which costs one more power."),
+            (1e-4, "The power is 3: similar tokens ask similar questions."),
+            (7 / 64 * 1e-6, "There are sixteen tokens here, not eight."),
+            (0.01, "A ReLU layer would leave small contrasts as they are; attention does not."),
+        ),
+        hints=("Step 5 of the derivation.", "(1/T)(1 - 1/T) v δ³ with T = 16."),
+        because="δ' = (1 - 1/T) v δ³/T.",
+        solution="(1/16)(15/16) · 10⁻⁶ = 5.9 · 10⁻⁸: six digits agree more than before.",
+    ),
 )

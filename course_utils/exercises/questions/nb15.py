@@ -337,4 +337,41 @@ QUESTIONS = (
         "one dimension were left, I would change the design, not the rate.",
         solution="There is no single answer; `check` with your own shows one to compare with.",
     ),
+    Number(
+        statement="Which forget bias gives an LSTM's cell the time scale of 20 steps, $\\sigma(b) = 1 - "
+        "\\frac1{20}$?",
+        stars=1,
+        minutes=2,
+        answer=math.log(19),
+        tolerance=0.005,
+        mistakes=(
+            (math.log(20), "Near: but σ(ln T) is T/(T + 1); T - 1 makes it exact."),
+            (0.95, "That is the gate itself, σ(b)."),
+            (-math.log(19), "That is the bias of the input gate, its partner."),
+            (20.0, "A bias of 20 never forgets: the time scale is about e^b."),
+        ),
+        hints=("Solve 1/(1 + e^(-b)) = 19/20.", "e^(-b) = 1/19."),
+        because="σ(ln 19) = 19/20.",
+        solution="1/(1 + e^(-b)) = 19/20 gives e^b = 19, b = 2.94; the input gate gets -2.94.",
+    ),
+    Number(
+        statement="The units of a layer have time scales $T$ log-uniform between 10 and 1,000, and keep "
+        "$e^{-t/T}$ of their state. What share is left after 100 steps, on average over units?",
+        stars=2,
+        minutes=5,
+        answer=torch.exp(-100 / torch.logspace(1, 3, 10_001)).mean().item(),
+        tolerance=0.02,
+        mistakes=(
+            (math.exp(-1), "That is a single scale at the geometric mean, 100."),
+            (math.exp(-100 / 505), "That is a single scale at the mean, 505."),
+            (0.5, "Half of the units have scales above 100; but those fade, too, and others are left."),
+            (math.exp(-100 * 0.5 * (1 / 10 + 1 / 1000)), "You averaged the rates 1/T, of their two ends."),
+        ),
+        hints=(
+            "ln T is uniform: average e^(-t/T) over it, by drawing or by an integral.",
+            "∫ e^(-t/T) dT/T from 10 to 1,000, divided by ln 100.",
+        ),
+        because="it is the mean of e^(-100/T) over ln T.",
+        solution="(E₁(0.1) - E₁(10))/ln 100 = 1.823/4.605 = 0.396, by the exponential integral.",
+    ),
 )
