@@ -187,9 +187,10 @@ def bench_demos():
             notebook = new_notebook(cells=cells, metadata=NOTEBOOK_METADATA)
             nbformat.write(notebook, server.root / f"{name}.ipynb")
             with connected() as page:
-                page.set_viewport_size(SIZE)
                 visit = Visit(page, server)
                 visit.open(f"lab/tree/{name}.ipynb")
+                page = visit.page
+                page.set_viewport_size(SIZE)
                 page.wait_for_function("window.jupyterapp?.shell.currentWidget?.sessionContext?.isReady")
                 page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
                 page.locator(".course-demo").evaluate(f"demo => void ({PRESS})(demo)")

@@ -145,8 +145,13 @@ class Visit:
         return [*self.errors, *self.failed, *self.outside]
 
     def open(self, path: str, place: str = "") -> None:
-        """Leave the page, with its kernel, for a place in `path` of the server; forget what went wrong."""
-        self.page.goto("about:blank")
+        """Leave the page, with its kernel, for a place in `path` of the server; forget what went wrong.
+
+        In a new tab: a page with many slides may be too busy to be left in half a minute.
+        """
+        left, self.page = self.page, self.page.context.new_page()
+        left.close()
+        watch(self)
         self.server.stop_kernels()
         for complaints in (self.errors, self.failed, self.outside):
             complaints.clear()
@@ -180,13 +185,11 @@ def watch(visit: Visit) -> None:
 
 @contextmanager
 def open_browser(server: Server) -> Iterator[Visit]:
-    """Start a headless browser with one page, which keeps what it has loaded and compiled."""
+    """Start a headless browser whose tabs share what they have loaded and compiled."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
         try:
-            visit = Visit(browser.new_page(viewport=SIZE), server)
-            watch(visit)
-            yield visit
+            yield Visit(browser.new_context(viewport=SIZE).new_page(), server)
         finally:
             browser.close()
 
