@@ -258,10 +258,11 @@ def test_a_lecturer_finds_the_way(visit: Visit):
     cells.insert(3, new_code_cell("6 * 7"))
     for cell, kind in zip(cells, ("slide", "slide", "subslide", "slide", "skip", "slide"), strict=True):
         cell.metadata.slideshow = {"slide_type": kind}
-    page, notebook = visit.page, new_notebook(cells=cells, metadata=NOTEBOOK_METADATA)
+    notebook = new_notebook(cells=cells, metadata=NOTEBOOK_METADATA)
     for name in ("slides", "more"):
         nbformat.write(notebook, visit.server.root / "notebooks" / f"{name}.ipynb")
     visit.open("rise/notebooks/slides.ipynb", "#●-The-fix:-√n-and-more")
+    page = visit.page
     wait_for_slide(visit, "1-0")
     text = page.locator("#slide-1-0 .jp-MarkdownCell")
     text.dblclick(position={"x": 30, "y": 20})
