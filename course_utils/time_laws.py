@@ -1,6 +1,6 @@
 """Theory of memory in time: gated recurrences, and units whose time scales follow a law.
 
-A unit of time scale T keeps exp(-t / T) of a small state after t steps. Lags and time scales are in steps.
+A unit of time scale tau keeps exp(-t / tau) of a small state after t steps. All times are in steps.
 
 SciPy takes long to import, so the function that needs it does that.
 """
@@ -28,10 +28,10 @@ def leaky_gradient(keep: float, gain: float, depth: int) -> float:
 
 
 def mean_memory(lag: ArrayLike, shortest: float, longest: float, law: str) -> NDArray | float:
-    """Return E exp(-lag / T) for T uniform, or ln T uniform, between `shortest` and `longest`; shape of lag.
+    """Return E exp(-lag / tau), tau or ln tau uniform from `shortest` to `longest`; shape of lag.
 
     With the exponential integrals E_k: log-uniform (E_1(lag / longest) - E_1(lag / shortest)) over
-    ln(longest / shortest), uniform the same difference of T E_2(lag / T) over longest - shortest.
+    ln(longest / shortest), uniform the same difference of tau E_2(lag / tau) over longest - shortest.
     Raises: ValueError for a negative lag, an unknown law, and unless 0 < shortest < longest < inf.
     """
     from scipy.special import exp1, expn
@@ -39,7 +39,7 @@ def mean_memory(lag: ArrayLike, shortest: float, longest: float, law: str) -> ND
     check_arguments(lag=lag)
     if not 0 < shortest < longest < math.inf:
         raise ValueError(f"expected 0 < shortest < longest < inf; got {shortest} and {longest}")
-    short, long = (np.asarray(lag, dtype=float) / T for T in (shortest, longest))
+    short, long = (np.asarray(lag, dtype=float) / tau for tau in (shortest, longest))
     if check_name("law", law, LAWS) == "uniform":
         return (longest * expn(2, long) - shortest * expn(2, short)) / (longest - shortest)
     tiny = 1e-300  # where lag is 0 both integrals are infinite, and their difference is the logarithm

@@ -34,8 +34,8 @@ def width_figure(without: str = "none", optimizer: str = "Adam", width: int = 51
     ax.set_xscale("log")
     ax.set_xticks(WIDTHS[::2], [str(n) for n in WIDTHS[::2]])
     ax.minorticks_off()
-    ax.set(xlabel="width (n)", ylabel=f"change in one step, relative to width {BASE}")
-    canvas.set_decades(ax, 0.1, max(100, grown.max()))
+    ax.set(xlabel="width (n)", ylabel=f"change in one step (width {BASE}: 1)")
+    canvas.set_decades(ax, min(0.1, grown.min()), max(100, grown.max()))
     here = grown[width == WIDTHS][0]
     factors = ", ".join(f"{name} × {factor:.2g}" for name, factor in zip(NAMES, here, strict=True))
     ax.set_title(f"{optimizer}, width {BASE} to {width}: {factors}")

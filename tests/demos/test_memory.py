@@ -16,7 +16,7 @@ CONTROLS = {
     "law": ("log-uniform", "uniform"),
     "horizon": (10, 30, 100, 300, 1000),
 }
-LABELS = ["middle scale (T)", "decades of scales", "law of the scales", "lag (t)"]
+LABELS = ["middle scale (τ)", "decades of scales", "law of the scales", "lag (t)"]
 
 
 def check(figure, sentence):

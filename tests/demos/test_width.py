@@ -36,9 +36,7 @@ def check(figure, sentence):
         check_line(marker, grown[widths == 512, k], [512])
         assert line.get_color() == marker.get_color()
     factors = f"layer 1 × 1, layer 2 × 1, logits × {grown[widths == 512, 2][0]:.2g}"
-    check_words(
-        ax, "width (n)", "change in one step, relative to width 16", f"Adam, width 16 to 512: {factors}"
-    )
+    check_words(ax, "width (n)", "change in one step (width 16: 1)", f"Adam, width 16 to 512: {factors}")
     check_numbers(sentence, "0.00", "0.00", f"{np.log2(grown[-1, 2] / grown[-2, 2]):.2f}")
     assert sentence.startswith("Rising in wide networks: logits; falling: no line.")
 

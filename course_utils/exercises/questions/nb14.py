@@ -405,6 +405,6 @@ QUESTIONS = (
         ),
         hints=("Step 5 of the derivation.", "(1/T)(1 - 1/T) v δ³ with T = 16."),
         because="δ' = (1 - 1/T) v δ³/T.",
-        solution="(1/16)(15/16) · 10⁻⁶ = 5.9 · 10⁻⁸: six digits agree more than before.",
+        solution="(1/16)(15/16) · 10⁻⁶ = 5.9 · 10⁻⁸: five digits more agree than before.",
     ),
 )

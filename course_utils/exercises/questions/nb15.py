@@ -355,8 +355,8 @@ QUESTIONS = (
         solution="1/(1 + e^(-b)) = 19/20 gives e^b = 19, b = 2.94; the input gate gets -2.94.",
     ),
     Number(
-        statement="The units of a layer have time scales $T$ log-uniform between 10 and 1,000, and keep "
-        "$e^{-t/T}$ of their state. What share is left after 100 steps, on average over units?",
+        statement="The units of a layer have time scales $\\tau$ log-uniform between 10 and 1,000, and keep "
+        "$e^{-t/\\tau}$ of their state. What share is left after 100 steps, on average over units?",
         stars=2,
         minutes=5,
         answer=torch.exp(-100 / torch.logspace(1, 3, 10_001)).mean().item(),
@@ -365,13 +365,13 @@ QUESTIONS = (
             (math.exp(-1), "That is a single scale at the geometric mean, 100."),
             (math.exp(-100 / 505), "That is a single scale at the mean, 505."),
             (0.5, "Half of the units have scales above 100; but those fade, too, and others are left."),
-            (math.exp(-100 * 0.5 * (1 / 10 + 1 / 1000)), "You averaged the rates 1/T, of their two ends."),
+            (math.exp(-100 * 0.5 * (1 / 10 + 1 / 1000)), "You averaged the rates 1/τ, of their two ends."),
         ),
         hints=(
-            "ln T is uniform: average e^(-t/T) over it, by drawing or by an integral.",
-            "∫ e^(-t/T) dT/T from 10 to 1,000, divided by ln 100.",
+            "ln τ is uniform: average e^(-t/τ) over it, by drawing or by an integral.",
+            "∫ e^(-t/τ) dτ/τ from 10 to 1,000, divided by ln 100.",
         ),
-        because="it is the mean of e^(-100/T) over ln T.",
+        because="it is the mean of e^(-100/τ) over ln τ.",
         solution="(E₁(0.1) - E₁(10))/ln 100 = 1.823/4.605 = 0.396, by the exponential integral.",
     ),
 )
