@@ -117,8 +117,7 @@ def _examine(
     named += [("targets", x) for x in tensors_in(wanted)]
     floating = ((name, x) for name, x in named if x.is_floating_point() and x.numel())
     broken = [name for name, x in floating if not math.isfinite(second_moment(x))]
-    squashed = bool(calls) and calls[-1].function == "sigmoid"
-    losses = _losses(outputs, wanted, root, loss, classes, squashed) if error is None else Losses()
+    losses = _losses(outputs, wanted, root, loss, classes) if error is None else Losses()
     nodes, moments = analyse(calls), {id(p): second_moment(g) for p, g in steps}
     may_step = bool(moments and not broken and math.isfinite(root.sum().item()))
     waiting = [p for p in leaves if may_step and p.ndim > 1 and id(p) in used and not moments.get(id(p))]
@@ -128,6 +127,8 @@ def _examine(
     def conclude(start: Callable[[], None]) -> Case:
         laboratory = Laboratory(nodes, model, inputs, start)
         correct_gains(laboratory)
+        chance = losses.second_softmax > 0 and not classes and not laboratory.returns_shares()
+        costs = losses._replace(second_softmax=0.0) if chance else losses
         sizes = {n.index: math.sqrt(n.left.second) for n in nodes if n.is_source and n.left.second >= 0}
         added = laboratory.contributions(sizes, products=True)
         mark_bypassed(nodes, needed(nodes, added))
@@ -137,7 +138,7 @@ def _examine(
         names = {id(p): name.removesuffix(".weight") for name, p in model.named_parameters()}
         stuck = [names[id(p)] for p in waiting if id(p) in still and id(p) in names]
         more = (meetings, recorder.added, recorder.factors, stuck)
-        return Case(nodes, losses, broken, bool(moments), error is None, *more)
+        return Case(nodes, costs, broken, bool(moments), error is None, *more)
 
     return conclude
 
@@ -280,13 +281,10 @@ def _loss_of_zeros(outputs: Any, targets: Any, loss: Callable | None) -> float:
 
 
 @torch.no_grad()
-def _losses(
-    outputs: Any, targets: Any, root: Tensor, loss: Callable | None, classes: int, squashed: bool
-) -> Losses:
-    """Return what outputs cost. squashed: a sigmoid comes last."""
+def _losses(outputs: Any, targets: Any, root: Tensor, loss: Callable | None, classes: int) -> Losses:
     constant, second_softmax = _constant_loss(outputs, targets, root, loss)
-    if math.isfinite(constant) and loss is not None and not classes and squashed:
-        second_softmax = loss(targets.to(outputs.dtype), targets).item()
+    if loss is not None and not classes and math.isfinite(constant) and measure.is_share(outputs):
+        second_softmax = loss(targets.to(outputs.dtype), targets).item()  # if a sigmoid has made them
     equal = math.log(classes) if classes else NAN
     if loss is not None and not classes and math.isfinite(constant):
         equal = math.log(2)  # of one probability

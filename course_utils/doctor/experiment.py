@@ -18,7 +18,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from course_utils.doctor.graph import feeding, places
-from course_utils.doctor.measuring import NAN, UNKNOWN, bits_in, cloned, second_moment, tensors_in
+from course_utils.doctor.measuring import NAN, UNKNOWN, bits_in, cloned, is_share, second_moment, tensors_in
 from course_utils.doctor.recording import Call, Recorder
 from course_utils.doctor.thresholds import SAME_MAP
 from course_utils.doctor.vocabulary import ACTIVATIONS, CONVOLUTIONS, FACTORS, SPELLINGS
@@ -28,6 +28,7 @@ from course_utils.quadrature import gaussian_expectation
 _DROPOUTS = {f"{kind}dropout{size}" for kind in ("", "alpha_", "feature_") for size in ("", "1d", "2d", "3d")}
 _SKIPPED = CONVOLUTIONS | {"linear"}  # what takes long; the others are few
 _SIZES = [4.0**k for k in range(-7, 6)]  # at which a map that is not known is looked at
+_HUGE = 1e3  # the root mean square at which all that has a bound has reached it
 _STEPS = 12  # at most, to find where 1 arrives between two of them; four as a rule
 _NEAR, _FAR_OFF = 1e-3, 20.0  # logarithms of what arrives: that is 1, and nothing to draw a line through
 _ROUGH = 0.05  # the error of what branches add that is aimed at
@@ -61,6 +62,7 @@ class _Probe(Recorder):
         self.sources: list[Call] = []
         self.samples: dict[int, Tensor] = {}  # of what enters each call
         self.outputs: dict[int, Tensor] = {}  # of calls where several sources meet
+        self.returned: Any = None  # by the model
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         """Call the function, and replace what a source returns."""
@@ -142,7 +144,7 @@ class Laboratory:
         probe = _Probe(self._model, numbered, {self._number[k] for k in self.real}, shuffled)
         self._start()
         torch.default_generator.manual_seed(0)
-        probe.run(cloned(self._inputs, False)[0])
+        probe.returned = probe.run(cloned(self._inputs, False)[0])
         if [(n.role, n.function) for n in probe.sources] != self._way:
             raise RuntimeError("on noise the model takes another way through its layers")
         return probe
@@ -156,6 +158,15 @@ class Laboratory:
             return dict.fromkeys(self._number, Arriving(NAN, torch.full((1,), NAN)))
         calls = zip(self._number, probe.sources, strict=True)
         return {k: Arriving(call.entered.second, probe.samples[call.index]) for k, call in calls}
+
+    def returns_shares(self) -> bool:
+        """Return whether outputs lie from 0 to 1 however large layers' outputs are: a sigmoid comes last."""
+        try:
+            with torch.no_grad():
+                returned = self._run(dict.fromkeys(self._number, _HUGE)).returned
+        except Exception:  # of a model that nobody here wrote
+            return False
+        return all(is_share(y) for y in tensors_in(returned) if y.is_floating_point())
 
     def contributions(
         self, sizes: Sizes, products: bool = False

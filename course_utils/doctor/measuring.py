@@ -79,6 +79,11 @@ def decided(p: Tensor) -> float:
     return 1 - (1 - p.square().sum(dims[0]).mean().item()) / (1 - 1 / p.shape[dims[0]]) if dims else 0.0
 
 
+def is_share(x: Tensor) -> bool:
+    """Return whether all numbers lie from 0 to 1."""
+    return bool(((x >= 0) & (x <= 1)).all())
+
+
 def is_probability(p: Tensor, dim: int) -> bool:
     """Return whether the numbers along a dimension are never negative, and add up to 1."""
     some = p.shape[dim] > 1 and p.numel() > 0

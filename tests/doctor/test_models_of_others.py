@@ -335,8 +335,14 @@ def test_filters_set_by_hand_have_zeros_or_numbers_twice(filter_):
     assert initialize_(model, batch(16, 1, 8)).left_alone["parameter"].tolist() == ["0.weight"]
 
 
-def test_a_sigmoid_in_front_of_a_loss_that_takes_another():
-    model, x = nn.Sequential(nn.Linear(20, 5), nn.Sigmoid()), batch(64, 20)
+class WrittenOut(nn.Module):
+    def forward(self, z):
+        return 1 / (1 + (-z).exp())
+
+
+@pytest.mark.parametrize("last", [nn.Sigmoid(), WrittenOut()])
+def test_a_sigmoid_in_front_of_a_loss_that_takes_another(last):
+    model, x = nn.Sequential(nn.Linear(20, 5), last), batch(64, 20)
     targets = (x[:, :5] > 0).float()
     (finding,) = diagnose(model, x, targets, nn.BCEWithLogitsLoss()).findings
     least = F.binary_cross_entropy_with_logits(targets, targets).item()
@@ -344,6 +350,10 @@ def test_a_sigmoid_in_front_of_a_loss_that_takes_another():
     assert f"below {least:.2f}" in finding.cause
     assert diagnose(model, x, targets, nn.BCELoss()).healthy
     assert diagnose(model[:1], x, targets, nn.BCEWithLogitsLoss()).healthy
+    model[0].weight.data.mul_(0.01)
+    model[0].bias.data.fill_(0.5)  # logits that lie from 0 to 1 are no shares
+    findings = diagnose(model[:1], x, targets, nn.BCEWithLogitsLoss()).findings
+    assert "softmax twice" not in [f.fault for f in findings]
 
 
 def test_raw_columns_beside_what_is_looked_up():
