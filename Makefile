@@ -58,8 +58,8 @@ zoo: .venv-zoo/complete ## diagnose models of transformers and timm, which must 
 pins: ## resolve requirements.txt from pyproject.toml; versions stay where they can (needs uv)
 	@header=$$(sed '/^$$/q' requirements.txt) && \
 	pins=$$(uv pip compile pyproject.toml --group test --universal --python-version 3.11 \
-		--no-header --no-annotate --quiet --output-file requirements.txt && \
-		grep -vE '^(cuda|nvidia|triton)' requirements.txt) && \
+		--no-header --no-annotate --quiet --generate-hashes --output-file requirements.txt && \
+		awk '/^[a-z]/ { kept = !/^(cuda|nvidia|triton)/ } kept' requirements.txt) && \
 	printf '%s\n\n%s\n' "$$header" "$$pins" > requirements.txt
 
 clean: ## remove .venv, .venv-zoo and every cache
@@ -67,9 +67,11 @@ clean: ## remove .venv, .venv-zoo and every cache
 	find course_utils notebooks tests -name __pycache__ -prune -exec rm -rf {} +
 	find notebooks -name .ipynb_checkpoints -prune -exec rm -rf {} +
 
+# Torch comes first and by its version, for which of its builds suits a machine only pip knows; all else by its hash.
 define install_pins
-	$(if $(TORCH_INDEX),@$(1) -m pip install --quiet --no-deps --index-url $(TORCH_INDEX) $$(grep '^torch==' requirements.txt))
-	@$(1) -m pip install --quiet --requirement requirements.txt
+	@$(1) -m pip install --quiet --no-deps $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) \
+		$$(awk '/^torch==/ { print $$1 }' requirements.txt)
+	@$(1) -m pip install --quiet --no-deps --requirement requirements.txt
 endef
 
 # A missing stamp means that nothing in .venv can be trusted: it is made anew. With a stamp that is merely older
@@ -83,7 +85,7 @@ $(STAMP): requirements.txt pyproject.toml
 	@rm -f $@
 	@echo 'Installing the packages of requirements.txt into .venv; this takes a few minutes the first time'
 	$(call install_pins,$(PY))
-	@$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(PY) -m pip install --quiet --no-build-isolation --editable .
 	@$(PY) -c '$(IDENTITY)' > $@
 
 # Apart from .venv, which stays what requirements.txt says; the same pins hold here, with the libraries beside them.
@@ -91,5 +93,5 @@ $(STAMP): requirements.txt pyproject.toml
 	@$(PYTHON) -m venv --clear .venv-zoo
 	@echo 'Installing the packages of requirements.txt, transformers and timm into .venv-zoo; this takes a few minutes'
 	$(call install_pins,$(ZOO))
-	@$(ZOO) -m pip install --quiet --no-build-isolation --constraint requirements.txt --editable '.[zoo]'
+	@$(ZOO) -m pip install --quiet --no-build-isolation --editable '.[zoo]'
 	@touch $@
