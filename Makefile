@@ -21,7 +21,7 @@ LAB := -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root)
 N ?= 00
 TO ?= class
 
-.PHONY: help lab slides assignment layout test outputs resolution bench zoo pins clean
+.PHONY: help lab slides assignment layout test outputs resolution bench sizes places zoo pins clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -51,6 +51,12 @@ resolution: $(STAMP) ## store how small an error each comparison of the notebook
 
 bench: $(STAMP) ## time the package
 	@$(PY) tests/benchmarks.py
+
+sizes: $(STAMP) ## measure what each notebook asks of a machine, and how many learners one carries (Linux)
+	@$(PY) tests/sizes.py
+
+places: $(STAMP) ## compare the notebooks under other kernels, locales, folders, versions: make places AT=scalar
+	@$(PY) tests/places.py $(AT)
 
 zoo: .venv-zoo/complete ## diagnose models of transformers and timm, which must raise no alarm, in .venv-zoo
 	@$(ZOO) tests/zoo_of_libraries.py
