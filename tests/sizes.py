@@ -1,7 +1,8 @@
 """What each notebook asks of a machine, and how many learners one carries: `make sizes` (Linux).
 
 Every notebook runs from top to bottom in a kernel of its own, as a learner's does, one after the other. The
-table goes to sizes.txt, too; what needs more than two thirds of its budget is named, and the command fails.
+table goes to docs/sizes.txt, too. What needs more than two thirds of its budget is named, and the command
+fails.
 """
 
 import math
@@ -22,7 +23,7 @@ from nbformat.v4 import new_code_cell
 from tqdm import tqdm
 
 ROOT = Path(__file__).parent.parent
-TABLE = Path(__file__).with_suffix(".txt")
+TABLE = ROOT / "docs" / "sizes.txt"
 MEGABYTE, GIGABYTE = 2**20, 2**30
 START = 10.0  # seconds until a kernel answers
 SECONDS, MEMORY = (
