@@ -49,11 +49,11 @@ def bandwidth_figure(
     left.plot([cycles], shares[[cycles]], "o", color="k", label="the wave", markersize=9)
     left.plot(alike, shares[alike], "^", color=ORANGE, label="the same at the samples", markersize=9)
     left.set(xlabel="cycles (k)", ylabel="share (π)", title="What the features hold", yscale="log")
-    left.set(xlim=(-2, SHOWN + 2), ylim=(1e-8, 10))
+    left.set(xlim=(-2, SHOWN + 2), ylim=(1e-8, 1000))
     left.set_xticks([0, 16, 32, 48, 64], ["0", "16", "32", "48", "64"])
     left.set_yticks([1e-8, 1e-6, 1e-4, 0.01, 1], ["1e-8", "1e-6", "1e-4", "0.01", "1"])
     left.minorticks_off()
-    canvas.name_lines(left, (0.03, 0.19), (0.03, 0.12), (0.03, 0.05))
+    canvas.name_lines(left, (0.03, 0.92), (0.03, 0.85), (0.03, 0.78))
     return figure, _draw_fit(right, learned, spread, cycles, steps)
 
 
@@ -64,7 +64,7 @@ def _draw_fit(ax: object, learned: float, spread: NDArray, cycles: int, steps: i
     ax.plot(x, wave, ":", color=GREY, label="wave", linewidth=2.5)
     ax.plot(x, fit, "--", color=BLUE, label="fit")
     ax.plot(x[:: POINTS // SAMPLES], wave[:: POINTS // SAMPLES], "o", color="k", label="samples")
-    ax.set(xlabel="place on the circle (x)", ylabel="value", xlim=(-0.01, 0.51), ylim=(-1.9, 2.1))
+    ax.set(xlabel="place on the circle (x)", ylabel="value", xlim=(-0.01, 0.51), ylim=(-1.3, 1.7))
     canvas.name_lines(ax, (0.03, 0.92), (0.35, 0.92), (0.6, 0.92))
     left, strayed = 1 - learned, learned - spread[cycles]
     total = math.sqrt((spread**2).sum() - spread[cycles] ** 2 + (1 - spread[cycles]) ** 2)
