@@ -65,7 +65,7 @@ def _draw_fit(ax: object, learned: float, spread: NDArray, cycles: int, steps: i
     ax.plot(x, fit, "--", color=BLUE, label="fit")
     ax.plot(x[:: POINTS // SAMPLES], wave[:: POINTS // SAMPLES], "o", color="k", label="samples")
     ax.set(xlabel="place on the circle (x)", ylabel="value", xlim=(-0.01, 0.51), ylim=(-1.3, 1.7))
-    canvas.name_lines(ax, (0.03, 0.92), (0.35, 0.92), (0.6, 0.92))
+    canvas.name_lines(ax, (0.03, 0.92), (0.5, 0.92), (0.03, 0.85))
     left, strayed = 1 - learned, learned - spread[cycles]
     total = math.sqrt((spread**2).sum() - spread[cycles] ** 2 + (1 - spread[cycles]) ** 2)
     ax.set_title(f"RMS error on the circle {total:.2g}")

@@ -110,12 +110,11 @@ QUESTIONS = (
         minutes=5,
         answer=8 / 6 / math.sinh(2),
         mistakes=(
-            (math.exp(-2) * 8 / 6, "That is the Poisson weight; divide by the weight of all odd numbers."),
+            (math.exp(-2) * 8 / 6, "Only odd numbers count: divide by sinh q, not by exp q."),
             (8 / math.sinh(2), "The 3! is missing: the weight is q³/3!."),
             (1 - 2 / math.sinh(2), "That is all but the single waves; sums of five and more are in it."),
             (2 / math.sinh(2), "That is the share of the single waves, J = 1."),
             (8 / 6 / math.cosh(2), "The odd terms make the hyperbolic sine, not the cosine."),
-            (8 / 6 / math.exp(2), "Only odd numbers count: divide by sinh q, not by exp q."),
             (1 / 6 / math.sinh(1), "That is for q = 1, SIREN's second layer."),
         ),
         hints=(
