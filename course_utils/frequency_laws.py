@@ -1,6 +1,6 @@
 """Theory of frequencies: the waves of wide sine layers before training, and what a linear model learns.
 
-A spectrum has a power for each whole number of turns on a circle, in the order of `numpy.fft.fftfreq`,
+A spectrum has a power for each whole number of cycles on a circle, in the order of `numpy.fft.fftfreq`,
 (points,): what lies beyond half the points is folded back, as by samples. Its sum is the second moment.
 """
 
