@@ -34,6 +34,7 @@ ARROWS = {
     "time_laws": {"checks"},
     "propagation": {"networks", "activations", "checks"},
     "width_laws": {"checks"},
+    "frequency_laws": {"checks"},
 }
 CORE = set(ARROWS) - {"__init__"}
 # What each room may import: the core, itself, and for the exercises the doctor.
