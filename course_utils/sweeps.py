@@ -4,6 +4,7 @@ A task's generator starts from a hash of its parameters and its seed. So what it
 the order of tasks, nor on the number of workers, nor on what else is on the grid.
 """
 
+import copyreg
 import inspect
 import json
 import math
@@ -25,6 +26,10 @@ from threadpoolctl import threadpool_limits
 from course_utils.training import progress_bar
 
 Scalar = float | int | bool | str | None
+
+# A function of a notebook that has both `torch` and some `.classes` in it, such as those of `data.digits()`,
+# goes to workers with the module torch.classes, which does not pickle by itself.
+copyreg.pickle(type(torch.classes), lambda _: (getattr, (torch, "classes")))
 
 
 def _plain(value: Any, name: str) -> Scalar:

@@ -10,6 +10,7 @@ import time
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -66,6 +67,16 @@ def test_seeds_by_place_or_all_the_same_are_found(start_of, monkeypatch):
 
 def test_the_number_of_workers_changes_nothing():
     assert_frame_equal(sweep(drawn, GRID, seeds=3, workers=2), alone())
+
+
+def test_a_function_that_workers_cannot_import_reaches_them():
+    images = SimpleNamespace(classes=10)  # torch.classes does not pickle, and goes with it
+
+    def measure(gain, generator):
+        return gain * images.classes * torch.rand((), generator=generator)
+
+    grid = {"gain": [1, 2]}
+    assert_frame_equal(sweep(measure, grid, seeds=2, workers=2), alone(measure, grid, seeds=2))
 
 
 def test_the_table_is_tidy():
