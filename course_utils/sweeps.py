@@ -40,11 +40,17 @@ def _plain(value: Any, name: str) -> Scalar:
     return plain
 
 
+def _rounded(value: Scalar) -> Scalar:
+    """Return a float to twelve digits, as an integer if it is whole, and anything else as it is."""
+    if not isinstance(value, float):
+        return value
+    rounded = float(f"{value:.12g}")
+    return int(rounded) if rounded.is_integer() else rounded
+
+
 def _key(parameters: Mapping[str, Scalar], seed: int) -> str:
-    """Return one text for one task: parameters sorted by name, and 1.0 written as 1, which it equals."""
-    numbers = {name: v for name, v in parameters.items() if isinstance(v, float) and v.is_integer()}
-    whole = {name: int(v) for name, v in numbers.items()}
-    return json.dumps([dict(parameters) | whole, seed], sort_keys=True)
+    """Return one text for one task: 1 or 1.0, and 0.3 or what np.linspace makes of it, are the same."""
+    return json.dumps([{name: _rounded(value) for name, value in parameters.items()}, seed], sort_keys=True)
 
 
 def _tasks(grid: Mapping[str, Iterable], seeds: Iterable[int]) -> dict[str, tuple[dict[str, Scalar], int]]:

@@ -12,6 +12,7 @@ from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from measurements import deadly, drawn, slow, threads
@@ -142,6 +143,27 @@ def test_only_tasks_that_the_file_lacks_are_run(counted, tmp_path):
     assert_frame_equal(alone(measure, {"gain": [1, 2]}, file=str(file)), first)
     assert calls == []
     assert len(lines(file)) == 12
+
+
+def test_what_is_read_is_what_was_measured(tmp_path):
+    def measure(gain, seed):
+        kinds = {"whole": gain, "word": "größer\n", "truth": gain > 1, "none": None, "start": seed}
+        return kinds | {"nan": float("nan"), "inf": -np.inf, "single": np.float32(gain / 3)}
+
+    file = tmp_path / "sweep.jsonl"
+    table = alone(measure, {"gain": [1, 2]}, file=file)
+    assert (table.error == "").all()
+    for _ in range(2):
+        assert_frame_equal(alone(measure, {"gain": np.array([1, 2])}, file=file), table)
+
+
+def test_a_grid_by_linspace_has_the_points_of_one_by_hand(counted, tmp_path):
+    (measure, calls), file = counted, tmp_path / "sweep.jsonl"
+    fine = np.linspace(0, 1, 11)
+    assert fine[3] != 0.3
+    alone(measure, {"gain": [0.3, 1]}, seeds=1, file=file)
+    alone(measure, {"gain": fine}, seeds=1, file=file)
+    assert len(calls) == 11
 
 
 def test_failed_tasks_are_run_again(tmp_path):
