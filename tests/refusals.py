@@ -12,6 +12,7 @@ from functools import cache, partial
 from pathlib import Path
 
 import torch
+from measurements import drawn
 from torch import nn
 
 from course_utils import (
@@ -27,6 +28,7 @@ from course_utils import (
     networks,
     propagation,
     quadrature,
+    sweeps,
     time_laws,
     training,
 )
@@ -145,6 +147,8 @@ CALLS = [
     lambda: quadrature.pair_expectation(torch.exp, 0.5, 0.0, ()),
     lambda: quadrature.adaptive_expectation(lambda z: torch.sin(1e6 * z) ** 2),
     lambda: quadrature.adaptive_expectation(lambda z: torch.exp(z**2)),
+    lambda: sweeps.sweep(drawn, {"gain": [[1.0]], "depth": [1]}, seeds=1),
+    lambda: sweeps.sweep(drawn, {"gain": [1, 1.0], "depth": [1]}, seeds=2),
     lambda: training.evaluate(nn.Flatten(0), zeros(4, 1), torch.zeros(3).long()),
     lambda: trained(4, 3, steps=1),
     lambda: trained(4, 4, steps=0, batch_size=2),
@@ -167,6 +171,8 @@ def file_calls(folder: Path) -> Iterator[Callable]:
         (folder / f"{part}-images-idx3-ubyte").write_bytes(idx(2, 3, 4))
         (folder / f"{part}-labels-idx1-ubyte").write_bytes(idx(2 if part == "train" else 3))
     yield lambda: data.idx_images(folder)
+    path.write_text('{"measurement": "drawn 0"}\n')
+    yield lambda: sweeps.sweep(drawn, {"gain": [1], "depth": [1]}, seeds=1, file=path)
 
 
 def refused(call: Callable) -> Exception:

@@ -24,6 +24,7 @@ ARROWS = {
     "data": set(),
     "training": set(),
     "seeding": set(),
+    "sweeps": {"training"},
     "plotting": set(),
     "style": {"plotting"},
     "lsuv": {"initializers"},
