@@ -31,7 +31,7 @@ ARROWS = {
     "networks": {"initializers", "activations", "checks"},
     "mean_field": {"activations", "checks", "quadrature"},
     "network_laws": {"activations", "checks", "mean_field", "quadrature"},
-    "attention_laws": {"checks", "mean_field"},
+    "attention_laws": {"activations", "checks", "mean_field", "quadrature"},
     "time_laws": {"checks"},
     "propagation": {"networks", "activations", "checks"},
     "width_laws": {"checks"},
