@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -30,9 +30,9 @@ def restored(model: nn.Module, inputs: Any) -> Iterator[Callable[[], None]]:
     undo = [action for x in (*generators, *held) for action in _undoing(x)]
 
     def put_back(every: bool) -> None:
-        failures = [error for action in undo if (error := _failure(action, every))]
-        if failures:  # all else has been put back
-            raise failures[0]
+        with ExitStack() as stack:  # whatever fails, all else is put back
+            for action in reversed(undo):
+                stack.callback(action, every)
 
     def start() -> None:
         put_back(every=False)
@@ -72,12 +72,9 @@ def _undoing(x: Any) -> Iterator[Callable[[bool], Any]]:
     elif isinstance(x, np.ndarray):
         values = x.copy()
         yield lambda _: np.copyto(x, values)
-    elif isinstance(x, dict | set):
-        content = x.copy()
-        yield lambda _: (x.clear(), x.update(content))
-    elif isinstance(x, list | deque):
-        content = x.copy()
-        yield lambda _: (x.clear(), x.extend(content))
+    elif isinstance(x, dict | set | list | deque):
+        content, fill = x.copy(), x.extend if isinstance(x, list | deque) else x.update
+        yield lambda _: (x.clear(), fill(content))
     elif isinstance(x, Tensor) and not x.is_meta:
         yield from _undoing_tensor(x)
 
@@ -105,11 +102,3 @@ def _undoing_tensor(x: Tensor) -> Iterator[Callable[[bool], Any]]:
                 x.data.copy_(values)  # .data, lest a graph that waits for its backward pass take offence
 
         yield write_back
-
-
-def _failure(action: Callable[[bool], Any], every: bool) -> Exception | None:
-    try:
-        action(every)
-    except Exception as error:
-        return error
-    return None
