@@ -129,11 +129,10 @@ def _examine(
         correct_gains(laboratory)
         chance = losses.second_softmax > 0 and not classes and not laboratory.returns_shares()
         costs = losses._replace(second_softmax=0.0) if chance else losses
-        sizes = {n.index: math.sqrt(n.left.second) for n in nodes if n.is_source and n.left.second >= 0}
+        sizes = {n: math.sqrt(n.left.second) for n in laboratory.sources if n.left.second >= 0}
         added = laboratory.contributions(sizes, products=True)
-        mark_bypassed(nodes, needed(nodes, added))
-        sums = [place for place, _ in places(nodes) if nodes[place].function not in FACTORS]
-        meetings = [added[place] for place in sums if place in added]
+        mark_bypassed(nodes, needed(added))
+        meetings = [added[n] for n in places(nodes) if n in added and n.function not in FACTORS]
         still = _still_after(model, inputs, targets, loss, steps, waiting) if waiting else set()
         names = {id(p): name.removesuffix(".weight") for name, p in model.named_parameters()}
         stuck = [names[id(p)] for p in waiting if id(p) in still and id(p) in names]

@@ -264,7 +264,7 @@ def _saturated(case: Case) -> Findings:
         if n.weight_ratio > limit.LARGE_STD:
             cause += f"; the weights' std is {n.weight_ratio:.2g} times the wanted one"
         remedy = "Draw weights with std 1 / sqrt(fan_in), and set the biases to 0."
-        blamed = [m for n in nodes for m in ([n] if n.role != "activation" else case.feeding(n) or [n])]
+        blamed = [m for n in nodes for m in ([n] if n.role != "activation" else n.feeders or [n])]
         yield from say([*dict.fromkeys(blamed)], "saturated", evidence, cause + ".", remedy)
 
 
@@ -345,7 +345,7 @@ def _loss(case: Case) -> Findings:
         else f"outputs of 0 cost {case.losses.zeros:.3g}."
     )
     second, added = case.meetings[-1] if case.meetings else (0.0, {})
-    largest = [case.nodes[max(added, key=added.get)]] if added and max(added.values()) > second / 2 else []
+    largest = [max(added, key=added.get)] if added and max(added.values()) > second / 2 else []
     yield from say([*dict.fromkeys(last + largest)], "large initial loss", evidence, cause, remedy)
 
 

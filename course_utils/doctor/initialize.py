@@ -186,11 +186,10 @@ def _wishes_by_name(model: nn.Module, inputs: Any) -> dict[str, list[Wish | None
         nodes = analyse(recorder.calls)
         laboratory = Laboratory(nodes, model, inputs, start)
         correct_gains(laboratory)
-        wanted = {n.index: n.gain if n.gain > 0 else 1.0 for n in nodes if n.is_source}
-        added = branches(nodes, laboratory.contributions(wanted))
+        added = branches(nodes, laboratory.contributions(laboratory.wanted))
     wishes = {i: [] for i in recorder.seen}
     for node in nodes:
-        for parameter, wish in _wishes(node, added.get(node.index, 1.0)):
+        for parameter, wish in _wishes(node, added.get(node, 1.0)):
             if wish:
                 wish.layer, wish.kind = node.layer, kind(node.function)
             wishes.setdefault(id(parameter), []).append(wish)

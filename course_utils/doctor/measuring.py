@@ -90,11 +90,6 @@ def is_probability(p: Tensor, dim: int) -> bool:
     return some and bool((p >= 0).all()) and bool(((p.sum(dim) - 1).abs() < 1e-3).all())
 
 
-def bits_in(number: int) -> list[int]:
-    """Return the places of the ones among a number's bits."""
-    return [k for k, bit in enumerate(reversed(f"{number:b}")) if bit == "1"]
-
-
 def is_fixed(x: Tensor) -> bool:
     """Return whether a tensor cannot be written to: expanded, or made in inference mode, outside of it."""
     sealed = x.is_inference() and not torch.is_inference_mode_enabled()

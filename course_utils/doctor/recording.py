@@ -78,6 +78,8 @@ class Call:
     gain: float = 1.0  # that it calls for
     is_row: bool = True  # of the table
     ancestors: int = 0  # the calls that lead to it, and itself, as bits
+    depth: int = 0  # how many sources are among them
+    fed: list[Any] = field(default_factory=list)  # the sources and inputs that feed it, none in between
     arriving: list[float] = field(default_factory=list)  # second moments, as the next layers receive it
     norm_next: bool = False  # a norm comes before the next weights
     bypassed: bool = False  # another path leads around, up to a sum or product
@@ -100,6 +102,16 @@ class Call:
         """Whether the size of what it returns is up to its parameters."""
         weighted = self.role in ("layer", "composite")
         return weighted or (self.role == "norm" and any(p is not None for p in self.parameters))
+
+    @property
+    def hands_on(self) -> list["Call"]:
+        """The sources and inputs whose signal it hands on; of a source itself."""
+        return [self] if self.is_source or not self.parents else self.fed
+
+    @property
+    def feeders(self) -> list["Call"]:
+        """The sources that feed it, with none in between."""
+        return [n for n in self.fed if n.is_source]
 
     @property
     def wanted_std(self) -> float:

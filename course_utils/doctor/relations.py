@@ -5,7 +5,6 @@ import math
 from course_utils.doctor import thresholds as limit
 from course_utils.doctor.faults import judge
 from course_utils.doctor.findings import Case, Finding, Findings, escaped, say
-from course_utils.doctor.graph import depth
 from course_utils.doctor.measuring import second_moment
 from course_utils.doctor.recording import Call
 
@@ -89,7 +88,7 @@ def _huge(case: Case) -> Findings:
 @judge(5)
 def _decided(case: Case) -> Findings:
     found = [n for n in case.nodes if n.decided > limit.SATURATED]
-    layers = {m for n in found for m in ([n] if n.is_source else case.feeding(n))}
+    layers = {m for n in found for m in ([n] if n.is_source else n.feeders)}
     evidence = (
         f"The softmax behind it has lost {max((n.decided for n in found), default=0):.0%} of its slope."
     )
@@ -101,16 +100,14 @@ def _decided(case: Case) -> Findings:
 @judge(6)
 def _drowned(case: Case) -> Findings:
     """Look where branches meet: for one far larger than the others, the stream, or its neighbour."""
-    sources = sum(1 << n.index for n in case.nodes if n.is_source)
     for second, added in case.meetings:
-        sizes = {
-            case.nodes[k]: s for k, s in added.items() if s > 1e-7 * second
-        }  # else a norm came in between
-        total, steps = sum(sizes.values()), {n: depth(n, sources) for n in sizes}
+        sizes = {n: s for n, s in added.items() if s > 1e-7 * second}  # else a norm came in between
+        total = sum(sizes.values())
         is_sum = limit.NORMALIZED * second < total < limit.ADDITIVE * second
         if len(sizes) < 2 or not is_sum or any(n.recurrent for n in sizes):
             continue
-        roots = sum(1 << n.index for n in sizes if steps[n] == min(steps.values()))
+        first = min(n.depth for n in sizes)
+        roots = sum(1 << n.index for n in sizes if n.depth == first)
         ends = sorted((n for n in sizes if n.ancestors & roots and not roots >> n.index & 1), key=sizes.get)
         stream = total - sum(sizes[n] for n in ends)
         large = [
@@ -171,7 +168,7 @@ def _lost(case: Case) -> Findings:
         nothing, same = x.second < limit.FAR**-2, x.varying < limit.LOST * x.second and n.examples > 1
         if nothing or same:
             upstream = [m for m in case.trained if n.ancestors >> m.index & 1 and m is not n]
-            blamed = dict.fromkeys([*case.feeding(n), *(m for m in upstream if m.largest == 0)] or [n])
+            blamed = dict.fromkeys([*n.feeders, *(m for m in upstream if m.largest == 0)] or [n])
             what = (
                 f"has second moment {x.second:.2g}"
                 if nothing
