@@ -1,7 +1,7 @@
 """What is measured on tensors, and what the doctor takes for a model and its inputs."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -139,25 +139,28 @@ def seen(call: Any, x: Tensor, weight: Tensor) -> float:
     return call.func(*(v.float() for v in ones), None, *call.args[3:], **options).mean().item()
 
 
+def mapped(function: Callable[[Tensor], Tensor], values: Any) -> Any:
+    """Return nested tuples, lists and mappings with a function of each tensor in its place."""
+    if isinstance(values, Mapping):
+        return {key: mapped(function, value) for key, value in values.items()}
+    if isinstance(values, tuple | list):
+        items = [mapped(function, value) for value in values]
+        return type(values)(*items) if hasattr(values, "_fields") else type(values)(items)
+    return function(values) if isinstance(values, Tensor) else values
+
+
 def cloned(values: Any, differentiable: bool) -> tuple[Any, list[Tensor]]:
     """Return the inputs with every tensor cloned, and the floating ones as leaves if they are to be."""
     leaves: list[Tensor] = []
 
-    def copied(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {key: copied(item) for key, item in value.items()}
-        if isinstance(value, tuple | list):
-            items = map(copied, value)
-            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-        if not isinstance(value, Tensor):
-            return value
+    def copied(value: Tensor) -> Tensor:
         copy = value.detach().clone()
         if not (value.is_floating_point() and (value.requires_grad or differentiable)):
             return copy
         leaves.append(copy.requires_grad_())
         return copy.clone()  # may be changed in place, unlike a leaf
 
-    return copied(values), leaves
+    return mapped(copied, values), leaves
 
 
 def check_arguments(model: nn.Module, inputs: Any) -> None:

@@ -113,6 +113,10 @@ class Call:
         """The sources that feed it, with none in between."""
         return [n for n in self.fed if n.is_source]
 
+    def follows(self, other: "Call") -> bool:
+        """Whether the other leads to it, or is it."""
+        return bool(self.ancestors >> other.index & 1)
+
     @property
     def wanted_std(self) -> float:
         """Of the weights; NaN if their scale does not matter, as in front of a norm, or if no gain helps."""
@@ -156,9 +160,9 @@ class Recorder(TorchFunctionMode):
         with enter, register_module_forward_hook(self._leave, always_call=True), self:
             return self._model(*positional, **named)
 
-    def trace(self, function: Callable[[], tuple], calls: list[Call]) -> tuple:
+    def trace(self, function: Callable[[], tuple]) -> tuple:
         """Return what a function returns, and which calls lead to the first tensor of that, as bits."""
-        self.calls, self._notes, self._looks = [*calls], {}, False
+        self.calls, self._notes, self._looks = [*self.calls], {}, False
         with self:
             result = function()
         waiting, reached = [self._origin[x] for x in result[:1] if x in self._origin], 0

@@ -9,6 +9,7 @@ from course_utils.doctor.measuring import second_moment
 from course_utils.doctor.recording import Call
 
 _DRAW_ANEW, _SCALE = "Draw the weights with std gain / sqrt(fan_in).", "Scale its weights down."
+_CONSTANT = "It does not depend on the input."
 
 
 @judge(1)
@@ -24,12 +25,14 @@ def _copies(case: Case) -> Findings:
     for first, others in copies.items():
         g = first.weight_gradient
         same = [n for n in others if g > 0 and math.isclose(n.weight_gradient, g, rel_tol=1e-5)]
-        evidence = "Others have the same weights" + " and get the same gradient, so they stay copies" * bool(
-            same
+        name, more = "identical units", " and get the same gradient, so they stay copies"
+        if not same:
+            name, more = "copies", ""
+        evidence, cause = (
+            f"Others have the same weights{more}.",
+            "Layers that were copied after they were drawn.",
         )
-        cause = "Layers that were copied after they were drawn."
-        name = "identical units" if same else "copies"
-        yield from say([first, *(same or others)], name, evidence + ".", cause, _DRAW_ANEW, bool(same))
+        yield from say([first, *(same or others)], name, evidence, cause, _DRAW_ANEW, bool(same))
 
 
 @judge(1)
@@ -37,9 +40,8 @@ def _softmax_twice(case: Case) -> Findings:
     if case.losses.second_softmax and case.rows:
         evidence = "The outputs are probabilities, and the loss takes another softmax or sigmoid of them."
         cause = f"The loss cannot come below {case.losses.second_softmax:.2f}, and gradients are small."
-        remedy = (
-            "Return what enters the first one, or take a loss of probabilities: BCELoss, nll_loss of the log."
-        )
+        remedy = "Return what enters the first one, or take a loss of probabilities: "
+        remedy += "BCELoss, nll_loss of the log."
         yield Finding(case.rows[-1].layer, "softmax twice", evidence, cause, remedy)
 
 
@@ -49,9 +51,7 @@ def _constants(case: Case) -> Findings:
     for name, ratio in case.added.items():
         if ratio > limit.CONSTANT:
             evidence = f"It is added to what has {1 / ratio:.2g} of its second moment."
-            yield Finding(
-                name, "exploding signal", evidence, "It does not depend on the input.", "Scale it down."
-            )
+            yield Finding(name, "exploding signal", evidence, _CONSTANT, "Scale it down.")
     for name, rms in case.factors.items():
         if rms > limit.LARGE_FACTOR:
             evidence = f"It multiplies a signal by {rms:.2g}."
@@ -89,9 +89,8 @@ def _huge(case: Case) -> Findings:
 def _decided(case: Case) -> Findings:
     found = [n for n in case.nodes if n.decided > limit.SATURATED]
     layers = {m for n in found for m in ([n] if n.is_source else n.feeders)}
-    evidence = (
-        f"The softmax behind it has lost {max((n.decided for n in found), default=0):.0%} of its slope."
-    )
+    most = max((n.decided for n in found), default=0)
+    evidence = f"The softmax behind it has lost {most:.0%} of its slope."
     cause = "What enters it is large: its probabilities are nearly 0 or 1."
     remedy = "Draw its weights smaller, or divide what enters the softmax, in attention by sqrt(d)."
     yield from say(sorted(layers, key=lambda n: n.index), "saturated", evidence, cause, remedy)
@@ -106,45 +105,33 @@ def _drowned(case: Case) -> Findings:
         is_sum = limit.NORMALIZED * second < total < limit.ADDITIVE * second
         if len(sizes) < 2 or not is_sum or any(n.recurrent for n in sizes):
             continue
-        first = min(n.depth for n in sizes)
-        roots = sum(1 << n.index for n in sizes if n.depth == first)
-        ends = sorted((n for n in sizes if n.ancestors & roots and not roots >> n.index & 1), key=sizes.get)
+        root = min(n.depth for n in sizes)
+        behind = [n for n in sizes if n.depth > root and any(n.follows(m) for m in sizes if m.depth == root)]
+        ends = sorted(behind, key=sizes.get)
         stream = total - sum(sizes[n] for n in ends)
-        large = [
-            n for n in ends if sizes[n] > (limit.LOST_STREAM if n.norm_next else limit.DROWNING) * stream
-        ]
-        if (
-            len(ends) > 2
-            and sizes[ends[-1]] > limit.CONSTANT * stream
-            and sizes[ends[-1]] > limit.DROWNING * sizes[ends[-2]]
-        ):
+        most = {n: limit.LOST_STREAM if n.norm_next else limit.DROWNING for n in ends}
+        large = [n for n in reversed(ends) if sizes[n] > most[n] * stream]
+        if len(ends) > 2 and sizes[ends[-1]] > max(limit.CONSTANT * stream, limit.DROWNING * sizes[ends[-2]]):
             evidence = f"It adds {sizes[ends[-1]] / sizes[ends[-2]]:.2g} times what any other branch adds."
-            yield from say(
-                ends[-1:], "exploding signal", evidence, "The others hardly count beside it.", _SCALE
-            )
+            cause = "The others hardly count beside it."
+            yield from say(ends[-1:], "exploding signal", evidence, cause, _SCALE)
         elif large:
-            evidence = f"It adds {sizes[large[-1]] / stream:.2g} times what it is added to."
-            yield from say(
-                large[::-1], "exploding signal", evidence, "What came before is lost in it.", _SCALE
-            )
+            evidence = f"It adds {sizes[large[0]] / stream:.2g} times what it is added to."
+            yield from say(large, "exploding signal", evidence, "What came before is lost in it.", _SCALE)
         yield from _beside(sizes, max(sizes, key=sizes.get))
 
 
 def _beside(sizes: dict[Call, float], largest: Call) -> Findings:
     """Look for what is far smaller than another, neither of which leads to the other."""
     small = [n for n in sizes if sizes[n] * limit.DROWNED < sizes[largest]]
-    side = [n for n in small if not (n.ancestors >> largest.index & 1 or largest.ancestors >> n.index & 1)]
+    side = [n for n in small if not (n.follows(largest) or largest.follows(n))]
     for n in side[:1]:
         share = sizes[n] / sizes[largest]
-        evidence = f"What it adds is {share:.2g} of what {escaped(largest.layer)} adds beside it."
-        if n.left.varying > 0 and (
-            largest.left.varying == 0 or not largest.parents
-        ):  # positions, and what they are added to
+        if n.left.varying > 0 and (largest.left.varying == 0 or not largest.parents):
             evidence = f"It adds {1 / share:.2g} times what {escaped(n.layer)} adds beside it."
-            yield from say(
-                [largest], "exploding signal", evidence, "It does not depend on the input.", _SCALE
-            )
+            yield from say([largest], "exploding signal", evidence, _CONSTANT, _SCALE)  # such as positions
         else:
+            evidence = f"What it adds is {share:.2g} of what {escaped(largest.layer)} adds beside it."
             remedy = "Bring the two to one size, or train it at a rate of its own."
             yield from say(side, "drowned", evidence, "Its path is scaled down.", remedy, False)
 
@@ -154,45 +141,36 @@ def _lost(case: Case) -> Findings:
     """Look for layers that receive next to nothing, or nothing that depends on the input."""
     varying = sum(1 << n.index for n in case.nodes if n.role == "input" and n.left.varying > 0)
     gates = sum(1 << n.index for n in case.nodes if n.gated)
-    for n in case.rows:
-        x = n.entered
-        from_input = n.parents and n.parents[0].role == "input"
-        if (
-            n.role not in ("layer", "composite")
-            or n.bypassed
-            or from_input
-            or not n.ancestors & varying
-            or n.ancestors & gates
-        ):
+    for n in (n for n in case.rows if n.role in ("layer", "composite")):
+        x, from_input = n.entered, n.parents and n.parents[0].role == "input"
+        if n.bypassed or from_input or not n.ancestors & varying or n.ancestors & gates:
             continue
         nothing, same = x.second < limit.FAR**-2, x.varying < limit.LOST * x.second and n.examples > 1
         if nothing or same:
-            upstream = [m for m in case.trained if n.ancestors >> m.index & 1 and m is not n]
-            blamed = dict.fromkeys([*n.feeders, *(m for m in upstream if m.largest == 0)] or [n])
-            what = (
-                f"has second moment {x.second:.2g}"
-                if nothing
-                else f"varies over the batch by {x.varying:.2g} of {x.second:.2g}"
-            )
+            zero = [m for m in case.trained if n.follows(m) and m is not n and m.largest == 0]
+            blamed = [*dict.fromkeys([*n.feeders, *zero] or [n])]
+            what = f"varies over the batch by {x.varying:.2g} of {x.second:.2g}"
+            if nothing:
+                what = f"has second moment {x.second:.2g}"
             evidence = f"What enters {escaped(n.layer)}, behind it, {what}."
             cause = "It is scaled down, switched off, or drowned by what does not depend on the input."
-            yield from say(
-                [*blamed], "vanishing signal", evidence, cause, "Draw the weights at random; set biases to 0."
-            )
+            remedy = "Draw the weights at random; set biases to 0."
+            yield from say(blamed, "vanishing signal", evidence, cause, remedy)
             return
 
 
 @judge(6)
 def _stuck(case: Case) -> Findings:
+    name, *others = case.stuck or [""]
+    evidence = "Its weights are used, but get no gradient at all, not even after three steps."
+    evidence += f" The same with {len(others)} more: {', '.join(others[:3])}." if others else ""
     cause = (
         "Something behind it passes nothing back: two factors that are both 0, units that are off for all "
     )
     cause += "inputs, a detached or rounded value."
     remedy = "Let one of the two factors be random, or do not cut the graph; freeze what should not learn."
-    for name, others in [(case.stuck[0], tuple(case.stuck[1:]))] if case.stuck else ():
-        evidence = "Its weights are used, but get no gradient at all, not even after three steps."
-        evidence += f" The same with {len(others)} more: {', '.join(others[:3])}." if others else ""
-        yield Finding(name, "vanishing gradient", evidence, cause, remedy, True, others)
+    if name:
+        yield Finding(name, "vanishing gradient", evidence, cause, remedy, True, tuple(others))
 
 
 @judge(8)
@@ -218,7 +196,6 @@ def _prior(case: Case) -> Findings:
     if min(zeros, case.losses.value) > max(constant + limit.PRIOR, limit.PRIOR_FACTOR * constant):
         evidence = f"Outputs of 0 cost {zeros:.3g}, the best constant ones {constant:.3g}."
         cause = "The first steps go into learning how frequent, or how large, targets are."
-        remedy = (
-            "Set the last bias to the mean, or the logarithm of the frequencies: for one, log p / (1 - p)."
-        )
+        remedy = "Set the last bias to the mean, or the logarithm of the frequencies: "
+        remedy += "for one, log p / (1 - p)."
         yield from say(last, "missing prior", evidence, cause, remedy, False)
