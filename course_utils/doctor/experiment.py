@@ -238,7 +238,8 @@ def correct_gains(laboratory: Laboratory) -> None:
     """
     wanted, pairs = laboratory.wanted, _pairs(laboratory.sources)
     one, four = (laboratory.arriving({n: k * size for n, size in wanted.items()}) for k in (1, 4))
-    _find_norms(laboratory.sources, {n for n in one if _is_same(one[n].sample, four[n].sample)})
+    changes = {n: (four[n].sample - one[n].sample).norm() for n in one}
+    _find_norms(laboratory.sources, {n for n in one if changes[n] < SAME_MAP * one[n].sample.norm()})
     unknown = {
         n: after
         for n, after in pairs.items()
@@ -252,10 +253,6 @@ def correct_gains(laboratory: Laboratory) -> None:
     }
     for n, gain in _solve(laboratory, unknown).items():
         n.activation, n.gain = "measured", gain
-
-
-def _is_same(one: Tensor, four: Tensor) -> bool:
-    return bool((four - one).norm() < SAME_MAP * one.norm())
 
 
 def _find_norms(sources: list[Call], normalized: set[Call]) -> None:

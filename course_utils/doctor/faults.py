@@ -10,20 +10,12 @@ Stages are heard in the order of this file, each only if those before it found n
 import math
 from collections.abc import Callable
 from itertools import groupby
+from operator import itemgetter
 
 from torch import nn
 
 from course_utils.doctor import thresholds as limit
-from course_utils.doctor.findings import (
-    LAWS,
-    Case,
-    Finding,
-    Findings,
-    Law,
-    is_right,
-    say,
-    standard_error,
-)
+from course_utils.doctor.findings import LAWS, Case, Finding, Findings, Law, is_right, say, standard_error
 from course_utils.doctor.recording import Call
 from course_utils.doctor.vocabulary import ODD, SIGMOIDS
 
@@ -256,9 +248,8 @@ def _saturated(case: Case) -> Findings:
     nodes = [n for n in case.rows if n.activated.saturated > limit.SATURATED]
     nodes = [n for n in nodes if not n.bypassed or n.weight_ratio > limit.LARGE_CELL]
     for n in nodes[:1]:
-        evidence = (
-            f"{n.activated.saturated:.0%} of its outputs are at a bound, where the derivative is about 0."
-        )
+        share = n.activated.saturated
+        evidence = f"{share:.0%} of its outputs are at a bound, where the derivative is about 0."
         size = (n.entered if n.role == "activation" else n.left).second
         cause = f"What enters the activation is large: second moment {size:.2g}"
         if n.weight_ratio > limit.LARGE_STD:
@@ -338,12 +329,10 @@ def _loss(case: Case) -> Findings:
     cause = "Its inputs have second moment {n.entered.second:.2g}."
     if heavy:
         cause = "Its weights' std is {n.weight_ratio:.2g} times the wanted one."
-    evidence = f"The loss is {case.losses.value:.3g}; "
-    evidence += (
-        f"equal probabilities cost ln K = {expected:.3g}."
-        if large
-        else f"outputs of 0 cost {case.losses.zeros:.3g}."
-    )
+    others = f"equal probabilities cost ln K = {expected:.3g}"
+    if not large:
+        others = f"outputs of 0 cost {case.losses.zeros:.3g}"
+    evidence = f"The loss is {case.losses.value:.3g}; {others}."
     second, added = case.meetings[-1] if case.meetings else (0.0, {})
     largest = [max(added, key=added.get)] if added and max(added.values()) > second / 2 else []
     yield from say([*dict.fromkeys(last + largest)], "large initial loss", evidence, cause, remedy)
@@ -365,15 +354,11 @@ def _remarks(case: Case) -> Findings:
 FAULTS = tuple(dict.fromkeys(name for _, names, _ in JUDGES for name in names))
 
 
-def _stage(entry: tuple[int, tuple[str, ...], Judge]) -> int:
-    return entry[0]
-
-
 def verdict_on(case: Case) -> tuple[Finding, ...]:
     """Return what the first stage with a fault finds, one fault a layer, and the remarks made until then."""
     faults: dict[str, Finding] = {}
     remarks: list[Finding] = []
-    for _, stage in groupby(sorted(JUDGES, key=_stage), _stage):
+    for _, stage in groupby(sorted(JUDGES, key=itemgetter(0)), itemgetter(0)):
         for finding in (finding for *_, judge in stage for finding in judge(case)):
             if finding.is_fault:
                 faults.setdefault(finding.layer, finding)  # one root cause a layer

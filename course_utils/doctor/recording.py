@@ -135,17 +135,13 @@ class Recorder(TorchFunctionMode):
         super().__init__()
         self.calls: list[Call] = []
         self._notes, self._looks = _NOTES, True  # what is noted of calls, and whether their weights matter
-        self._first: set[int] = set()  # of the parameters that a call uses, those that none has used before
-        self._taken: set[int] = set()
         self.seen: set[int] = set()  # the ids of the parameters whose values any call took
         self._model = model
         self._modules = {id(module): name for name, module in model.named_modules()}
         self._parameters = {id(p): name for name, p in model.named_parameters()}
         self.added: dict[str, float] = {}  # parameters that are added, in units of what they are added to
         self.factors: dict[str, float] = {}  # root mean squares of parameters that multiply
-        self.sequences: list[
-            tuple[Call, Tensor, int]
-        ] = []  # what a recurrent module takes, dimension of time
+        self.sequences: list[tuple[Call, Tensor, int]] = []  # what recurrent modules take, dimension of time
         self._origin = WeakIdKeyDictionary()  # the call that a tensor comes from
         self._stack = [(model, 0)]  # the modules that run, and how many calls there were before each
 
@@ -190,11 +186,13 @@ class Recorder(TorchFunctionMode):
             self._hand_on(call, args[0])
         elif next(tensors_in(result), None) is not None:  # else it only asks for a shape or type
             if self._looks:
-                self._note_uses(tensors_in((args, kwargs)), output)
                 self._note_softmax(call)
             note = self._notes.get(name)
             if output is None or note is None or not note(self, call):
                 self._hand_on(call, result)
+            if self._looks:  # a view of a parameter is no use of it
+                used = {self._parameter(x) for x in tensors_in((args, kwargs))} - {None}
+                self.seen |= {id(p) for p in used if output is None or output._base is not p}
         return result
 
     def _call(self, func: Callable, name: str, args: tuple, kwargs: dict) -> Any:  # noqa: ARG002
@@ -265,9 +263,10 @@ class Recorder(TorchFunctionMode):
         """Note a norm written in elementary operations, which its class's name gives away."""
         _, before = self._stack.pop()
         elementary = all(call.role in ("sum", "other") for call in self.calls[before:])
-        norm = words.is_norm(type(module).__name__) and any(x in self._origin for x in inputs[:1])
-        if norm and elementary and isinstance(output, Tensor):
-            self._add_row("norm", type(module).__name__, self._modules.get(id(module), ""), inputs[0], output)
+        name = type(module).__name__
+        norm = name.rstrip("123dD").endswith("Norm") or name in words.NORMS
+        if norm and elementary and inputs and inputs[0] in self._origin and isinstance(output, Tensor):
+            self._add_row("norm", name, self._modules.get(id(module), ""), inputs[0], output)
 
     def _add(self, call: Call, outputs: Iterable[Tensor]) -> Call:
         call.index = len(self.calls)
@@ -369,18 +368,11 @@ class Recorder(TorchFunctionMode):
             for y in results:
                 self._origin[y] = parents[0]
 
-    def _note_uses(self, tensors: Iterable[Tensor], output: Tensor | None) -> None:
-        """Note which parameters are used, and which of them for the first time, but for views of them."""
-        parameters = {p for x in tensors if (p := self._parameter(x)) is not None}
-        taken = {id(p) for p in parameters if output is None or output._base is not p}
-        self.seen |= {id(p) for p in parameters}
-        self._first, self._taken = taken - self._taken, self._taken | taken
-
     def _note_constant(self, call: Invocation) -> None:
         """Note how large a parameter, or a part of it, is beside what it is added to, be it in place."""
         for x in call.args:
             p = self._parameter(x)
-            if p is None or x.ndim < 2 or not x.numel() or id(p) not in self._first:
+            if p is None or x.ndim < 2 or not x.numel() or id(p) in self.seen:
                 continue
             # Else it is a bias, the same at all positions.
             if call.output.numel() // x.numel() in call.output.shape[:2]:
