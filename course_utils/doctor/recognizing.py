@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from course_utils import activations
+from course_utils.doctor.measuring import tensors_in
 
 
 class Invocation(NamedTuple):
@@ -35,7 +36,21 @@ def with_leaf(origin: WeakIdKeyDictionary, args: tuple) -> tuple:
     return (leaf, *args[1:])
 
 
-def probabilities_of_fused(call: Invocation) -> Tensor:
+def probabilities(call: Invocation) -> tuple[Tensor | None, list[Tensor]]:
+    """Return what may be probabilities, written out or in attention, too, and what they were made of."""
+    if call.output is None or call.output.ndim < 2:
+        return None, []
+    if call.name == "scaled_dot_product_attention":
+        return _of_fused(call), [call.argument(name, i) for i, name in enumerate(("query", "key"))]
+    if call.name == "multi_head_attention_forward":
+        more = {"need_weights": True, "average_attn_weights": False, "training": False}
+        with torch.no_grad():
+            return call.func(*call.args, **call.keywords | more)[1], [call.output]
+    divided = call.name in ("softmax", "div", "truediv")
+    return call.output, [next(tensors_in((call.args, call.keywords)))] if divided else []
+
+
+def _of_fused(call: Invocation) -> Tensor:
     """Return the probabilities in fused attention, of the first example: what it makes of unit vectors."""
     q, k = (call.argument(name, place).detach() for place, name in enumerate(("query", "key")))
     first = slice(None) if q.ndim < 4 else slice(1)
@@ -46,13 +61,6 @@ def probabilities_of_fused(call: Invocation) -> Tensor:
     options = {name: x for name, x in call.keywords.items() if name in ("scale", "enable_gqa")}
     with torch.no_grad():
         return call.func(q, k, units, mask, is_causal=causal, **options)
-
-
-def probabilities_of_module(call: Invocation) -> Tensor:
-    """Return the probabilities in a module's attention, of each head."""
-    more = {"need_weights": True, "average_attn_weights": False, "training": False}
-    with torch.no_grad():
-        return call.func(*call.args, **call.keywords | more)[1]
 
 
 def as_function(call: Invocation) -> Callable[[Tensor], Tensor]:

@@ -15,14 +15,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from course_utils.doctor import measuring as measure
 from course_utils.doctor import vocabulary as words
 from course_utils.doctor.measuring import NAN, UNKNOWN, Moments, tensors_in
-from course_utils.doctor.recognizing import (
-    Invocation,
-    as_function,
-    probabilities_of_fused,
-    probabilities_of_module,
-    recognized,
-    with_leaf,
-)
+from course_utils.doctor.recognizing import Invocation, as_function, probabilities, recognized, with_leaf
 from course_utils.doctor.thresholds import AT_A_BOUND, SMALL_FACTOR
 
 ROWS = {"layer", "norm", "composite", "activation"}  # the roles of calls that make rows of the table
@@ -185,12 +178,12 @@ class Recorder(TorchFunctionMode):
         if name == "setitem":
             self._hand_on(call, args[0])
         elif next(tensors_in(result), None) is not None:  # else it only asks for a shape or type
-            if self._looks:
-                self._note_softmax(call)
             note = self._notes.get(name)
             if output is None or note is None or not note(self, call):
                 self._hand_on(call, result)
-            if self._looks:  # a view of a parameter is no use of it
+            if self._looks:
+                self._note_softmax(call)
+                # A view of a parameter is no use of it.
                 used = {self._parameter(x) for x in tensors_in((args, kwargs))} - {None}
                 self.seen |= {id(p) for p in used if output is None or output._base is not p}
         return result
@@ -224,8 +217,6 @@ class Recorder(TorchFunctionMode):
             time_first = call.output.ndim > 2 and call.args[-1] is not True  # the last says batch_first
             row = self._add_row("composite", name, self._place(name), x, call.output, int(time_first))
             self._origin.update(dict.fromkeys(tensors_in(call.result), row))
-            if name == "multi_head_attention_forward":
-                row.decided = measure.decided(probabilities_of_module(call))
             if name in words.CELLS and x.ndim == 3 and x.requires_grad:
                 self.sequences.append((row, x, 1 - time_first))
         else:
@@ -246,17 +237,9 @@ class Recorder(TorchFunctionMode):
         return True
 
     def _note_softmax(self, call: Invocation) -> None:
-        """Note how sure a softmax is, written out or in attention, too, at the call whose output it takes."""
-        if call.output is None or call.output.ndim < 2:
-            return
-        if call.name == "scaled_dot_product_attention":
-            p = probabilities_of_fused(call)
-            from_ = [call.argument(name, i) for i, name in enumerate(("query", "key"))]
-        elif call.name in ("softmax", "div", "truediv"):
-            p, from_ = call.output, [next(tensors_in((call.args, call.keywords)))]
-        else:
-            return
-        for row in {self._origin[x] for x in from_ if x in self._origin}:
+        """Note how sure a softmax is, at the call whose output it takes."""
+        p, made_of = probabilities(call)
+        for row in {self._origin[x] for x in made_of if x in self._origin}:
             row.decided = max(row.decided, measure.decided(p))
 
     def _leave(self, module: nn.Module, inputs: tuple, output: Any) -> None:
