@@ -21,6 +21,10 @@ from course_utils.doctor.recording import Call, Recorder
 from course_utils.doctor.restoring import restored
 from course_utils.doctor.vocabulary import FACTORS, kind
 
+Gradients = dict[Tensor, Tensor]
+Start = Callable[[], None]  # what `restored` yields
+Task = tuple[nn.Module, Any, Any, Callable | None]  # a model, its inputs, targets, and loss
+
 
 def printed(head: str, digits: int, *tables: pd.DataFrame) -> str:
     """Return the head and, unless empty, the tables, with so many significant digits and NaN left out."""
@@ -96,23 +100,22 @@ def diagnose(
             f"loss must be a function of (outputs, targets); got the class {loss.__name__}: pass an object"
         )
     with torch.inference_mode(False), torch.enable_grad(), restored(model, inputs) as start:
-        conclude = _examine(model, inputs, targets, loss)
+        conclude = _examine((model, inputs, targets, loss))
         case = conclude(start)  # by experiments, each of which starts anew
     findings = verdict_on(case)
     return Diagnosis(_table(case, findings), case.losses.value, case.losses.equal, findings)
 
 
-def _examine(
-    model: nn.Module, inputs: Any, targets: Any, loss: Callable | None
-) -> Callable[[Callable[[], None]], Case]:
+def _examine(task: Task) -> Callable[[Start], Case]:
     """Run the model once, and return what makes a case of it, by experiments that start anew."""
+    model, inputs, targets, loss = task
     recorder = Recorder(model)
     given, copies = measure.cloned(inputs, not any(p.requires_grad for p in model.parameters()))
     outputs, wanted = recorder.run(given), measure.cloned(targets, False)[0]
     calls = recorder.calls
     (root, error, classes), reached = recorder.trace(lambda: _objective(outputs, wanted, loss))
     leaves = [p for p in model.parameters() if p.requires_grad] or copies
-    steps = _differentiate(recorder, calls, root, error, leaves)
+    steps = _differentiate(recorder, root, error, leaves)
     named = [*(("inputs", x) for x in tensors_in(given)), *model.named_parameters(), *model.named_buffers()]
     named += [("targets", x) for x in tensors_in(wanted)]
     broken = [
@@ -125,7 +128,7 @@ def _examine(
     used = [p for p in leaves if may_step and p.ndim > 1 and id(p) in recorder.seen]
     waiting = _without_gradient(nodes, reached, used, steps)
 
-    def conclude(start: Callable[[], None]) -> Case:
+    def conclude(start: Start) -> Case:
         laboratory = Laboratory(nodes, model, inputs, start)
         correct_gains(laboratory)
         chance = losses.second_softmax > 0 and not classes and not laboratory.returns_shares()
@@ -134,7 +137,7 @@ def _examine(
         added = laboratory.contributions(sizes, products=True)
         mark_bypassed(nodes, needed(added))
         meetings = [added[n] for n in places(nodes) if n in added and n.function not in FACTORS]
-        still = {*_still_after((model, inputs, targets, loss), start, steps, waiting)} if waiting else ()
+        still = {*_still_after(task, start, steps, waiting)} if waiting else ()
         stuck = [name.removesuffix(".weight") for name, p in model.named_parameters() if p in still]
         more = (meetings, recorder.added, recorder.factors, stuck)
         return Case(nodes, costs, broken, bool(steps), error is None, *more)
@@ -142,16 +145,14 @@ def _examine(
     return conclude
 
 
-def _gradients(root: Tensor, error: Tensor | None, leaves: list[Tensor]) -> dict[Tensor, Tensor]:
+def _gradients(root: Tensor, error: Tensor | None, leaves: list[Tensor]) -> Gradients:
     """Return the gradients of those leaves that get one."""
     leaves = [x for x in leaves if x.requires_grad] if root.requires_grad else []
     gradients = torch.autograd.grad(root, leaves, error, allow_unused=True) if leaves else ()
     return {x: g for x, g in zip(leaves, gradients, strict=True) if g is not None}
 
 
-def _differentiate(
-    recorder: Recorder, calls: list[Call], root: Tensor, error: Tensor | None, leaves: list[Tensor]
-) -> dict[Tensor, Tensor]:
+def _differentiate(recorder: Recorder, root: Tensor, error: Tensor | None, leaves: list[Tensor]) -> Gradients:
     """Return the gradients of leaves; note them in the calls, and how they compare over time."""
     gradients = _gradients(root, error, leaves + [x for _, x, _ in recorder.sequences])
     for call, x, dim in recorder.sequences:
@@ -159,15 +160,13 @@ def _differentiate(
             by_step = gradients[x].double().movedim(dim, 0).flatten(1).square().mean(1)
             call.over_time = (by_step[0] / by_step.max()).item() if by_step.max() > 0 else NAN
     steps = {p: gradients[p] for p in leaves if p in gradients}
-    for call in calls:
+    for call in recorder.calls:
         call.has_gradient = call.weight in steps
         call.weight_gradient = second_moment(steps[call.weight]) if call.has_gradient else NAN
     return steps
 
 
-def _without_gradient(
-    nodes: list[Call], reached: int, parameters: list[Tensor], steps: dict[Tensor, Tensor]
-) -> list[Tensor]:
+def _without_gradient(nodes: list[Call], reached: int, among: list[Tensor], steps: Gradients) -> list[Tensor]:
     """Return the parameters that lead to the loss, but get no gradient."""
     using: dict[Tensor, list[Call]] = {}  # the calls that take a parameter, or whose module owns it
     for n in nodes:
@@ -182,19 +181,14 @@ def _without_gradient(
         zeros = all(n.entered.second == 0 and not n.parents for n in calls)  # as the queries of DETR
         return not zeros and any(reached >> n.index & 1 for n in calls)
 
-    return [p for p in _waiting(parameters, steps) if leads_on(p)]
+    return [p for p in _waiting(among, steps) if leads_on(p)]
 
 
-def _waiting(parameters: list[Tensor], steps: dict[Tensor, Tensor]) -> list[Tensor]:
+def _waiting(parameters: list[Tensor], steps: Gradients) -> list[Tensor]:
     return [p for p in parameters if p not in steps or second_moment(steps[p]) == 0]
 
 
-def _still_after(
-    task: tuple[nn.Module, Any, Any, Callable | None],
-    start: Callable[[], None],
-    steps: dict[Tensor, Tensor],
-    waiting: list[Tensor],
-) -> list[Tensor]:
+def _still_after(task: Task, start: Start, steps: Gradients, waiting: list[Tensor]) -> list[Tensor]:
     """Take three steps, each of a hundredth of the weights; return what still waits for a gradient.
 
     One step frees what waits for a last layer of zeros, two what waits for two of them, one behind the other.
@@ -206,7 +200,7 @@ def _still_after(
             values[p] -= 0.01 * math.sqrt(size) * g.to(p.dtype) if math.isfinite(size) else 0.0
         try:
             start()
-            steps = _gradients_at(values, *task)
+            steps = _gradients_at(values, task)
         except Exception:  # of a model that nobody here wrote, on weights that it never had
             return []
         waiting = _waiting(waiting, steps)
@@ -215,10 +209,9 @@ def _still_after(
     return waiting
 
 
-def _gradients_at(
-    values: dict[Tensor, Tensor], model: nn.Module, inputs: Any, targets: Any, loss: Callable | None
-) -> dict[Tensor, Tensor]:
+def _gradients_at(values: dict[Tensor, Tensor], task: Task) -> Gradients:
     """Return the gradients of the parameters that get one at these values."""
+    model, inputs, targets, loss = task
     for p, value in values.items():
         p.data.copy_(value)
     outputs = Recorder(model).run(measure.cloned(inputs, False)[0])

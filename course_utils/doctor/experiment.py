@@ -36,6 +36,7 @@ _ROUNDS = 16  # at most, in which noise is drawn for it
 _FEW, _SMALL = 4, 0.1  # of so many sources a share below that is measured on its own
 _KEPT = 1000  # entries of what enters a layer, to see whether they depend on s at all
 
+Pairs = dict[Call, Call]  # a layer, and the next one
 Sizes = Mapping[Call, Any]  # the root mean square that sources return, 1 by default
 
 
@@ -204,11 +205,8 @@ class Laboratory:
         with torch.enable_grad():
             outputs = self._run(leaves).outputs
         met = {place: outputs[place.index] for place in meeting if place.index in outputs}
-        return {
-            place: _shares(y, [leaves[n] for n in meeting[place]])
-            for place, y in met.items()
-            if y.requires_grad
-        }
+        met = {place: y for place, y in met.items() if y.requires_grad}
+        return {place: _shares(y, [leaves[n] for n in meeting[place]]) for place, y in met.items()}
 
 
 def _shares(y: Tensor, sizes: list[Tensor]) -> list[float]:
@@ -240,17 +238,13 @@ def correct_gains(laboratory: Laboratory) -> None:
     one, four = (laboratory.arriving({n: k * size for n, size in wanted.items()}) for k in (1, 4))
     changes = {n: (four[n].sample - one[n].sample).norm() for n in one}
     _find_norms(laboratory.sources, {n for n in one if changes[n] < SAME_MAP * one[n].sample.norm()})
-    unknown = {
-        n: after
-        for n, after in pairs.items()
-        if not (n.norm_next or _as_named(n, after, wanted[n], one[after].second))
-    }
+    pairs = {n: after for n, after in pairs.items() if not n.norm_next}
+    unknown = {n: j for n, j in pairs.items() if not _as_named(n, j, wanted[n], one[j].second)}
     if not any(math.isfinite(one[after].second) for after in unknown.values()):
         return
     shuffled = laboratory.arriving(wanted, shuffled=True)
-    laboratory.real = {
-        n for n, j in unknown.items() if not math.isclose(one[j].second, shuffled[j].second, rel_tol=1e-3)
-    }
+    kept = {n for n, j in unknown.items() if math.isclose(one[j].second, shuffled[j].second, rel_tol=1e-3)}
+    laboratory.real = {*unknown} - kept
     for n, gain in _solve(laboratory, unknown).items():
         n.activation, n.gain = "measured", gain
 
@@ -263,7 +257,7 @@ def _find_norms(sources: list[Call], normalized: set[Call]) -> None:
             n.activation, n.gain, n.norm_next = "norm", 1.0, True
 
 
-def _pairs(sources: list[Call]) -> dict[Call, Call]:
+def _pairs(sources: list[Call]) -> Pairs:
     """Return {layer: the next one}, where nothing else feeds that, and it feeds nothing else."""
     times = Counter(n for source in sources for n in source.fed)
     pairs = {n.fed[0]: n for n in sources if len(n.fed) == 1 and times[n.fed[0]] == 1 and n.role != "norm"}
@@ -274,14 +268,12 @@ def _pairs(sources: list[Call]) -> dict[Call, Call]:
 def _as_named(node: Call, after: Call, size: float, arriving: float) -> bool:
     """Return whether what arrived is the second moment behind the activation that was recognized."""
     phi = node.activated.phi or (lambda z: z)
-    gated = (
-        after.taken < node.numel and node.activated.reads
-    )  # times the other half of what the layer returns
+    gated = after.taken < node.numel and node.activated.reads  # times the other half of what it returns
     expected = float(gaussian_expectation(lambda z: phi(z).square(), size)) * (size**2 if gated else 1)
     return abs(arriving / expected - 1) < SAME_MAP * (5 if gated else 1)  # noise, in pairs, is rougher
 
 
-def _solve(laboratory: Laboratory, pairs: Mapping[Call, Call]) -> dict[Call, float]:
+def _solve(laboratory: Laboratory, pairs: Pairs) -> dict[Call, float]:
     """Return gains: the smallest size at which 1 arrives; if none does, the critical one at 0."""
     scan = [laboratory.arriving(dict.fromkeys(pairs, size)) for size in _SIZES]
     found: dict[Call, float] = {}
@@ -302,9 +294,7 @@ def _logarithm(second: float) -> float:
     return math.log(min(max(second, 1e-30), 1e30)) if second == second else math.log(1e30)
 
 
-def _refined(
-    laboratory: Laboratory, pairs: Mapping[Call, Call], brackets: dict[Call, list]
-) -> dict[Call, float]:
+def _refined(laboratory: Laboratory, pairs: Pairs, brackets: dict[Call, list]) -> dict[Call, float]:
     """Return gains where 1 arrives between two sizes: false position in logarithms, after Illinois."""
     best = {k: min(ends, key=lambda end: abs(end[1])) for k, ends in brackets.items()}
     for _ in range(_STEPS):

@@ -45,12 +45,11 @@ def _input_scale(case: Case) -> Findings:
     sizes += [(n, p.left) for n, p in joined if p.role == "input" and p.left.second > limit.LARGE_INPUT]
     small, large, offset = limit.SMALL_INPUT, limit.LARGE_INPUT, limit.OFFSET
     odd = [(n, x) for n, x in sizes if x.second < small or x.second > large or x.mean**2 > offset * x.second]
-    mean, second = odd[0][1][:2] if odd else (0.0, 0.0)
-    evidence = f"Its inputs have mean {mean:.2g} and second moment {second:.2g}."
-    cause = "Initializations are made for inputs of mean 0 and second moment 1."
-    remedy = "Standardize the inputs: subtract their mean, divide by their standard deviation."
-    odd = [n for n, _ in odd[:1]]
-    yield from say(odd, "input scale", evidence, cause, remedy, bool(odd) and not odd[0].norm_next)
+    for n, x in odd[:1]:
+        evidence = f"Its inputs have mean {x.mean:.2g} and second moment {x.second:.2g}."
+        cause = "Initializations are made for inputs of mean 0 and second moment 1."
+        remedy = "Standardize the inputs: subtract their mean, divide by their standard deviation."
+        yield from say([n], "input scale", evidence, cause, remedy, not n.norm_next)
 
 
 @judge(1)
@@ -65,9 +64,8 @@ def _fresh_statistics(case: Case) -> Findings:
 def _is_fresh(norm: nn.Module | None) -> bool:
     """Return whether a norm uses running statistics that are still those of its construction."""
     mean, variance = (getattr(norm, f"running_{name}", None) for name in ("mean", "var"))
-    if mean is None or variance is None or norm.training:
-        return False
-    return not mean.any() and bool((variance == 1).all())
+    used = mean is not None and variance is not None and not norm.training
+    return used and not mean.any() and bool((variance == 1).all())
 
 
 @judge(1, "identical units")

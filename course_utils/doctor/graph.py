@@ -69,10 +69,9 @@ def _look_ahead(node: Call, after: list[Call]) -> None:
 
 
 def _look_back(nodes: list[Call]) -> None:
-    """Find what leads to the calls, and what feeds them with nothing in between."""
+    """Find how deep the calls lie, and what feeds them with nothing in between."""
     sources = sum(1 << n.index for n in nodes if n.is_source)
     for node in nodes:
-        node.ancestors = reduce(or_, (p.ancestors for p in node.parents), 1 << node.index)
         node.depth = (node.ancestors & sources).bit_count()
         node.fed = sorted({n for p in node.parents for n in p.hands_on}, key=attrgetter("index"))
 

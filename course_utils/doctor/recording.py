@@ -3,6 +3,8 @@
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import torch
@@ -33,6 +35,7 @@ class Call:
     layer: str = ""  # the name of the module or parameter, with the number of the call from the second on
     parents: tuple[Any, ...] = ()  # the calls whose outputs it takes
     index: int = 0
+    ancestors: int = 0  # the calls that lead to it, and itself, as bits
     module: nn.Module | None = None
     entered: Moments = UNKNOWN
     left: Moments = UNKNOWN
@@ -70,8 +73,7 @@ class Call:
     activation: str = ""  # its name, or "norm"
     gain: float = 1.0  # that it calls for
     is_row: bool = True  # of the table
-    ancestors: int = 0  # the calls that lead to it, and itself, as bits
-    depth: int = 0  # how many sources are among them
+    depth: int = 0  # how many sources are among its ancestors
     fed: list[Any] = field(default_factory=list)  # the sources and inputs that feed it, none in between
     arriving: list[float] = field(default_factory=list)  # second moments, as the next layers receive it
     norm_next: bool = False  # a norm comes before the next weights
@@ -154,13 +156,7 @@ class Recorder(TorchFunctionMode):
         self.calls, self._notes, self._looks = [*self.calls], {}, False
         with self:
             result = function()
-        waiting, reached = [self._origin[x] for x in result[:1] if x in self._origin], 0
-        while waiting:
-            call = waiting.pop()
-            if not reached >> call.index & 1:
-                reached |= 1 << call.index
-                waiting += call.parents
-        return result, reached
+        return result, getattr(self._origin.get(result[0]), "ancestors", 0)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         """Call the function, and note it: as a row of the table, or as one that hands the signal on."""
@@ -253,6 +249,7 @@ class Recorder(TorchFunctionMode):
 
     def _add(self, call: Call, outputs: Iterable[Tensor]) -> Call:
         call.index = len(self.calls)
+        call.ancestors = reduce(or_, (p.ancestors for p in call.parents), 1 << call.index)
         self.calls.append(call)
         for output in outputs:
             self._origin[output] = call
@@ -278,6 +275,7 @@ class Recorder(TorchFunctionMode):
         row = self._add_row("layer", "linear" if name in words.PRODUCTS else name, layer, x, call.output)
         if parameter is None and weight in self._origin:  # made from a signal
             row.parents += (self._origin[weight],)
+            row.ancestors |= self._origin[weight].ancestors
         row.unit_dim = 1 if name in words.CONVOLUTIONS else -1
         bias = None if name in words.EMBEDDINGS else call.argument("bias", words.BIAS_PLACE.get(name))
         row.weight, row.parameters = held, (parameter, self._parameter(bias))
@@ -285,9 +283,7 @@ class Recorder(TorchFunctionMode):
             self._look_at_weights(row, call, x, weight, bias)
         return True
 
-    def _look_at_weights(
-        self, row: Call, call: Invocation, x: Tensor, weight: Tensor, bias: Tensor | None
-    ) -> None:
+    def _look_at_weights(self, row: Call, call: Invocation, x: Tensor, weight: Tensor, bias: Any) -> None:
         held, fits, convolution = row.weight, True, call.name in words.CONVOLUTIONS
         if call.name not in words.EMBEDDINGS:
             row.fan_in, row.fan_out, out_dim = measure.fans(call, x, weight)

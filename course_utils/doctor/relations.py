@@ -28,10 +28,8 @@ def _copies(case: Case) -> Findings:
         name, more = "identical units", " and get the same gradient, so they stay copies"
         if not same:
             name, more = "copies", ""
-        evidence, cause = (
-            f"Others have the same weights{more}.",
-            "Layers that were copied after they were drawn.",
-        )
+        evidence = f"Others have the same weights{more}."
+        cause = "Layers that were copied after they were drawn."
         yield from say([first, *(same or others)], name, evidence, cause, _DRAW_ANEW, bool(same))
 
 
@@ -164,10 +162,8 @@ def _stuck(case: Case) -> Findings:
     name, *others = case.stuck or [""]
     evidence = "Its weights are used, but get no gradient at all, not even after three steps."
     evidence += f" The same with {len(others)} more: {', '.join(others[:3])}." if others else ""
-    cause = (
-        "Something behind it passes nothing back: two factors that are both 0, units that are off for all "
-    )
-    cause += "inputs, a detached or rounded value."
+    cause = "Something behind it passes nothing back: two factors that are both 0, units that are off for "
+    cause += "all inputs, a detached or rounded value."
     remedy = "Let one of the two factors be random, or do not cut the graph; freeze what should not learn."
     if name:
         yield Finding(name, "vanishing gradient", evidence, cause, remedy, True, tuple(others))
