@@ -186,7 +186,8 @@ class Laboratory:
         most = min(max(roughest / _ROUGH**2, 1), _ROUNDS, max(400 / len(self.nodes), 1))
         rounds = range(1 << math.ceil(math.log2(most)) if meeting else 0)
         try:
-            seen = [self._added(sizes, meeting, number) for number in rounds]
+            with torch.inference_mode(False), torch.enable_grad():  # whatever the caller's mode is
+                seen = [self._added(sizes, meeting, number) for number in rounds]
         except Exception:
             return {}
         found = {}
@@ -202,8 +203,7 @@ class Laboratory:
         """
         signs = {n: (-1) ** ((i + 1) & number).bit_count() for i, n in enumerate(self.sources)}
         leaves = {n: torch.tensor(signs[n] * sizes.get(n, 1.0), requires_grad=True) for n in self.sources}
-        with torch.enable_grad():
-            outputs = self._run(leaves).outputs
+        outputs = self._run(leaves).outputs
         met = {place: outputs[place.index] for place in meeting if place.index in outputs}
         met = {place: y for place, y in met.items() if y.requires_grad}
         return {place: _shares(y, [leaves[n] for n in meeting[place]]) for place, y in met.items()}
