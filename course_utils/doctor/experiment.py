@@ -94,7 +94,8 @@ class _Probe(Recorder):
         size = self._sizes.get(number, 1.0)
         if number in self._real:
             return result * (size / (math.sqrt(second_moment(result)) or 1.0))
-        noise = _noise(result.shape, number)
+        shift = 7919 * number**2 + 104729 * number  # so that no two pairs are equally far apart
+        noise = _quantiles(result.numel()).roll(shift).view(result.shape)
         if self._shuffled:
             positions = noise.movedim(self.sources[-1].unit_dim, -1)
             rows = positions.reshape(-1, positions.shape[-1])
@@ -122,11 +123,6 @@ def _quantiles(n: int) -> Tensor:
     places = torch.randperm(n, generator=Generator().manual_seed(0)).double()
     noise = torch.special.ndtri((places + 0.5) / max(n, 1))
     return (noise / (noise.square().mean().sqrt() if n > 1 else 1)).float()
-
-
-def _noise(shape: torch.Size, number: int) -> Tensor:
-    shift = 7919 * number**2 + 104729 * number  # so that no two pairs are equally far apart
-    return _quantiles(math.prod(shape)).roll(shift).view(shape)
 
 
 class Laboratory:
@@ -197,10 +193,7 @@ class Laboratory:
         return found
 
     def _added(self, sizes: Sizes, meeting: Mapping[Call, list[Call]], number: int) -> dict[Call, list]:
-        """Return second moments, and what each source adds, with one pattern of signs.
-
-        Over all of the patterns the products of two noises cancel.
-        """
+        """Return what each source adds, with one of the signs over which products of two noises cancel."""
         signs = {n: (-1) ** ((i + 1) & number).bit_count() for i, n in enumerate(self.sources)}
         leaves = {n: torch.tensor(signs[n] * sizes.get(n, 1.0), requires_grad=True) for n in self.sources}
         outputs = self._run(leaves).outputs

@@ -143,10 +143,7 @@ def needed(contributions: Contributions) -> set[tuple[Call, Call]]:
 
 
 def places(nodes: list[Call]) -> list[Call]:
-    """Return the calls where sources that are not equally deep meet for the last time before the next one.
-
-    The ends of residual branches and their stream are among what feeds them, if there are any.
-    """
+    """Return where sources of unequal depth, as a stream and the end of a branch, meet for the last time."""
     found, meets_again = [], set()
     for node in reversed(nodes):
         if node.is_meeting and node not in meets_again and len({n.depth for n in node.fed}) > 1:

@@ -262,10 +262,6 @@ def _orthogonal_blocks_(tensor: Tensor, generator: Generator | None, gain: float
         orthogonal_(block, gain, generator=generator)
 
 
-def _forget_(tensor: Tensor, _: Generator | None) -> None:
-    tensor.zero_().chunk(4)[1].fill_(1.0)  # gates in the order input, forget, cell, output
-
-
 # Of recurrent and attention modules; else a subclass's own, or half of a weight norm.
 _OWN = r"(weight|bias)_(ih|hh|hr)(_l\d+(_reverse)?)?|(in|q|k|v)_proj_weight|in_proj_bias|out_proj\.\w+"
 
@@ -284,7 +280,8 @@ def _composite(module: nn.Module, share: float, ending: str) -> Iterator[tuple[T
         elif "weight" in name:
             yield parameter, _scaled(parameter.shape[1])
         elif name.startswith("bias_ih") and isinstance(module, nn.LSTM | nn.LSTMCell):
-            yield parameter, Wish("0, but 1 for the forget gates", 0.0, _forget_)
+            law = "0, but 1 for the forget gates"  # the second of four: input, forget, cell, output
+            yield parameter, Wish(law, 0.0, lambda bias, _: bias.zero_().chunk(4)[1].fill_(1.0))
         else:
             yield parameter, _constant(0.0)
 

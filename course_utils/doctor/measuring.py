@@ -70,12 +70,9 @@ def tensors_in(values: Any) -> Iterator[Tensor]:
 
 
 def decided(p: Tensor) -> float:
-    """Return how far probabilities, along some dimension, are from equal ones: 0, to 1 if each is 0 or 1.
-
-    It is the share of a softmax's slope that is lost; 0 if the numbers are no probabilities.
-    """
+    """Return how far probabilities are from equal ones, 0 to 1: a share of a softmax's slope is lost."""
     p = p.detach()[:8].double()
-    dims = [dim for dim in {p.ndim - 1, 1} if is_probability(p, dim)]
+    dims = [dim for dim in {p.ndim - 1, 1} if is_probability(p, dim)]  # none if they are something else
     return 1 - (1 - p.square().sum(dims[0]).mean().item()) / (1 - 1 / p.shape[dims[0]]) if dims else 0.0
 
 
@@ -129,10 +126,7 @@ def _fans_of_einsum(call: Any, x: Tensor, weight: Tensor) -> tuple[float, float,
 
 @torch.no_grad()
 def seen(call: Any, x: Tensor, weight: Tensor) -> float:
-    """Return how many products of an input and a weight a convolution's outputs have, on average.
-
-    Fewer than fan_in at borders: with padding the ones at the edge see zeros.
-    """
+    """Return how many inputs a convolution's outputs see on average: at borders fewer than fan_in."""
     image = x[:1] if x.ndim == weight.ndim else x  # else there is no batch
     options = {k: v for k, v in call.keywords.items() if k not in ("input", "weight", "bias")}
     ones = torch.ones_like(image, device="cpu"), torch.ones_like(weight, device="cpu")
