@@ -178,8 +178,9 @@ def _without_gradient(nodes: list[Call], reached: int, among: list[Tensor], step
         calls = using.get(p)
         if calls is None:
             return p in steps
-        zeros = all(n.entered.second == 0 and not n.parents for n in calls)  # as the queries of DETR
-        return not zeros and any(reached >> n.index & 1 for n in calls)
+        # An expert that no example reaches takes nothing, the queries of DETR take zeros.
+        idle = all(not n.numel or (n.entered.second == 0 and not n.parents) for n in calls)
+        return not idle and any(reached >> n.index & 1 for n in calls)
 
     return [p for p in _waiting(among, steps) if leads_on(p)]
 

@@ -177,7 +177,8 @@ class Laboratory:
         """
         asked = places(self.nodes)
         asked += [n for n in self.nodes if products and n.is_meeting and n.function in FACTORS]
-        meeting = {place: place.feeders for place in asked if place.feeders}
+        feeders = {place: [n for n in place.feeders if n.numel] for place in asked}  # no expert without work
+        meeting = {place: sources for place, sources in feeders.items() if sources}
         roughest = max((len(s) ** 2 / min(n.numel for n in s) for s in meeting.values()), default=0)
         most = min(max(roughest / _ROUGH**2, 1), _ROUNDS, max(400 / len(self.nodes), 1))
         rounds = range(1 << math.ceil(math.log2(most)) if meeting else 0)

@@ -226,7 +226,8 @@ def _drift(case: Case, n: Call, faded: bool) -> Findings:
 
 @judge(4, "not finite")
 def _broken_signal(case: Case) -> Findings:
-    layers = [n.layer for n in case.rows if not math.isfinite(n.left.second + n.activated.left.second)]
+    some = [n for n in case.rows if n.numel]  # else an expert that no example reaches
+    layers = [n.layer for n in some if not math.isfinite(n.left.second + n.activated.left.second)]
     layers += ["loss"] * (case.has_loss and not math.isfinite(case.losses.value))
     for layer in layers[:1]:
         cause = "The parameters and inputs are finite: an overflow, or an operation outside its domain."

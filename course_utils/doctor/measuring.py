@@ -70,7 +70,7 @@ def tensors_in(values: Any) -> Iterator[Tensor]:
 
 
 def decided(p: Tensor) -> float:
-    """Return how far probabilities are from equal ones, 0 to 1: a share of a softmax's slope is lost."""
+    """Return the share of its slope that a softmax has lost: 0 if all is equal, 1 if each is 0 or 1."""
     p = p.detach()[:8].double()
     dims = [dim for dim in {p.ndim - 1, 1} if is_probability(p, dim)]  # none if they are something else
     return 1 - (1 - p.square().sum(dims[0]).mean().item()) / (1 - 1 / p.shape[dims[0]]) if dims else 0.0
