@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -30,9 +30,14 @@ def restored(model: nn.Module, inputs: Any) -> Iterator[Callable[[], None]]:
     undo = [action for x in (*generators, *held) for action in _undoing(x)]
 
     def put_back(every: bool) -> None:
-        with ExitStack() as stack:  # whatever fails, all else is put back
-            for action in reversed(undo):
-                stack.callback(action, every)
+        failures = []
+        for action in undo:  # whatever fails, all else is put back
+            try:
+                action(every)
+            except Exception as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
     def start() -> None:
         put_back(every=False)
