@@ -25,7 +25,9 @@ UNKNOWN = Moments(NAN, NAN, NAN)
 
 def second_moment(x: Tensor) -> float:
     """Return the mean square, right from 1e-150 to 1e150; NaN of an empty tensor."""
-    numel, x = x.numel() or NAN, x.coalesce().values() if x.is_sparse else x.detach()
+    numel, x = x.numel() or NAN, x.detach()
+    if x.is_sparse or x.is_sparse_csr:
+        x = (x.coalesce() if x.is_sparse else x).values()
     norm = torch.linalg.vector_norm(x, dtype=torch.promote_types(x.dtype, torch.float32)).item()
     if not 1e-12 < norm / math.sqrt(numel) < 1e12:  # float64 is ten times slower
         norm = torch.linalg.vector_norm(x, dtype=torch.float64).item()
