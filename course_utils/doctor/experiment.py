@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,13 +40,6 @@ Pairs = dict[Call, Call]  # a layer, and the next one
 Sizes = Mapping[Call, Any]  # the root mean square that sources return, 1 by default
 
 
-class Arriving(NamedTuple):
-    """What enters a layer: the second moment, and some of the numbers."""
-
-    second: float
-    sample: Tensor
-
-
 class _Probe(Recorder):
     """A Recorder whose sources return noise, or what they compute in another size, by their number.
 
@@ -61,7 +54,6 @@ class _Probe(Recorder):
             self._notes = {k: note for k, note in self._notes.items() if k not in ACTIVATIONS | SPELLINGS}
         self._sizes, self._real, self._shuffled = sizes, real, shuffled
         self.sources: list[Call] = []
-        self.samples: dict[int, Tensor] = {}  # of what enters each call
         self.outputs: dict[int, Tensor] = {}  # of calls where several sources meet
         self.returned: Any = None  # by the model
 
@@ -110,8 +102,9 @@ class _Probe(Recorder):
         return super()._add(call, outputs)
 
     def _add_row(self, role: str, name: str, layer: str, x: Tensor, y: Tensor, batch_dim: int = 0) -> Call:
-        self.samples[len(self.calls)] = x.detach().flatten()[:_KEPT].double()
-        return super()._add_row(role, name, layer, x, y, batch_dim)
+        call = super()._add_row(role, name, layer, x, y, batch_dim)
+        call.sample = x.detach().flatten()[:_KEPT].double()
+        return call
 
     def _measure(self, call: Call, output: Tensor, batch_dim: int = 0) -> None:  # noqa: ARG002
         call.left, call.numel, call.examples = UNKNOWN, output.numel(), 1
@@ -150,15 +143,13 @@ class Laboratory:
             raise RuntimeError("on noise the model takes another way through its layers")
         return probe
 
-    def arriving(self, sizes: Sizes, shuffled: bool = False) -> dict[Call, Arriving]:
-        """Return what arrives at each source; NaN if the model raises at these sizes."""
+    def arriving(self, sizes: Sizes, shuffled: bool = False) -> dict[Call, Call]:
+        """Return, for each source, its call on noise, which knows what arrives; NaN if the model raises."""
         try:
             with torch.no_grad():
-                probe = self._run(sizes, shuffled)
+                return dict(zip(self.sources, self._run(sizes, shuffled).sources, strict=True))
         except Exception:  # of a model that nobody here wrote
-            return dict.fromkeys(self.sources, Arriving(NAN, torch.full((1,), NAN)))
-        arrived = [Arriving(n.entered.second, probe.samples[n.index]) for n in probe.sources]
-        return dict(zip(self.sources, arrived, strict=True))
+            return dict.fromkeys(self.sources, Call("other", sample=torch.full((1,), NAN)))
 
     def returns_shares(self) -> bool:
         """Return whether outputs lie from 0 to 1 however large layers' outputs are: a sigmoid comes last."""
@@ -233,12 +224,15 @@ def correct_gains(laboratory: Laboratory) -> None:
     changes = {n: (four[n].sample - one[n].sample).norm() for n in one}
     _find_norms(laboratory.sources, {n for n in one if changes[n] < SAME_MAP * one[n].sample.norm()})
     pairs = {n: after for n, after in pairs.items() if not n.norm_next}
-    unknown = {n: j for n, j in pairs.items() if not _as_named(n, j, wanted[n], one[j].second)}
-    if not any(math.isfinite(one[after].second) for after in unknown.values()):
+    unknown = {n: j for n, j in pairs.items() if not _as_named(n, j, wanted[n], one[j].entered.second)}
+    if not any(math.isfinite(one[after].entered.second) for after in unknown.values()):
         return
     shuffled = laboratory.arriving(wanted, shuffled=True)
-    kept = {n for n, j in unknown.items() if math.isclose(one[j].second, shuffled[j].second, rel_tol=1e-3)}
-    laboratory.real = {*unknown} - kept
+    laboratory.real = {
+        n
+        for n, j in unknown.items()
+        if not math.isclose(one[j].entered.second, shuffled[j].entered.second, rel_tol=1e-3)
+    }
     for n, gain in _solve(laboratory, unknown).items():
         n.activation, n.gain = "measured", gain
 
@@ -273,7 +267,7 @@ def _solve(laboratory: Laboratory, pairs: Pairs) -> dict[Call, float]:
     found: dict[Call, float] = {}
     brackets: dict[Call, list[tuple[float, float]]] = {}
     for k, j in pairs.items():
-        seen = np.nan_to_num([arriving[j].second for arriving in scan], nan=1e300, posinf=1e300)
+        seen = np.nan_to_num([arriving[j].entered.second for arriving in scan], nan=1e300, posinf=1e300)
         before, after = sign_changes(np.where(abs(seen - 1) < SAME_MAP, 0.0, seen - 1))
         found[k] = NAN
         if before.size and seen[0] < 0.5:  # else what does not come from this layer is 1 already
@@ -299,7 +293,7 @@ def _refined(laboratory: Laboratory, pairs: Pairs, brackets: dict[Call, list]) -
         arriving = laboratory.arriving({k: math.exp(a) for k, a in tried.items()})
         for k in waiting:
             (a, f), (b, g) = brackets[k]
-            best[k] = c, h = tried[k], _logarithm(arriving[pairs[k]].second)
+            best[k] = c, h = tried[k], _logarithm(arriving[pairs[k]].entered.second)
             # (b, g) is the end that moved last; one that stays counts for half, lest it stay for ever.
             brackets[k] = [(b, g), (c, h)] if (h < 0) != (g < 0) else [(a, f / 2), (c, h)]
     return {k: math.exp(a) for k, (a, _) in best.items()}

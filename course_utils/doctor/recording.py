@@ -44,6 +44,7 @@ class Call:
     numel: int = 0
     taken: int = 0  # entries of its input
     unit_dim: int = -1  # the dimension of units, or channels
+    sample: Tensor | None = None  # of the numbers that enter it, in an experiment
     phi: Callable[[Tensor], Tensor] | None = None  # of an activation
     reads: tuple[int, int] | None = None  # if not all units: the first, -1 if unknown, and how many
     unit_stride: int = 0  # of what it returned
