@@ -275,7 +275,7 @@ def _gradient(case: Case) -> Findings:
             if leading >> last.index & 1:
                 continue
             leading |= last.ancestors
-            path = [n for n in hidden if last.ancestors >> n.index & 1]
+            path = [n for n in hidden if last.follows(n)]
             if factor := _too_far(path):
                 yield from _explain_gradient(case, path, factor)
                 return

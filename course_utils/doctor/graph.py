@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from functools import reduce
 from operator import and_, attrgetter, or_
 
@@ -34,7 +34,9 @@ def analyse(nodes: list[Call]) -> list[Call]:
         _look_ahead(node, after)
     _look_back(nodes)
     mark_bypassed(nodes)
-    _mark_recurrent(nodes)
+    for uses in by_weight(n for n in nodes if n.role == "layer"):
+        for node in uses:
+            node.recurrent = uses[-1].follows(uses[0]) and len(uses) > 1
     counts: Counter[str] = Counter()
     for node in nodes:
         if node.is_row:
@@ -108,15 +110,12 @@ def mark_bypassed(nodes: list[Call], needed: Collection[tuple[Call, Call]] = ())
         node.bypassed = bool(bypassed >> node.index & 1)
 
 
-def _mark_recurrent(nodes: list[Call]) -> None:
+def by_weight(nodes: Iterable[Call]) -> list[list[Call]]:
+    """Return the calls of each weight."""
     calls: dict[int, list[Call]] = {}
     for node in nodes:
-        if node.role == "layer":
-            calls.setdefault(id(node.weight), []).append(node)
-    for uses in calls.values():
-        recurrent = bool(uses[-1].ancestors >> uses[0].index & 1) and len(uses) > 1
-        for node in uses:
-            node.recurrent = recurrent
+        calls.setdefault(id(node.weight), []).append(node)
+    return [*calls.values()]
 
 
 def _compare(node: Call) -> None:

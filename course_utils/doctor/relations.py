@@ -5,6 +5,7 @@ import math
 from course_utils.doctor import thresholds as limit
 from course_utils.doctor.faults import judge
 from course_utils.doctor.findings import Case, Finding, Findings, escaped, say
+from course_utils.doctor.graph import by_weight
 from course_utils.doctor.measuring import second_moment
 from course_utils.doctor.recording import Call
 
@@ -59,7 +60,7 @@ def _constants(case: Case) -> Findings:
 @judge(3)
 def _huge(case: Case) -> Findings:
     """Judge what is too large wherever it stands: layers, rows, modules whose gates no pass sees."""
-    growing: dict[int, list[Call]] = {}  # calls of one weight
+    growing: list[Call] = []
     for n in case.nodes:
         for name, p in n.module.named_parameters() if n.role == "composite" else ():
             ratio = math.sqrt(second_moment(p) * p.shape[-1])
@@ -71,13 +72,13 @@ def _huge(case: Case) -> Findings:
         ratio = n.weight_std * math.sqrt(n.seen) / (1.0 if math.isnan(n.gain) else n.gain)
         grows = received > max(1.0, limit.FAR_STEP * n.entered.second) and ratio**2 > limit.FAR_STEP / 2
         if grows and n.parameters[:1] != (None,) and not (n.last or case.is_scale_free(n)):
-            growing.setdefault(id(n.weight), []).append(n)
+            growing.append(n)
         rows = n.role == "layer" and math.isnan(n.fan_in)
         if rows and n.left.second > limit.LARGE_ROWS and not case.is_scale_free(n):
             cause = "Rows that are looked up should have second moment 1 or less."
             evidence = "It returns second moment {n.left.second:.2g}."
             yield from say([n], "exploding signal", evidence, cause, "Scale them down.")
-    for calls in growing.values():
+    for calls in by_weight(growing):
         evidence = "It returns second moment {n.left.second:.2g} of {n.entered.second:.2g}; its weights' std "
         evidence += "is {n.weight_std:.2g}."
         yield from say(calls, "exploding signal", evidence, "", _DRAW_ANEW)
@@ -172,11 +173,7 @@ def _stuck(case: Case) -> Findings:
 @judge(8)
 def _over_time(case: Case) -> Findings:
     """Compare the gradient at the first step with that at the best, where weights are used over and over."""
-    uses: dict[int, list[Call]] = {}
-    for n in case.trained:
-        if n.recurrent and n.gradient >= 0:
-            uses.setdefault(id(n.weight), []).append(n)
-    for calls in uses.values():
+    for calls in by_weight(n for n in case.trained if n.recurrent and n.gradient >= 0):
         largest = max(n.gradient for n in calls)
         calls[0].over_time = calls[0].gradient / largest if largest > 0 else math.nan
     nodes = [n for n in case.nodes if n.over_time < 1 / limit.FAR]
