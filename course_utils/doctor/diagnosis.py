@@ -21,6 +21,10 @@ from course_utils.doctor.recording import Call, Recorder
 from course_utils.doctor.restoring import restored
 from course_utils.doctor.vocabulary import FACTORS, kind
 
+Gradients = dict[Tensor, Tensor]
+Start = Callable[[], None]  # what `restored` yields
+Task = tuple[nn.Module, Any, Any, Callable | None]  # a model, its inputs, targets, and loss
+
 
 def printed(head: str, digits: int, *tables: pd.DataFrame) -> str:
     """Return the head and, unless empty, the tables, with so many significant digits and NaN left out."""
@@ -96,133 +100,124 @@ def diagnose(
             f"loss must be a function of (outputs, targets); got the class {loss.__name__}: pass an object"
         )
     with torch.inference_mode(False), torch.enable_grad(), restored(model, inputs) as start:
-        conclude = _examine(Recorder(model), model, inputs, targets, loss)
+        conclude = _examine((model, inputs, targets, loss))
         case = conclude(start)  # by experiments, each of which starts anew
     findings = verdict_on(case)
     return Diagnosis(_table(case, findings), case.losses.value, case.losses.equal, findings)
 
 
-def _examine(
-    recorder: Recorder, model: nn.Module, inputs: Any, targets: Any, loss: Callable | None
-) -> Callable[[Callable[[], None]], Case]:
+def _examine(task: Task) -> Callable[[Start], Case]:
     """Run the model once, and return what makes a case of it, by experiments that start anew."""
+    model, inputs, targets, loss = task
+    recorder = Recorder(model)
     given, copies = measure.cloned(inputs, not any(p.requires_grad for p in model.parameters()))
-    outputs = recorder.run(given)
-    wanted = measure.cloned(targets, False)[0]
-    calls, used = recorder.calls, {*recorder.seen}
-    (root, error, classes), reached = recorder.trace(lambda: _objective(outputs, wanted, loss), calls)
+    outputs, wanted = recorder.run(given), measure.cloned(targets, False)[0]
+    calls = recorder.calls
+    (root, error, classes), reached = recorder.trace(lambda: _objective(outputs, wanted, loss))
     leaves = [p for p in model.parameters() if p.requires_grad] or copies
-    steps = _differentiate(recorder, calls, root, error, leaves)
+    steps = _differentiate(recorder, root, error, leaves)
     named = [*(("inputs", x) for x in tensors_in(given)), *model.named_parameters(), *model.named_buffers()]
     named += [("targets", x) for x in tensors_in(wanted)]
-    floating = ((name, x) for name, x in named if x.is_floating_point() and x.numel())
-    broken = [name for name, x in floating if not math.isfinite(second_moment(x))]
+    broken = [
+        name
+        for name, x in named
+        if x.is_floating_point() and x.numel() and not math.isfinite(second_moment(x))
+    ]
     losses = _losses(outputs, wanted, root, loss, classes) if error is None else Losses()
-    nodes, moments = analyse(calls), {id(p): second_moment(g) for p, g in steps}
-    may_step = bool(moments and not broken and math.isfinite(root.sum().item()))
-    waiting = [p for p in leaves if may_step and p.ndim > 1 and id(p) in used and not moments.get(id(p))]
-    using = _calls_by_parameter(nodes)
-    waiting = [p for p in waiting if _leads_on(using.get(id(p), []), reached, id(p) in moments)]
+    nodes, may_step = analyse(calls), bool(steps and not broken and math.isfinite(root.sum().item()))
+    used = [p for p in leaves if may_step and p.ndim > 1 and id(p) in recorder.seen]
+    waiting = _without_gradient(nodes, reached, used, steps)
 
-    def conclude(start: Callable[[], None]) -> Case:
+    def conclude(start: Start) -> Case:
         laboratory = Laboratory(nodes, model, inputs, start)
         correct_gains(laboratory)
         chance = losses.second_softmax > 0 and not classes and not laboratory.returns_shares()
         costs = losses._replace(second_softmax=0.0) if chance else losses
-        sizes = {n.index: math.sqrt(n.left.second) for n in nodes if n.is_source and n.left.second >= 0}
+        sizes = {n: math.sqrt(n.left.second) for n in laboratory.sources if n.left.second >= 0}
         added = laboratory.contributions(sizes, products=True)
-        mark_bypassed(nodes, needed(nodes, added))
-        sums = [place for place, _ in places(nodes) if nodes[place].function not in FACTORS]
-        meetings = [added[place] for place in sums if place in added]
-        still = _still_after(model, inputs, targets, loss, steps, waiting) if waiting else set()
-        names = {id(p): name.removesuffix(".weight") for name, p in model.named_parameters()}
-        stuck = [names[id(p)] for p in waiting if id(p) in still and id(p) in names]
+        mark_bypassed(nodes, needed(added))
+        meetings = [added[n] for n in places(nodes) if n in added and n.function not in FACTORS]
+        still = {*_still_after(task, start, steps, waiting)} if waiting else ()
+        stuck = [name.removesuffix(".weight") for name, p in model.named_parameters() if p in still]
         more = (meetings, recorder.added, recorder.factors, stuck)
-        return Case(nodes, costs, broken, bool(moments), error is None, *more)
+        return Case(nodes, costs, broken, bool(steps), error is None, *more)
 
     return conclude
 
 
-def _differentiate(
-    recorder: Recorder, calls: list[Call], root: Tensor, error: Tensor | None, leaves: list[Tensor]
-) -> list[tuple[Tensor, Tensor]]:
-    """Return the leaves that get a gradient, and what they get; note it in the calls, and over time."""
+def _gradients(root: Tensor, error: Tensor | None, leaves: list[Tensor]) -> Gradients:
+    """Return the gradients of those leaves that get one."""
     leaves = [x for x in leaves if x.requires_grad] if root.requires_grad else []
-    sequences = recorder.sequences if leaves else []
-    asked = leaves + [x for _, x, _ in sequences]
-    gradients = torch.autograd.grad(root, asked, error, allow_unused=True) if leaves else ()
-    _look_through_time(sequences, gradients[len(leaves) :])
-    steps = [(p, g) for p, g in zip(leaves, gradients[: len(leaves)], strict=True) if g is not None]
-    moments = {id(p): second_moment(g) for p, g in steps}
-    for call in calls:
-        call.weight_gradient = moments.get(id(call.weight), NAN)
-        call.has_gradient = id(call.weight) in moments
+    gradients = torch.autograd.grad(root, leaves, error, allow_unused=True) if leaves else ()
+    return {x: g for x, g in zip(leaves, gradients, strict=True) if g is not None}
+
+
+def _differentiate(recorder: Recorder, root: Tensor, error: Tensor | None, leaves: list[Tensor]) -> Gradients:
+    """Return the gradients of leaves; note them in the calls, and how they compare over time."""
+    gradients = _gradients(root, error, leaves + [x for _, x, _ in recorder.sequences])
+    for call, x, dim in recorder.sequences:
+        if x in gradients:
+            by_step = gradients[x].double().movedim(dim, 0).flatten(1).square().mean(1)
+            call.over_time = (by_step[0] / by_step.max()).item() if by_step.max() > 0 else NAN
+    steps = {p: gradients[p] for p in leaves if p in gradients}
+    for call in recorder.calls:
+        call.has_gradient = call.weight in steps
+        call.weight_gradient = second_moment(steps[call.weight]) if call.has_gradient else NAN
     return steps
 
 
-def _calls_by_parameter(nodes: list[Call]) -> dict[int, list[Call]]:
-    """Return the calls that take a parameter, or whose module owns it, by its id."""
-    found: dict[int, list[Call]] = {}
+def _without_gradient(nodes: list[Call], reached: int, among: list[Tensor], steps: Gradients) -> list[Tensor]:
+    """Return the parameters that lead to the loss, but get no gradient."""
+    using: dict[Tensor, list[Call]] = {}  # the calls that take a parameter, or whose module owns it
     for n in nodes:
-        owned = n.role in ("layer", "composite") and n.module is not None
-        own = n.module._parameters.values() if owned else ()
-        for i in {id(p) for p in (*n.parameters, *own) if p is not None}:
-            found.setdefault(i, []).append(n)
-    return found
+        own = n.module._parameters.values() if n.role in ("layer", "composite") else ()
+        for p in {*n.parameters, *own} - {None}:
+            using.setdefault(p, []).append(n)
+
+    def leads_on(p: Tensor) -> bool:
+        calls = using.get(p)
+        if calls is None:
+            return p in steps
+        # An expert that no example reaches takes nothing, the queries of DETR take zeros.
+        idle = all(not n.numel or (n.entered.second == 0 and not n.parents) for n in calls)
+        return not idle and any(reached >> n.index & 1 for n in calls)
+
+    return [p for p in _waiting(among, steps) if leads_on(p)]
 
 
-def _leads_on(using: list[Call], reached: int, has_gradient: bool) -> bool:
-    """Return whether a parameter that these calls use leads to the loss."""
-    if using and all(n.entered.second == 0 and not n.parents for n in using):
-        return False  # takes zeros, as the queries of DETR
-    return any(reached >> n.index & 1 for n in using) if using else has_gradient
+def _waiting(parameters: list[Tensor], steps: Gradients) -> list[Tensor]:
+    return [p for p in parameters if p not in steps or second_moment(steps[p]) == 0]
 
 
-def _look_through_time(sequences: list, gradients: tuple[Tensor | None, ...]) -> None:
-    """Compare the gradient at the first step of each sequence with that at the best."""
-    for (call, _, dim), gradient in zip(sequences, gradients, strict=True):
-        if gradient is not None:
-            by_step = gradient.double().movedim(dim, 0).flatten(1).square().mean(1)
-            call.over_time = (by_step[0] / by_step.max()).item() if by_step.max() > 0 else NAN
-
-
-def _still_after(
-    model: nn.Module, inputs: Any, targets: Any, loss: Callable | None, steps: list, waiting: list[Tensor]
-) -> set[int]:
-    """Take three steps, each of a hundredth of the weights; return the ids of those without a gradient.
+def _still_after(task: Task, start: Start, steps: Gradients, waiting: list[Tensor]) -> list[Tensor]:
+    """Take three steps, each of a hundredth of the weights; return what still waits for a gradient.
 
     One step frees what waits for a last layer of zeros, two what waits for two of them, one behind the other.
     """
-    still = {id(p) for p in waiting}
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    moved = {p: p.detach().clone() for p in parameters}
+    values = {p: p.detach().clone() for p in task[0].parameters() if p.requires_grad}
     for _ in range(3):
-        for p, g in steps:
+        for p, g in steps.items():
             size = max(second_moment(p), 1 / max(p.numel(), 1)) / (second_moment(g) or 1.0)
-            moved[p] -= 0.01 * math.sqrt(size) * g.to(p.dtype) if math.isfinite(size) else 0.0
+            values[p] -= 0.01 * math.sqrt(size) * g.to(p.dtype) if math.isfinite(size) else 0.0
         try:
-            steps = _gradients_at(moved, model, inputs, targets, loss)
+            start()
+            steps = _gradients_at(values, task)
         except Exception:  # of a model that nobody here wrote, on weights that it never had
-            return set()
-        moments = {id(p): second_moment(g) for p, g in steps}
-        still = {i for i in still if not moments.get(i)}
-        if not still:
+            return []
+        waiting = _waiting(waiting, steps)
+        if not waiting:
             break
-    return still
+    return waiting
 
 
-def _gradients_at(
-    values: dict[Tensor, Tensor], model: nn.Module, inputs: Any, targets: Any, loss: Callable | None
-) -> list[tuple[Tensor, Tensor]]:
-    """Return the parameters that get a gradient at these values, and what they get."""
-    with restored(model, inputs):
-        for p, value in values.items():
-            p.data.copy_(value)
-        outputs = Recorder(model).run(measure.cloned(inputs, False)[0])
-        root, error, _ = _objective(outputs, measure.cloned(targets, False)[0], loss)
-        leaves = [p for p in values if p.requires_grad] if root.requires_grad else []
-        gradients = torch.autograd.grad(root, leaves, error, allow_unused=True) if leaves else ()
-        return [(p, g) for p, g in zip(leaves, gradients, strict=True) if g is not None]
+def _gradients_at(values: dict[Tensor, Tensor], task: Task) -> Gradients:
+    """Return the gradients of the parameters that get one at these values."""
+    model, inputs, targets, loss = task
+    for p, value in values.items():
+        p.data.copy_(value)
+    outputs = Recorder(model).run(measure.cloned(inputs, False)[0])
+    root, error, _ = _objective(outputs, measure.cloned(targets, False)[0], loss)
+    return _gradients(root, error, [*values])
 
 
 def _objective(outputs: Any, targets: Any, loss: Callable | None) -> tuple[Tensor, Tensor | None, int]:
@@ -230,9 +225,9 @@ def _objective(outputs: Any, targets: Any, loss: Callable | None) -> tuple[Tenso
     floating = (y for y in tensors_in(outputs) if y.is_floating_point())
     output = next((y.to(torch.promote_types(y.dtype, torch.float32)) for y in floating), None)
     shape, wanted = getattr(output, "shape", ()), getattr(targets, "shape", None)
-    labels = isinstance(targets, Tensor) and not targets.is_floating_point()
+    is_labels = isinstance(targets, Tensor) and not targets.is_floating_point()
     last = len(shape) > 2 and shape[:-1] == wanted  # the dimension of classes, else it is 1
-    fits = labels and len(shape) > 1 and (last or shape[:1] + shape[2:] == wanted)
+    fits = is_labels and len(shape) > 1 and (last or shape[:1] + shape[2:] == wanted)
     classes = shape[-1 if last else 1] if fits else 0
     if loss is not None:
         value = loss(outputs, targets)
@@ -248,77 +243,67 @@ def _objective(outputs: Any, targets: Any, loss: Callable | None) -> tuple[Tenso
     if not isinstance(targets, Tensor):
         raise TypeError(f"targets must be a tensor unless you pass loss=...; got {type(targets).__name__}")
     if classes:
-        low, high = (
-            (int(v) for v in targets[targets != -100].aminmax()) if (targets != -100).any() else (0, 0)
-        )
-        if low < 0 or high >= classes:
-            raise ValueError(
-                f"labels must be from 0 to {classes - 1} for {classes} classes; got {low} to {high}"
-            )
+        labels = targets[targets != -100]
+        if labels.numel() and (labels.min() < 0 or labels.max() >= classes):
+            got = f"{labels.min()} to {labels.max()}"
+            raise ValueError(f"labels must be from 0 to {classes - 1} for {classes} classes; got {got}")
         return cross_entropy(output.movedim(-1, 1) if last else output, targets.long()), None, classes
-    if shape == wanted and not labels:
+    if shape == wanted and not is_labels:
         return mse_loss(output, targets.to(output.dtype)), None, 0
-    needed = "floating-point targets must have the output's shape"
-    if labels:
-        needed = "integer targets need its shape without the dimension of classes, 1 or last"
-    raise ValueError(f"{needed}; got targets {tuple(wanted)} for an output {tuple(shape)}")
-
-
-def _loss_of_zeros(outputs: Any, targets: Any, loss: Callable | None) -> float:
-    """Return what outputs of 0 cost, NaN if the loss does not take them."""
-
-    def zeros(y: Any) -> Any:
-        if isinstance(y, Tensor):
-            return torch.zeros_like(y) if y.is_floating_point() else y
-        if type(y) in (tuple, list):
-            return type(y)(map(zeros, y))
-        return {k: zeros(v) for k, v in y.items()} if type(y) is dict else y
-
-    try:
-        return _objective(zeros(outputs), targets, loss)[0].item()
-    except Exception:  # of a loss that nobody here wrote
-        return NAN
+    needs = "floating-point targets must have the output's shape"
+    if is_labels:
+        needs = "integer targets need its shape without the dimension of classes, 1 or last"
+    raise ValueError(f"{needs}; got targets {tuple(wanted)} for an output {tuple(shape)}")
 
 
 @torch.no_grad()
 def _losses(outputs: Any, targets: Any, root: Tensor, loss: Callable | None, classes: int) -> Losses:
-    constant, second_softmax = _constant_loss(outputs, targets, root, loss)
-    if loss is not None and not classes and math.isfinite(constant) and measure.is_share(outputs):
-        second_softmax = loss(targets.to(outputs.dtype), targets).item()  # if a sigmoid has made them
-    equal = math.log(classes) if classes else NAN
-    if loss is not None and not classes and math.isfinite(constant):
-        equal = math.log(2)  # of one probability
-    return Losses(root.item(), equal, _loss_of_zeros(outputs, targets, loss), constant, second_softmax)
-
-
-def _constant_loss(outputs: Any, targets: Any, root: Tensor, loss: Callable | None) -> tuple[float, float]:
-    """Return the loss of the best constant output, NaN if unknown; the least of a second softmax, or 0."""
-    y = outputs if isinstance(outputs, Tensor) else None
-    if y is None or not isinstance(targets, Tensor) or not y.is_floating_point() or not targets.numel():
-        return NAN, 0.0
-    if targets.is_floating_point():
-        p = targets.double().mean()
-        if loss is None:
-            return targets.double().var(correction=0).item(), 0.0
-        if y.shape != targets.shape or not 0 < p < 1 or targets.aminmax().max > 1:
-            return NAN, 0.0
-        entropy = -(p * p.log() + (1 - p) * (1 - p).log()).item()
-        try:
-            found = loss(torch.full_like(y, torch.logit(p).item()), targets).item()
-        except Exception:  # of a loss that takes no logits
-            return NAN, 0.0
-        return (found if math.isclose(found, entropy, rel_tol=1e-3) else NAN), 0.0
     try:
-        value, _, classes = _objective(y, targets, None)
-    except ValueError:
-        return NAN, 0.0
+        zeros = measure.mapped(lambda y: torch.zeros_like(y) if y.is_floating_point() else y, outputs)
+        of_zeros = _objective(zeros, targets, loss)[0].item()
+    except Exception:  # of a loss that nobody here wrote
+        of_zeros = NAN
+    constant, second_softmax = _constant_loss(outputs, targets, root, loss)
+    equal = math.log(classes) if classes else NAN
+    if loss is not None and not classes and math.isfinite(constant):  # of one probability
+        equal = math.log(2)
+        if measure.is_share(outputs):  # if a sigmoid has made them
+            second_softmax = loss(targets.to(outputs.dtype), targets).item()
+    return Losses(root.item(), equal, of_zeros, constant, second_softmax)
+
+
+def _constant_loss(y: Any, targets: Any, root: Tensor, loss: Callable | None) -> tuple[float, float]:
+    """Return the loss of the best constant output, NaN if unknown; the least of a second softmax, or 0."""
+    both = isinstance(y, Tensor) and isinstance(targets, Tensor)
+    try:
+        if both and y.is_floating_point() and targets.numel():
+            of_labels = not targets.is_floating_point()
+            return _of_labels(y, targets, root) if of_labels else (_of_numbers(y, targets, loss), 0.0)
+    except Exception:  # of a loss that nobody here wrote: it takes no logits, or no labels
+        pass
+    return NAN, 0.0
+
+
+def _of_numbers(y: Tensor, targets: Tensor, loss: Callable | None) -> float:
+    p = targets.double().mean()
+    if loss is None:
+        return targets.double().var(correction=0).item()
+    if y.shape != targets.shape or not 0 < p < 1 or targets.max() > 1:
+        return NAN
+    found = loss(torch.full_like(y, torch.logit(p).item()), targets).item()
+    entropy = torch.special.entr(torch.stack([p, 1 - p])).sum().item()
+    return found if math.isclose(found, entropy, rel_tol=1e-3) else NAN
+
+
+def _of_labels(y: Tensor, targets: Tensor, root: Tensor) -> tuple[float, float]:
+    value, _, classes = _objective(y, targets, None)
     if not classes or not math.isclose(value.item(), root.item(), rel_tol=1e-4):
         return NAN, 0.0
     twice = measure.is_probability(y, -1 if y.shape[:-1] == targets.shape else 1)
-    frequencies = targets[targets >= 0].bincount(minlength=classes) / max((targets >= 0).sum(), 1)
-    constant = torch.special.entr(frequencies.double()).sum().item()
-    enough = targets.numel() >= 10 * classes
-    return constant if enough else NAN, math.log1p((classes - 1) / math.e) if twice else 0.0
+    labels = targets[targets >= 0]
+    frequencies = labels.bincount(minlength=classes).double() / max(labels.numel(), 1)
+    constant = torch.special.entr(frequencies).sum().item() if targets.numel() >= 10 * classes else NAN
+    return constant, math.log1p((classes - 1) / math.e) if twice else 0.0
 
 
 def _table(case: Case, findings: tuple[Finding, ...]) -> pd.DataFrame:

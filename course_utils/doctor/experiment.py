@@ -8,17 +8,17 @@ norm, a sum over experts are measured like a ReLU and an `x + f(x)`. Where what 
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache, reduce
-from operator import or_
-from typing import Any, NamedTuple
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-from course_utils.doctor.graph import feeding, places
-from course_utils.doctor.measuring import NAN, UNKNOWN, bits_in, cloned, is_share, second_moment, tensors_in
+from course_utils.doctor.graph import Contributions, places
+from course_utils.doctor.measuring import NAN, UNKNOWN, cloned, is_share, second_moment, tensors_in
 from course_utils.doctor.recording import Call, Recorder
 from course_utils.doctor.thresholds import SAME_MAP
 from course_utils.doctor.vocabulary import ACTIVATIONS, CONVOLUTIONS, FACTORS, SPELLINGS
@@ -36,14 +36,8 @@ _ROUNDS = 16  # at most, in which noise is drawn for it
 _FEW, _SMALL = 4, 0.1  # of so many sources a share below that is measured on its own
 _KEPT = 1000  # entries of what enters a layer, to see whether they depend on s at all
 
-Sizes = Mapping[int, float]
-
-
-class Arriving(NamedTuple):
-    """What enters a layer: the second moment, and some of the numbers."""
-
-    second: float
-    sample: Tensor
+Pairs = dict[Call, Call]  # a layer, and the next one
+Sizes = Mapping[Call, Any]  # the root mean square that sources return, 1 by default
 
 
 class _Probe(Recorder):
@@ -60,7 +54,6 @@ class _Probe(Recorder):
             self._notes = {k: note for k, note in self._notes.items() if k not in ACTIVATIONS | SPELLINGS}
         self._sizes, self._real, self._shuffled = sizes, real, shuffled
         self.sources: list[Call] = []
-        self.samples: dict[int, Tensor] = {}  # of what enters each call
         self.outputs: dict[int, Tensor] = {}  # of calls where several sources meet
         self.returned: Any = None  # by the model
 
@@ -93,7 +86,8 @@ class _Probe(Recorder):
         size = self._sizes.get(number, 1.0)
         if number in self._real:
             return result * (size / (math.sqrt(second_moment(result)) or 1.0))
-        noise = _noise(result.shape, number)
+        shift = 7919 * number**2 + 104729 * number  # so that no two pairs are equally far apart
+        noise = _quantiles(result.numel()).roll(shift).view(result.shape)
         if self._shuffled:
             positions = noise.movedim(self.sources[-1].unit_dim, -1)
             rows = positions.reshape(-1, positions.shape[-1])
@@ -108,8 +102,9 @@ class _Probe(Recorder):
         return super()._add(call, outputs)
 
     def _add_row(self, role: str, name: str, layer: str, x: Tensor, y: Tensor, batch_dim: int = 0) -> Call:
-        self.samples[len(self.calls)] = x.detach().flatten()[:_KEPT].double()
-        return super()._add_row(role, name, layer, x, y, batch_dim)
+        call = super()._add_row(role, name, layer, x, y, batch_dim)
+        call.sample = x.detach().flatten()[:_KEPT].double()
+        return call
 
     def _measure(self, call: Call, output: Tensor, batch_dim: int = 0) -> None:  # noqa: ARG002
         call.left, call.numel, call.examples = UNKNOWN, output.numel(), 1
@@ -123,102 +118,91 @@ def _quantiles(n: int) -> Tensor:
     return (noise / (noise.square().mean().sqrt() if n > 1 else 1)).float()
 
 
-def _noise(shape: torch.Size, number: int) -> Tensor:
-    shift = 7919 * number**2 + 104729 * number  # so that no two pairs are equally far apart
-    return _quantiles(math.prod(shape)).roll(shift).view(shape)
-
-
 class Laboratory:
     """Runs a model on noise, each time from the start that `restored` yields, and says what arrives where."""
 
     def __init__(self, nodes: list[Call], model: nn.Module, inputs: Any, start: Callable[[], None]) -> None:
         self.nodes, self._model, self._inputs, self._start = nodes, model, inputs, start
-        sources = [n for n in nodes if n.is_source]
-        self._number = {n.index: i for i, n in enumerate(sources)}
-        self._way = [(n.role, n.function) for n in sources]
-        self.real: set[int] = set()
+        self.sources = [n for n in nodes if n.is_source]
+        self.real: set[Call] = set()
 
-    def _run(self, sizes: Mapping[int, Any], shuffled: bool = False) -> _Probe:
+    @property
+    def wanted(self) -> dict[Call, float]:
+        """The sizes at which the sources should return their noise."""
+        return {n: n.gain if n.gain > 0 else 1.0 for n in self.sources}
+
+    def _run(self, sizes: Sizes, shuffled: bool = False) -> _Probe:
         """Raises: whatever the model raises on noise, and RuntimeError if it takes another way."""
-        numbered = {self._number[k]: size for k, size in sizes.items()}
-        probe = _Probe(self._model, numbered, {self._number[k] for k in self.real}, shuffled)
+        numbered = {i: sizes[n] for i, n in enumerate(self.sources) if n in sizes}
+        real = {i for i, n in enumerate(self.sources) if n in self.real}
+        probe = _Probe(self._model, numbered, real, shuffled)
         self._start()
         torch.default_generator.manual_seed(0)
         probe.returned = probe.run(cloned(self._inputs, False)[0])
-        if [(n.role, n.function) for n in probe.sources] != self._way:
+        if [(n.role, n.function) for n in probe.sources] != [(n.role, n.function) for n in self.sources]:
             raise RuntimeError("on noise the model takes another way through its layers")
         return probe
 
-    def arriving(self, sizes: Sizes, shuffled: bool = False) -> dict[int, Arriving]:
-        """Return what arrives at each source; NaN if the model raises at these sizes."""
+    def arriving(self, sizes: Sizes, shuffled: bool = False) -> dict[Call, Call]:
+        """Return, for each source, its call on noise, which knows what arrives; NaN if the model raises."""
         try:
             with torch.no_grad():
-                probe = self._run(sizes, shuffled)
+                return dict(zip(self.sources, self._run(sizes, shuffled).sources, strict=True))
         except Exception:  # of a model that nobody here wrote
-            return dict.fromkeys(self._number, Arriving(NAN, torch.full((1,), NAN)))
-        calls = zip(self._number, probe.sources, strict=True)
-        return {k: Arriving(call.entered.second, probe.samples[call.index]) for k, call in calls}
+            return dict.fromkeys(self.sources, Call("other", sample=torch.full((1,), NAN)))
 
     def returns_shares(self) -> bool:
         """Return whether outputs lie from 0 to 1 however large layers' outputs are: a sigmoid comes last."""
         try:
             with torch.no_grad():
-                returned = self._run(dict.fromkeys(self._number, _HUGE)).returned
+                returned = self._run(dict.fromkeys(self.sources, _HUGE)).returned
         except Exception:  # of a model that nobody here wrote
             return False
         return all(is_share(y) for y in tensors_in(returned) if y.is_floating_point())
 
-    def contributions(
-        self, sizes: Sizes, products: bool = False
-    ) -> dict[int, tuple[float, dict[int, float]]]:
+    def contributions(self, sizes: Sizes, products: bool = False) -> Contributions:
         """Return the second moment where several sources meet for the last time, and what each adds to it.
 
         By the elasticity in its size, which is 2 for all of it; nothing if the model cannot run on noise.
         products: the same wherever a product is taken.
         """
-        fed = feeding(self.nodes)
-        asked = dict(places(self.nodes)) | {
-            n.index: fed[n.index] for n in self.nodes if products and n.is_meeting and n.function in FACTORS
-        }
-        meeting = {place: [k for k in bits_in(above) if k in self._number] for place, above in asked.items()}
-        sizes_of = {place: min((self.nodes[k].numel for k in s), default=1) for place, s in meeting.items()}
-        roughest = max((len(s) ** 2 / sizes_of[place] for place, s in meeting.items()), default=0)
-        rounds = 1 << math.ceil(math.log2(min(max(roughest / _ROUGH**2, 1), _ROUNDS, max(400 / len(fed), 1))))
+        asked = places(self.nodes)
+        asked += [n for n in self.nodes if products and n.is_meeting and n.function in FACTORS]
+        feeders = {place: [n for n in place.feeders if n.numel] for place in asked}  # no expert without work
+        meeting = {place: sources for place, sources in feeders.items() if sources}
+        roughest = max((len(s) ** 2 / min(n.numel for n in s) for s in meeting.values()), default=0)
+        most = min(max(roughest / _ROUGH**2, 1), _ROUNDS, max(400 / len(self.nodes), 1))
+        rounds = range(1 << math.ceil(math.log2(most)) if meeting else 0)
         try:
-            seen = [self._shares(sizes, meeting, number) for number in range(rounds if meeting else 0)]
+            with torch.inference_mode(False), torch.enable_grad():  # whatever the caller's mode is
+                seen = [self._added(sizes, meeting, number) for number in rounds]
         except Exception:
             return {}
-        return {
-            place: (
-                sum(shares[place][0] for shares in seen) / rounds,
-                {k: sum(shares[place][1][k] for shares in seen) / rounds for k in meeting[place]},
-            )
-            for place in (seen[0] if seen else ())
-        }
+        found = {}
+        for place in seen[0] if seen else ():
+            second, *added = np.mean([moments[place] for moments in seen], axis=0).tolist()
+            found[place] = second, dict(zip(meeting[place], added, strict=True))
+        return found
 
-    def _shares(
-        self, sizes: Sizes, meeting: Mapping[int, list[int]], number: int
-    ) -> dict[int, tuple[float, dict[int, float]]]:
-        """Return the same with one pattern of signs; over all of them the products of two noises cancel."""
-        signs = {k: (-1) ** ((i + 1) & number).bit_count() for k, i in self._number.items()}
-        leaves = {k: torch.tensor(signs[k] * sizes.get(k, 1.0), requires_grad=True) for k in self._number}
-        shares: dict[int, tuple[float, dict[int, float]]] = {}
-        with torch.enable_grad():
-            outputs = self._run(leaves).outputs
-        for place, sources in meeting.items():
-            if (y := outputs.get(place)) is not None and y.requires_grad:
-                second, asked = y.double().square().mean(), [leaves[k] for k in sources]
-                slopes = torch.autograd.grad(
-                    second, asked, retain_graph=True, allow_unused=True, materialize_grads=True
-                )
-                halves = [(s * slope).item() / 2 for s, slope in zip(asked, slopes, strict=True)]
-                if len(sources) <= _FEW:
-                    halves = [
-                        _own(y, s) if half and half < _SMALL * max(halves) else half
-                        for s, half in zip(asked, halves, strict=True)
-                    ]
-                shares[place] = second.item(), dict(zip(sources, halves, strict=True))
-        return shares
+    def _added(self, sizes: Sizes, meeting: Mapping[Call, list[Call]], number: int) -> dict[Call, list]:
+        """Return what each source adds, with one of the signs over which products of two noises cancel."""
+        signs = {n: (-1) ** ((i + 1) & number).bit_count() for i, n in enumerate(self.sources)}
+        leaves = {n: torch.tensor(signs[n] * sizes.get(n, 1.0), requires_grad=True) for n in self.sources}
+        outputs = self._run(leaves).outputs
+        met = {place: outputs[place.index] for place in meeting if place.index in outputs}
+        met = {place: y for place, y in met.items() if y.requires_grad}
+        return {place: _shares(y, [leaves[n] for n in meeting[place]]) for place, y in met.items()}
+
+
+def _shares(y: Tensor, sizes: list[Tensor]) -> list[float]:
+    """Return the second moment, and what each source adds to it, by its size."""
+    second = y.double().square().mean()
+    options = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
+    slopes = torch.autograd.grad(second, sizes, **options)
+    halves = [(s * slope).item() / 2 for s, slope in zip(sizes, slopes, strict=True)]
+    small = _SMALL * max(halves) if len(sizes) <= _FEW else -math.inf
+    added = [_own(y, s) if half and half < small else half for s, half in zip(sizes, halves, strict=True)]
+    return [second.item(), *added]
 
 
 def _own(y: Tensor, size: Tensor) -> float:
@@ -235,75 +219,55 @@ def correct_gains(laboratory: Laboratory) -> None:
     Only where nothing but this one layer feeds the next weights, entry by entry or by pairs; elsewhere, and
     if the model cannot run on noise, gains stay as they are.
     """
-    nodes, pairs = laboratory.nodes, _pairs(laboratory.nodes)
-    wanted = {n.index: n.gain if n.gain > 0 else 1.0 for n in nodes if n.is_source}
-    one, four = laboratory.arriving(wanted), laboratory.arriving({k: 4 * size for k, size in wanted.items()})
-    _find_norms(nodes, {k for k in one if _is_same(one[k].sample, four[k].sample)})
-    gated = {k for k, j in pairs.items() if nodes[j].taken < nodes[k].numel and nodes[k].activated.reads}
-    unknown = {
-        k: j
-        for k, j in pairs.items()
-        if not (nodes[k].norm_next or _as_named(nodes[k], wanted[k], one[j].second, k in gated))
-    }
-    if not any(math.isfinite(one[j].second) for j in unknown.values()):
+    wanted, pairs = laboratory.wanted, _pairs(laboratory.sources)
+    one, four = (laboratory.arriving({n: k * size for n, size in wanted.items()}) for k in (1, 4))
+    changes = {n: (four[n].sample - one[n].sample).norm() for n in one}
+    _find_norms(laboratory.sources, {n for n in one if changes[n] < SAME_MAP * one[n].sample.norm()})
+    pairs = {n: after for n, after in pairs.items() if not n.norm_next}
+    unknown = {n: j for n, j in pairs.items() if not _as_named(n, j, wanted[n], one[j].entered.second)}
+    if not any(math.isfinite(one[after].entered.second) for after in unknown.values()):
         return
     shuffled = laboratory.arriving(wanted, shuffled=True)
     laboratory.real = {
-        k for k, j in unknown.items() if not math.isclose(one[j].second, shuffled[j].second, rel_tol=1e-3)
+        n
+        for n, j in unknown.items()
+        if not math.isclose(one[j].entered.second, shuffled[j].entered.second, rel_tol=1e-3)
     }
-    for k, gain in _solve(laboratory, unknown).items():
-        nodes[k].activation, nodes[k].gain = "measured", gain
+    for n, gain in _solve(laboratory, unknown).items():
+        n.activation, n.gain = "measured", gain
 
 
-def _is_same(one: Tensor, four: Tensor) -> bool:
-    return bool((four - one).norm() < SAME_MAP * one.norm())
-
-
-def _find_norms(nodes: list[Call], normalized: set[int]) -> None:
+def _find_norms(sources: list[Call], normalized: set[Call]) -> None:
     """Note which layers feed only what does not depend on their size."""
-    fed, sized = feeding(nodes), 0
-    for n in nodes:
-        sized |= fed[n.index] if n.is_source and n.index not in normalized else 0
-    feeding_some = reduce(or_, (fed[n.index] for n in nodes if n.is_source), 0)
-    for k in bits_in(feeding_some & ~sized):
-        if nodes[k].role == "layer" and not nodes[k].norm_next:
-            nodes[k].activation, nodes[k].gain, nodes[k].norm_next = "norm", 1.0, True
+    sized = {n for source in sources if source not in normalized for n in source.fed}
+    for n in {n for source in sources for n in source.fed} - sized:
+        if n.role == "layer" and not n.norm_next:
+            n.activation, n.gain, n.norm_next = "norm", 1.0, True
 
 
-def _pairs(nodes: list[Call]) -> dict[int, int]:
-    """Return {layer: the next one} by index, where nothing else feeds that, and it feeds nothing else."""
-    fed, once, twice = feeding(nodes), 0, 0
-    for j in (n.index for n in nodes if n.is_source):
-        once, twice = once | fed[j], twice | once & fed[j]
-    pairs = {}
-    for n in (n for n in nodes if n.is_source and n.role != "norm"):
-        k = fed[n.index].bit_length() - 1
-        alone = k >= 0 and fed[n.index] == 1 << k and not twice >> k & 1
-        if alone and nodes[k].role == "layer" and n.taken in (nodes[k].numel, nodes[k].numel / 2):
-            pairs |= {k: n.index} if nodes[k].numel > 1 else {}
-    return pairs
+def _pairs(sources: list[Call]) -> Pairs:
+    """Return {layer: the next one}, where nothing else feeds that, and it feeds nothing else."""
+    times = Counter(n for source in sources for n in source.fed)
+    pairs = {n.fed[0]: n for n in sources if len(n.fed) == 1 and times[n.fed[0]] == 1 and n.role != "norm"}
+    layers = {n: after for n, after in pairs.items() if n.role == "layer" and n.numel > 1}
+    return {n: after for n, after in layers.items() if after.taken in (n.numel, n.numel / 2)}
 
 
-def _as_named(node: Call, size: float, arriving: float, gated: bool) -> bool:
-    """Return whether what arrived is the second moment behind the activation that was recognized.
-
-    gated: times the other half of what the layer returns; the noise, in pairs, is rougher there.
-    """
+def _as_named(node: Call, after: Call, size: float, arriving: float) -> bool:
+    """Return whether what arrived is the second moment behind the activation that was recognized."""
     phi = node.activated.phi or (lambda z: z)
+    gated = after.taken < node.numel and node.activated.reads  # times the other half of what it returns
     expected = float(gaussian_expectation(lambda z: phi(z).square(), size)) * (size**2 if gated else 1)
-    return abs(arriving / expected - 1) < SAME_MAP * (5 if gated else 1)
+    return abs(arriving / expected - 1) < SAME_MAP * (5 if gated else 1)  # noise, in pairs, is rougher
 
 
-def _solve(laboratory: Laboratory, pairs: Mapping[int, int]) -> dict[int, float]:
+def _solve(laboratory: Laboratory, pairs: Pairs) -> dict[Call, float]:
     """Return gains: the smallest size at which 1 arrives; if none does, the critical one at 0."""
     scan = [laboratory.arriving(dict.fromkeys(pairs, size)) for size in _SIZES]
-    found: dict[int, float] = {}
-    brackets: dict[int, list[tuple[float, float]]] = {}
+    found: dict[Call, float] = {}
+    brackets: dict[Call, list[tuple[float, float]]] = {}
     for k, j in pairs.items():
-        seen = np.array([arriving[j].second for arriving in scan])
-        if not np.isfinite(seen).any():
-            continue
-        seen = np.nan_to_num(seen, nan=1e300, posinf=1e300)
+        seen = np.nan_to_num([arriving[j].entered.second for arriving in scan], nan=1e300, posinf=1e300)
         before, after = sign_changes(np.where(abs(seen - 1) < SAME_MAP, 0.0, seen - 1))
         found[k] = NAN
         if before.size and seen[0] < 0.5:  # else what does not come from this layer is 1 already
@@ -318,9 +282,7 @@ def _logarithm(second: float) -> float:
     return math.log(min(max(second, 1e-30), 1e30)) if second == second else math.log(1e30)
 
 
-def _refined(
-    laboratory: Laboratory, pairs: Mapping[int, int], brackets: dict[int, list[tuple[float, float]]]
-) -> dict[int, float]:
+def _refined(laboratory: Laboratory, pairs: Pairs, brackets: dict[Call, list]) -> dict[Call, float]:
     """Return gains where 1 arrives between two sizes: false position in logarithms, after Illinois."""
     best = {k: min(ends, key=lambda end: abs(end[1])) for k, ends in brackets.items()}
     for _ in range(_STEPS):
@@ -331,7 +293,7 @@ def _refined(
         arriving = laboratory.arriving({k: math.exp(a) for k, a in tried.items()})
         for k in waiting:
             (a, f), (b, g) = brackets[k]
-            best[k] = c, h = tried[k], _logarithm(arriving[pairs[k]].second)
+            best[k] = c, h = tried[k], _logarithm(arriving[pairs[k]].entered.second)
             # (b, g) is the end that moved last; one that stays counts for half, lest it stay for ever.
             brackets[k] = [(b, g), (c, h)] if (h < 0) != (g < 0) else [(a, f / 2), (c, h)]
     return {k: math.exp(a) for k, (a, _) in best.items()}

@@ -10,20 +10,12 @@ Stages are heard in the order of this file, each only if those before it found n
 import math
 from collections.abc import Callable
 from itertools import groupby
+from operator import itemgetter
 
 from torch import nn
 
 from course_utils.doctor import thresholds as limit
-from course_utils.doctor.findings import (
-    LAWS,
-    Case,
-    Finding,
-    Findings,
-    Law,
-    is_right,
-    say,
-    standard_error,
-)
+from course_utils.doctor.findings import LAWS, Case, Finding, Findings, Law, is_right, say, standard_error
 from course_utils.doctor.recording import Call
 from course_utils.doctor.vocabulary import ODD, SIGMOIDS
 
@@ -53,12 +45,11 @@ def _input_scale(case: Case) -> Findings:
     sizes += [(n, p.left) for n, p in joined if p.role == "input" and p.left.second > limit.LARGE_INPUT]
     small, large, offset = limit.SMALL_INPUT, limit.LARGE_INPUT, limit.OFFSET
     odd = [(n, x) for n, x in sizes if x.second < small or x.second > large or x.mean**2 > offset * x.second]
-    mean, second = odd[0][1][:2] if odd else (0.0, 0.0)
-    evidence = f"Its inputs have mean {mean:.2g} and second moment {second:.2g}."
-    cause = "Initializations are made for inputs of mean 0 and second moment 1."
-    remedy = "Standardize the inputs: subtract their mean, divide by their standard deviation."
-    odd = [n for n, _ in odd[:1]]
-    yield from say(odd, "input scale", evidence, cause, remedy, bool(odd) and not odd[0].norm_next)
+    for n, x in odd[:1]:
+        evidence = f"Its inputs have mean {x.mean:.2g} and second moment {x.second:.2g}."
+        cause = "Initializations are made for inputs of mean 0 and second moment 1."
+        remedy = "Standardize the inputs: subtract their mean, divide by their standard deviation."
+        yield from say([n], "input scale", evidence, cause, remedy, not n.norm_next)
 
 
 @judge(1)
@@ -73,9 +64,8 @@ def _fresh_statistics(case: Case) -> Findings:
 def _is_fresh(norm: nn.Module | None) -> bool:
     """Return whether a norm uses running statistics that are still those of its construction."""
     mean, variance = (getattr(norm, f"running_{name}", None) for name in ("mean", "var"))
-    if mean is None or variance is None or norm.training:
-        return False
-    return not mean.any() and bool((variance == 1).all())
+    used = mean is not None and variance is not None and not norm.training
+    return used and not mean.any() and bool((variance == 1).all())
 
 
 @judge(1, "identical units")
@@ -236,7 +226,8 @@ def _drift(case: Case, n: Call, faded: bool) -> Findings:
 
 @judge(4, "not finite")
 def _broken_signal(case: Case) -> Findings:
-    layers = [n.layer for n in case.rows if not math.isfinite(n.left.second + n.activated.left.second)]
+    some = [n for n in case.rows if n.numel]  # else an expert that no example reaches
+    layers = [n.layer for n in some if not math.isfinite(n.left.second + n.activated.left.second)]
     layers += ["loss"] * (case.has_loss and not math.isfinite(case.losses.value))
     for layer in layers[:1]:
         cause = "The parameters and inputs are finite: an overflow, or an operation outside its domain."
@@ -256,15 +247,14 @@ def _saturated(case: Case) -> Findings:
     nodes = [n for n in case.rows if n.activated.saturated > limit.SATURATED]
     nodes = [n for n in nodes if not n.bypassed or n.weight_ratio > limit.LARGE_CELL]
     for n in nodes[:1]:
-        evidence = (
-            f"{n.activated.saturated:.0%} of its outputs are at a bound, where the derivative is about 0."
-        )
+        share = n.activated.saturated
+        evidence = f"{share:.0%} of its outputs are at a bound, where the derivative is about 0."
         size = (n.entered if n.role == "activation" else n.left).second
         cause = f"What enters the activation is large: second moment {size:.2g}"
         if n.weight_ratio > limit.LARGE_STD:
             cause += f"; the weights' std is {n.weight_ratio:.2g} times the wanted one"
         remedy = "Draw weights with std 1 / sqrt(fan_in), and set the biases to 0."
-        blamed = [m for n in nodes for m in ([n] if n.role != "activation" else case.feeding(n) or [n])]
+        blamed = [m for n in nodes for m in ([n] if n.role != "activation" else n.feeders or [n])]
         yield from say([*dict.fromkeys(blamed)], "saturated", evidence, cause + ".", remedy)
 
 
@@ -285,7 +275,7 @@ def _gradient(case: Case) -> Findings:
             if leading >> last.index & 1:
                 continue
             leading |= last.ancestors
-            path = [n for n in hidden if last.ancestors >> n.index & 1]
+            path = [n for n in hidden if last.follows(n)]
             if factor := _too_far(path):
                 yield from _explain_gradient(case, path, factor)
                 return
@@ -338,14 +328,12 @@ def _loss(case: Case) -> Findings:
     cause = "Its inputs have second moment {n.entered.second:.2g}."
     if heavy:
         cause = "Its weights' std is {n.weight_ratio:.2g} times the wanted one."
-    evidence = f"The loss is {case.losses.value:.3g}; "
-    evidence += (
-        f"equal probabilities cost ln K = {expected:.3g}."
-        if large
-        else f"outputs of 0 cost {case.losses.zeros:.3g}."
-    )
+    others = f"equal probabilities cost ln K = {expected:.3g}"
+    if not large:
+        others = f"outputs of 0 cost {case.losses.zeros:.3g}"
+    evidence = f"The loss is {case.losses.value:.3g}; {others}."
     second, added = case.meetings[-1] if case.meetings else (0.0, {})
-    largest = [case.nodes[max(added, key=added.get)]] if added and max(added.values()) > second / 2 else []
+    largest = [max(added, key=added.get)] if added and max(added.values()) > second / 2 else []
     yield from say([*dict.fromkeys(last + largest)], "large initial loss", evidence, cause, remedy)
 
 
@@ -365,15 +353,11 @@ def _remarks(case: Case) -> Findings:
 FAULTS = tuple(dict.fromkeys(name for _, names, _ in JUDGES for name in names))
 
 
-def _stage(entry: tuple[int, tuple[str, ...], Judge]) -> int:
-    return entry[0]
-
-
 def verdict_on(case: Case) -> tuple[Finding, ...]:
     """Return what the first stage with a fault finds, one fault a layer, and the remarks made until then."""
     faults: dict[str, Finding] = {}
     remarks: list[Finding] = []
-    for _, stage in groupby(sorted(JUDGES, key=_stage), _stage):
+    for _, stage in groupby(sorted(JUDGES, key=itemgetter(0)), itemgetter(0)):
         for finding in (finding for *_, judge in stage for finding in judge(case)):
             if finding.is_fault:
                 faults.setdefault(finding.layer, finding)  # one root cause a layer

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from course_utils.doctor.graph import feeding
-from course_utils.doctor.measuring import NAN, bits_in
+from course_utils.doctor.measuring import NAN
 from course_utils.doctor.recording import Call
 from course_utils.doctor.thresholds import FANS_DIFFER, SAME_STD
 from course_utils.doctor.vocabulary import FACTORS
@@ -77,34 +76,24 @@ class Losses(NamedTuple):
     second_softmax: float = 0.0  # the least that one can cost, if there are two; else 0
 
 
+@dataclass(eq=False)
 class Case:
-    """What was measured.
+    """What was measured."""
 
-    broken: the names of tensors that are not finite. meetings: where sources meet, the second moment and what
-    each adds to it. added: parameters that are added, their second moment in units of what they are added to.
-    factors: the root mean squares of parameters that multiply. stuck: what has weights without a gradient,
-    after three steps, too.
-    """
+    nodes: list[Call]
+    losses: Losses
+    broken: list[str]  # the names of tensors that are not finite
+    has_gradient: bool
+    has_loss: bool
+    meetings: list[tuple[float, dict[Call, float]]]  # the second moment in a sum, and what each source adds
+    added: dict[str, float]  # parameters that are added: second moments, in units of what they are added to
+    factors: dict[str, float]  # root mean squares of parameters that multiply
+    stuck: list[str]  # what has weights without a gradient, after three steps, too
 
-    def __init__(
-        self,
-        nodes: list[Call],
-        losses: Losses,
-        broken: list[str],
-        has_gradient: bool,
-        has_loss: bool,
-        meetings: list[tuple[float, dict[int, float]]],
-        added: dict[str, float],
-        factors: dict[str, float],
-        stuck: list[str],
-    ) -> None:
-        self.nodes, self.losses, self.broken, self.meetings = nodes, losses, broken, meetings
-        self.has_gradient, self.has_loss = has_gradient, has_loss
-        self.added, self.factors, self.stuck = added, factors, stuck
-        self.fed = feeding(nodes)
-        self.rows = [n for n in nodes if n.is_row]
-        self.trained = [n for n in nodes if n.trained]
-        for n in nodes:
+    def __post_init__(self) -> None:
+        self.rows = [n for n in self.nodes if n.is_row]
+        self.trained = [n for n in self.nodes if n.trained]
+        for n in self.nodes:
             n.laws = [] if math.isnan(n.weight_ratio) or n.identical else laws_of(n)
         # The layers whose weights' scale matters: no norm follows, and no path leads around.
         self.judged = [n for n in self.trained if not (math.isnan(n.weight_ratio) or n.bypassed)]
@@ -113,18 +102,13 @@ class Case:
         counts = Counter(law for n in self.telling for law in n.laws)
         self.shared = {law for law in ("fan_out", "fan_avg", "Xavier") if counts[law] > 1}
 
-    def feeding(self, node: Call) -> list[Call]:
-        """Return the sources that feed a call, with none in between."""
-        return [self.nodes[k] for k in bits_in(self.fed[node.index]) if self.nodes[k].is_source]
-
     def is_scale_free(self, node: Call) -> bool:
         """Return whether nothing but norms sees what it returns, alone."""
-        seeing = [above for above in self.fed if above >> node.index & 1]
-        return node.norm_next and all(above == 1 << node.index for above in seeing)
+        return node.norm_next and all(n.fed == [node] for n in self.nodes if node in n.fed)
 
     def is_part_of_a_factor(self, node: Call) -> bool:
         """Return whether it goes into a product that is not 0 though it is: 1 + 0 is a factor, too."""
-        below = [n for n in self.nodes if self.fed[n.index] >> node.index & 1]
+        below = [n for n in self.nodes if node in n.fed]
         product = any(n.is_meeting and n.function in FACTORS for n in below)
         return product and any(n.is_source and n.entered.varying > 0 for n in below)
 

@@ -2,14 +2,14 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable
 from functools import reduce
-from operator import and_, or_
+from operator import and_, attrgetter, or_
 
 import torch
 from torch import Tensor
 
-from course_utils.doctor.measuring import NAN, bits_in
+from course_utils.doctor.measuring import NAN
 from course_utils.doctor.recording import ROWS, Call
 from course_utils.doctor.thresholds import ADDITIVE, NEEDED
 from course_utils.doctor.vocabulary import FACTORS, ODD, SIGMOIDS
@@ -18,6 +18,9 @@ from course_utils.mean_field import gain_in_front
 _WEIGHTED = {"layer", "composite"}
 _PROBE = torch.linspace(-12, 12, 49, dtype=torch.float64)
 _GAINS: dict[tuple[float, ...], float] = {}  # of functions, by their values at the probe
+
+# The second moment where several sources meet, and what each of them adds to it.
+Contributions = dict[Call, tuple[float, dict[Call, float]]]
 
 
 def analyse(nodes: list[Call]) -> list[Call]:
@@ -29,10 +32,11 @@ def analyse(nodes: list[Call]) -> list[Call]:
             children[parent.index].append(node)
     for node, after in zip(reversed(nodes), reversed(children), strict=True):
         _look_ahead(node, after)
-    for node in nodes:
-        node.ancestors = reduce(or_, (p.ancestors for p in node.parents), 1 << node.index)
+    _look_back(nodes)
     mark_bypassed(nodes)
-    _mark_recurrent(nodes)
+    for uses in by_weight(n for n in nodes if n.role == "layer"):
+        for node in uses:
+            node.recurrent = uses[-1].follows(uses[0]) and len(uses) > 1
     counts: Counter[str] = Counter()
     for node in nodes:
         if node.is_row:
@@ -66,6 +70,14 @@ def _look_ahead(node: Call, after: list[Call]) -> None:
             node.gain = _gain(node.activation, first.phi)
 
 
+def _look_back(nodes: list[Call]) -> None:
+    """Find how deep the calls lie, and what feeds them with nothing in between."""
+    sources = sum(1 << n.index for n in nodes if n.is_source)
+    for node in nodes:
+        node.depth = (node.ancestors & sources).bit_count()
+        node.fed = sorted({n for p in node.parents for n in p.hands_on}, key=attrgetter("index"))
+
+
 def _gain(name: str, phi: Callable[[Tensor], Tensor]) -> float:
     """Return the gain in front of an activation: 1 for bounded odd ones, critical at 0; NaN if none helps."""
     if name in SIGMOIDS | ODD:
@@ -79,7 +91,7 @@ def _gain(name: str, phi: Callable[[Tensor], Tensor]) -> float:
     return _GAINS[key]
 
 
-def mark_bypassed(nodes: list[Call], needed: Collection[tuple[int, int]] = ()) -> None:
+def mark_bypassed(nodes: list[Call], needed: Collection[tuple[Call, Call]] = ()) -> None:
     """Mark the nodes that another path leads around, up to a sum or the like.
 
     A join needs all of its parents. needed: pairs of a call and of a parent without which it would be 0.
@@ -88,9 +100,9 @@ def mark_bypassed(nodes: list[Call], needed: Collection[tuple[int, int]] = ()) -
     bypassed = 0
     for node in nodes:
         every = [dominators[p.index] for p in node.parents]
-        always = reduce(or_ if node.role in ("join", "layer") else and_, every) if every else 0
+        always = reduce(or_ if node.role in ("join", "layer") else and_, every or [0])
         for p in node.parents:
-            always |= dominators[p.index] if (node.index, p.index) in needed else 0
+            always |= dominators[p.index] if (node, p) in needed else 0
         dominators.append(always | 1 << node.index)
         if node.is_meeting and node.role != "join":
             bypassed |= node.ancestors & ~dominators[-1]
@@ -98,15 +110,12 @@ def mark_bypassed(nodes: list[Call], needed: Collection[tuple[int, int]] = ()) -
         node.bypassed = bool(bypassed >> node.index & 1)
 
 
-def _mark_recurrent(nodes: list[Call]) -> None:
+def by_weight(nodes: Iterable[Call]) -> list[list[Call]]:
+    """Return the calls of each weight."""
     calls: dict[int, list[Call]] = {}
     for node in nodes:
-        if node.role == "layer":
-            calls.setdefault(id(node.weight), []).append(node)
-    for uses in calls.values():
-        recurrent = bool(uses[-1].ancestors >> uses[0].index & 1) and len(uses) > 1
-        for node in uses:
-            node.recurrent = recurrent
+        calls.setdefault(id(node.weight), []).append(node)
+    return [*calls.values()]
 
 
 def _compare(node: Call) -> None:
@@ -122,73 +131,44 @@ def _compare(node: Call) -> None:
             node.total_varying = node.left.varying / start.varying
 
 
-def feeding(nodes: list[Call]) -> list[int]:
-    """Return, for each call, the sources and inputs that feed it with none in between, as bits."""
-    fed: list[int] = []
-    for node in nodes:
-        fed.append(reduce(or_, (handed_on(p, fed) for p in node.parents), 0))
-    return fed
-
-
-def handed_on(node: Call, fed: list[int]) -> int:
-    """Return the sources and inputs whose signal a call hands on, as bits; of a source itself."""
-    return 1 << node.index if node.is_source or not node.parents else fed[node.index]
-
-
-def needed(
-    nodes: list[Call], contributions: Mapping[int, tuple[float, Mapping[int, float]]]
-) -> set[tuple[int, int]]:
+def needed(contributions: Contributions) -> set[tuple[Call, Call]]:
     """Return the pairs of a product and of a parent that all of it depends on."""
-    fed, found = feeding(nodes), set()
-    for place, (second, added) in contributions.items():
-        for p in nodes[place].parents if nodes[place].function in FACTORS else ():
-            share = sum(added.get(k, 0.0) for k in bits_in(handed_on(p, fed)))
-            found |= {(place, p.index)} if share > NEEDED * second else set()
-    return found
+    return {
+        (place, p)
+        for place, (second, added) in contributions.items()
+        for p in place.parents
+        if place.function in FACTORS and sum(added.get(n, 0.0) for n in p.hands_on) > NEEDED * second
+    }
 
 
-def places(nodes: list[Call]) -> list[tuple[int, int]]:
-    """Return the calls where sources that are not equally deep meet for the last time before the next one.
-
-    With what feeds them, as bits: the ends of residual branches and their stream among it, if there are any.
-    """
-    fed, sources = feeding(nodes), sum(1 << n.index for n in nodes if n.is_source)
-    meets_again = [False] * len(nodes)
-    found = []
+def places(nodes: list[Call]) -> list[Call]:
+    """Return where sources of unequal depth, as a stream and the end of a branch, meet for the last time."""
+    found, meets_again = [], set()
     for node in reversed(nodes):
-        if node.is_meeting and not meets_again[node.index]:
-            depths = {depth(nodes[k], sources) for k in bits_in(fed[node.index])}
-            found += [(node.index, fed[node.index])] * (len(depths) > 1)
-        for parent in node.parents:
-            meets_again[parent.index] |= node.is_meeting or (meets_again[node.index] and not node.is_source)
+        if node.is_meeting and node not in meets_again and len({n.depth for n in node.fed}) > 1:
+            found.append(node)
+        if node.is_meeting or (node in meets_again and not node.is_source):
+            meets_again.update(node.parents)
     return found
 
 
-def depth(node: Call, sources: int) -> int:
-    """Return how many sources lead to a call, itself among them."""
-    return (node.ancestors & sources).bit_count()
-
-
-def branches(
-    nodes: list[Call], contributions: Mapping[int, tuple[float, Mapping[int, float]]]
-) -> dict[int, float]:
+def branches(nodes: list[Call], contributions: Contributions) -> dict[Call, float]:
     """Return how large all that is added to a stream is, for each source that ends a branch of it.
 
-    contributions: the second moment where several sources meet, and what each adds. The stream is what has
-    the fewest sources behind it; a source that feeds some other alone is part of a path, and ends no branch.
+    The stream is what has the fewest sources behind it; a source that feeds some other alone is part of a
+    path, and ends no branch.
     """
-    fed, sources = feeding(nodes), sum(1 << n.index for n in nodes if n.is_source)
-    alone = {fed[n.index] for n in nodes if n.is_source}
-    total: dict[int, float] = {}
+    alone = {n.fed[0] for n in nodes if n.is_source and len(n.fed) == 1}
+    total: dict[Call, float] = {}
     for place, (second, added) in contributions.items():
-        depths = {k: depth(nodes[k], sources) for k in bits_in(fed[place])}
-        ends = [k for k in added if depths[k] > min(depths.values()) and 1 << k not in alone]
-        whole = sum(added[k] for k in ends)
+        root = min(n.depth for n in place.fed)
+        ends = [n for n in added if n.depth > root and n not in alone]
+        whole = sum(added[n] for n in ends)
         if sum(added.values()) > ADDITIVE * second:  # a product
             continue
-        error = len(added) / math.sqrt(min((nodes[k].numel for k in ends), default=1))  # of products of noise
+        error = len(added) / math.sqrt(min((n.numel for n in ends), default=1))  # of products of noise
         if round(whole) and abs(whole - round(whole)) < 4 * error:
             whole = round(whole)
-        for k in ends:
-            total[k] = max(total.get(k, 0.0), whole)
+        for n in ends:
+            total[n] = max(total.get(n, 0.0), whole)
     return total

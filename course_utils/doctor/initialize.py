@@ -102,7 +102,9 @@ def initialize_(
     check_arguments(model, inputs)
     parameters, wishes = dict(model.named_parameters()), _wishes_by_name(model, inputs)
     reasons = {name: _objection(name, p, wishes.get(name)) for name, p in parameters.items()}
-    aliases = _aliases(model)
+    aliases: dict[Tensor, list[str]] = {}  # all the names of each parameter, several of one that is tied
+    for name, p in model.named_parameters(remove_duplicate=False):
+        aliases.setdefault(p, []).append(name)
     _check_names(aliases, skip, overwrite)
     torch_law = cache(fresh_parameters)
     for name in [name for name, why in reasons.items() if not why]:
@@ -136,31 +138,20 @@ def _objection(name: str, p: Tensor, wishes: list[Wish | None] | None) -> str:
     if not wishes or None in wishes:
         return "no rule here reads what the model does with it"
     first, text = wishes[0], "{0.law} (std {0.std:.3g}) in {0.layer}".format
-    others = [
-        w
-        for w in wishes
-        if w.law != first.law or not math.isclose(w.std, first.std, rel_tol=SAME_MAP, abs_tol=1e-300)
-    ]
-    return f"tied: {text(first)}, but {text(others[0])}" if others else ""
+    for w in wishes:
+        if w.law != first.law or not math.isclose(w.std, first.std, rel_tol=SAME_MAP, abs_tol=1e-300):
+            return f"tied: {text(first)}, but {text(w)}"
+    return ""
 
 
 def _intention(p: Tensor, fresh: Tensor | None, wish: Wish) -> str:
     """Return what somebody set on purpose: a law other than the wish's and torch's own, if it has one."""
-    law = described(p)
+    law, own = described(p), "torch has no law of its own for it"
     if law == wish.law.replace("constant", "all") or (fresh is not None and same_law(p, fresh)):
         return ""
-    own = "torch has no law of its own for it"
-    return f"set on purpose: {law}; " + (
-        own if fresh is None else f"torch's own would be {described(fresh[0])}"
-    )
-
-
-def _aliases(model: nn.Module) -> dict[Tensor, list[str]]:
-    """Return all the names of each parameter, several of one that is tied."""
-    names: dict[Tensor, list[str]] = {}
-    for name, p in model.named_parameters(remove_duplicate=False):
-        names.setdefault(p, []).append(name)
-    return names
+    if fresh is not None:
+        own = f"torch's own would be {described(fresh[0])}"
+    return f"set on purpose: {law}; {own}"
 
 
 def _check_names(aliases: Mapping[Tensor, list[str]], *given: bool | Collection[str]) -> None:
@@ -186,32 +177,27 @@ def _wishes_by_name(model: nn.Module, inputs: Any) -> dict[str, list[Wish | None
         nodes = analyse(recorder.calls)
         laboratory = Laboratory(nodes, model, inputs, start)
         correct_gains(laboratory)
-        wanted = {n.index: n.gain if n.gain > 0 else 1.0 for n in nodes if n.is_source}
-        added = branches(nodes, laboratory.contributions(wanted))
+        added = branches(nodes, laboratory.contributions(laboratory.wanted))
     wishes = {i: [] for i in recorder.seen}
     for node in nodes:
-        for parameter, wish in _wishes(node, added.get(node.index, 1.0)):
+        for parameter, wish in _wishes(node, added.get(node, 1.0)):
+            wishes.setdefault(id(parameter), []).append(wish)
             if wish:
                 wish.layer, wish.kind = node.layer, kind(node.function)
-            wishes.setdefault(id(parameter), []).append(wish)
-    for found in wishes.values():
-        _settle_tied(found)
-    return {name: wishes[i] for i, name in names.items() if i in wishes}
+    return {name: _settled(wishes[i]) for i, name in names.items() if i in wishes}
 
 
-def _settle_tied(wishes: list[Wish | None]) -> None:
-    """Of an embedding that is a layer, too, keep what the layer asks for; of calls on other sizes, one."""
-    looked_up = [w for w in wishes if w and w.kind == "Embedding"]
-    others = [w for w in wishes if w and w.kind != "Embedding"]
-    if looked_up and others and None not in wishes:
-        wishes[:] = others
-        others[0].law += ", tied: multiply the rows that are looked up by √width"
-    elif None not in wishes and len({(w.law, w.layer.partition(" ")[0]) for w in wishes}) == 1:
-        del wishes[
-            1
-            if all(math.isclose(w.gain, wishes[0].gain, rel_tol=SAME_MAP) for w in wishes)
-            else len(wishes) :
-        ]
+def _settled(wishes: list[Wish | None]) -> list[Wish | None]:
+    """Return one wish of calls on other sizes; of an embedding that is a layer, too, what the layer asks."""
+    if not wishes or None in wishes:
+        return wishes
+    first, layers = wishes[0], [w for w in wishes if w.kind != "Embedding"]
+    if 0 < len(layers) < len(wishes):
+        layers[0].law += ", tied: multiply the rows that are looked up by √width"
+        return layers
+    one_layer = len({(w.law, w.layer.partition(" ")[0]) for w in wishes}) == 1
+    same = one_layer and all(math.isclose(w.gain, first.gain, rel_tol=SAME_MAP) for w in wishes)
+    return [first] if same else wishes
 
 
 def _wishes(node: Call, added: float) -> Iterator[tuple[Tensor | None, Wish | None]]:
@@ -276,10 +262,6 @@ def _orthogonal_blocks_(tensor: Tensor, generator: Generator | None, gain: float
         orthogonal_(block, gain, generator=generator)
 
 
-def _forget_(tensor: Tensor, _: Generator | None) -> None:
-    tensor.zero_().chunk(4)[1].fill_(1.0)  # gates in the order input, forget, cell, output
-
-
 # Of recurrent and attention modules; else a subclass's own, or half of a weight norm.
 _OWN = r"(weight|bias)_(ih|hh|hr)(_l\d+(_reverse)?)?|(in|q|k|v)_proj_weight|in_proj_bias|out_proj\.\w+"
 
@@ -298,7 +280,8 @@ def _composite(module: nn.Module, share: float, ending: str) -> Iterator[tuple[T
         elif "weight" in name:
             yield parameter, _scaled(parameter.shape[1])
         elif name.startswith("bias_ih") and isinstance(module, nn.LSTM | nn.LSTMCell):
-            yield parameter, Wish("0, but 1 for the forget gates", 0.0, _forget_)
+            law = "0, but 1 for the forget gates"  # the second of four: input, forget, cell, output
+            yield parameter, Wish(law, 0.0, lambda bias, _: bias.zero_().chunk(4)[1].fill_(1.0))
         else:
             yield parameter, _constant(0.0)
 

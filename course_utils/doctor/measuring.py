@@ -1,7 +1,7 @@
 """What is measured on tensors, and what the doctor takes for a model and its inputs."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -25,7 +25,9 @@ UNKNOWN = Moments(NAN, NAN, NAN)
 
 def second_moment(x: Tensor) -> float:
     """Return the mean square, right from 1e-150 to 1e150; NaN of an empty tensor."""
-    numel, x = x.numel() or NAN, x.coalesce().values() if x.is_sparse else x.detach()
+    numel, x = x.numel() or NAN, x.detach()
+    if x.is_sparse or x.is_sparse_csr:
+        x = (x.coalesce() if x.is_sparse else x).values()
     norm = torch.linalg.vector_norm(x, dtype=torch.promote_types(x.dtype, torch.float32)).item()
     if not 1e-12 < norm / math.sqrt(numel) < 1e12:  # float64 is ten times slower
         norm = torch.linalg.vector_norm(x, dtype=torch.float64).item()
@@ -70,12 +72,9 @@ def tensors_in(values: Any) -> Iterator[Tensor]:
 
 
 def decided(p: Tensor) -> float:
-    """Return how far probabilities, along some dimension, are from equal ones: 0, to 1 if each is 0 or 1.
-
-    It is the share of a softmax's slope that is lost; 0 if the numbers are no probabilities.
-    """
+    """Return the share of its slope that a softmax has lost: 0 if all is equal, 1 if each is 0 or 1."""
     p = p.detach()[:8].double()
-    dims = [dim for dim in {p.ndim - 1, 1} if is_probability(p, dim)]
+    dims = [dim for dim in {p.ndim - 1, 1} if is_probability(p, dim)]  # none if they are something else
     return 1 - (1 - p.square().sum(dims[0]).mean().item()) / (1 - 1 / p.shape[dims[0]]) if dims else 0.0
 
 
@@ -88,11 +87,6 @@ def is_probability(p: Tensor, dim: int) -> bool:
     """Return whether the numbers along a dimension are never negative, and add up to 1."""
     some = p.shape[dim] > 1 and p.numel() > 0
     return some and bool((p >= 0).all()) and bool(((p.sum(dim) - 1).abs() < 1e-3).all())
-
-
-def bits_in(number: int) -> list[int]:
-    """Return the places of the ones among a number's bits."""
-    return [k for k, bit in enumerate(reversed(f"{number:b}")) if bit == "1"]
 
 
 def is_fixed(x: Tensor) -> bool:
@@ -134,35 +128,35 @@ def _fans_of_einsum(call: Any, x: Tensor, weight: Tensor) -> tuple[float, float,
 
 @torch.no_grad()
 def seen(call: Any, x: Tensor, weight: Tensor) -> float:
-    """Return how many products of an input and a weight a convolution's outputs have, on average.
-
-    Fewer than fan_in at borders: with padding the ones at the edge see zeros.
-    """
+    """Return how many inputs a convolution's outputs see on average: at borders fewer than fan_in."""
     image = x[:1] if x.ndim == weight.ndim else x  # else there is no batch
     options = {k: v for k, v in call.keywords.items() if k not in ("input", "weight", "bias")}
     ones = torch.ones_like(image, device="cpu"), torch.ones_like(weight, device="cpu")
     return call.func(*(v.float() for v in ones), None, *call.args[3:], **options).mean().item()
 
 
+def mapped(function: Callable[[Tensor], Tensor], values: Any) -> Any:
+    """Return nested tuples, lists and mappings with a function of each tensor in its place."""
+    if isinstance(values, Mapping):
+        return {key: mapped(function, value) for key, value in values.items()}
+    if isinstance(values, tuple | list):
+        items = [mapped(function, value) for value in values]
+        return type(values)(*items) if hasattr(values, "_fields") else type(values)(items)
+    return function(values) if isinstance(values, Tensor) else values
+
+
 def cloned(values: Any, differentiable: bool) -> tuple[Any, list[Tensor]]:
     """Return the inputs with every tensor cloned, and the floating ones as leaves if they are to be."""
     leaves: list[Tensor] = []
 
-    def copied(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {key: copied(item) for key, item in value.items()}
-        if isinstance(value, tuple | list):
-            items = map(copied, value)
-            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-        if not isinstance(value, Tensor):
-            return value
+    def copied(value: Tensor) -> Tensor:
         copy = value.detach().clone()
         if not (value.is_floating_point() and (value.requires_grad or differentiable)):
             return copy
         leaves.append(copy.requires_grad_())
         return copy.clone()  # may be changed in place, unlike a leaf
 
-    return copied(values), leaves
+    return mapped(copied, values), leaves
 
 
 def check_arguments(model: nn.Module, inputs: Any) -> None:

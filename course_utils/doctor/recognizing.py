@@ -1,6 +1,5 @@
 """What a call of torch does, told from its arguments and what it returned: an activation, or attention."""
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,6 +8,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from course_utils import activations
+from course_utils.doctor.measuring import tensors_in
 
 
 class Invocation(NamedTuple):
@@ -36,27 +36,31 @@ def with_leaf(origin: WeakIdKeyDictionary, args: tuple) -> tuple:
     return (leaf, *args[1:])
 
 
-def probabilities_of_fused(call: Invocation) -> Tensor:
-    """Return the probabilities in fused attention, of the first example."""
+def probabilities(call: Invocation) -> tuple[Tensor | None, list[Tensor]]:
+    """Return what may be probabilities, written out or in attention, too, and what they were made of."""
+    if call.output is None or call.output.ndim < 2:
+        return None, []
+    if call.name == "scaled_dot_product_attention":
+        return _of_fused(call), [call.argument(name, i) for i, name in enumerate(("query", "key"))]
+    if call.name == "multi_head_attention_forward":
+        more = {"need_weights": True, "average_attn_weights": False, "training": False}
+        with torch.no_grad():
+            return call.func(*call.args, **call.keywords | more)[1], [call.output]
+    divided = call.name in ("softmax", "div", "truediv")
+    return call.output, [next(tensors_in((call.args, call.keywords)))] if divided else []
+
+
+def _of_fused(call: Invocation) -> Tensor:
+    """Return the probabilities in fused attention, of the first example: what it makes of unit vectors."""
     q, k = (call.argument(name, place).detach() for place, name in enumerate(("query", "key")))
-    mask, scale = call.argument("attn_mask", 3), call.keywords.get("scale")
     first = slice(None) if q.ndim < 4 else slice(1)
-    q, k = q[first], k[first]
-    k = k if k.ndim < 3 or k.shape[-3] == q.shape[-3] else k.repeat_interleave(q.shape[-3] // k.shape[-3], -3)
-    logits = q @ k.mT * (q.shape[-1] ** -0.5 if scale is None else scale)
-    if call.argument("is_causal", 5):
-        mask = torch.ones(logits.shape[-2:], dtype=torch.bool, device=q.device).tril()
-    if mask is not None:
-        mask = mask[first] if mask.ndim > 3 else mask
-        logits = logits.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else logits + mask.detach()
-    return logits.softmax(-1)
-
-
-def probabilities_of_module(call: Invocation) -> Tensor:
-    """Return the probabilities in a module's attention, of each head."""
-    more = {"need_weights": True, "average_attn_weights": False, "training": False}
+    q, k, mask = q[first], k[first], call.argument("attn_mask", 3)
+    mask = mask[first] if mask is not None and mask.ndim > 3 else mask
+    units = torch.eye(k.shape[-2]).to(k).expand(*k.shape[:-1], -1)
+    causal = bool(call.argument("is_causal", 5))
+    options = {name: x for name, x in call.keywords.items() if name in ("scale", "enable_gqa")}
     with torch.no_grad():
-        return call.func(*call.args, **call.keywords | more)[1]
+        return call.func(q, k, units, mask, is_causal=causal, **options)
 
 
 def as_function(call: Invocation) -> Callable[[Tensor], Tensor]:

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import torch
@@ -15,14 +17,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from course_utils.doctor import measuring as measure
 from course_utils.doctor import vocabulary as words
 from course_utils.doctor.measuring import NAN, UNKNOWN, Moments, tensors_in
-from course_utils.doctor.recognizing import (
-    Invocation,
-    as_function,
-    probabilities_of_fused,
-    probabilities_of_module,
-    recognized,
-    with_leaf,
-)
+from course_utils.doctor.recognizing import Invocation, as_function, probabilities, recognized, with_leaf
 from course_utils.doctor.thresholds import AT_A_BOUND, SMALL_FACTOR
 
 ROWS = {"layer", "norm", "composite", "activation"}  # the roles of calls that make rows of the table
@@ -40,6 +35,7 @@ class Call:
     layer: str = ""  # the name of the module or parameter, with the number of the call from the second on
     parents: tuple[Any, ...] = ()  # the calls whose outputs it takes
     index: int = 0
+    ancestors: int = 0  # the calls that lead to it, and itself, as bits
     module: nn.Module | None = None
     entered: Moments = UNKNOWN
     left: Moments = UNKNOWN
@@ -48,6 +44,7 @@ class Call:
     numel: int = 0
     taken: int = 0  # entries of its input
     unit_dim: int = -1  # the dimension of units, or channels
+    sample: Tensor | None = None  # of the numbers that enter it, in an experiment
     phi: Callable[[Tensor], Tensor] | None = None  # of an activation
     reads: tuple[int, int] | None = None  # if not all units: the first, -1 if unknown, and how many
     unit_stride: int = 0  # of what it returned
@@ -77,7 +74,8 @@ class Call:
     activation: str = ""  # its name, or "norm"
     gain: float = 1.0  # that it calls for
     is_row: bool = True  # of the table
-    ancestors: int = 0  # the calls that lead to it, and itself, as bits
+    depth: int = 0  # how many sources are among its ancestors
+    fed: list[Any] = field(default_factory=list)  # the sources and inputs that feed it, none in between
     arriving: list[float] = field(default_factory=list)  # second moments, as the next layers receive it
     norm_next: bool = False  # a norm comes before the next weights
     bypassed: bool = False  # another path leads around, up to a sum or product
@@ -102,6 +100,20 @@ class Call:
         return weighted or (self.role == "norm" and any(p is not None for p in self.parameters))
 
     @property
+    def hands_on(self) -> list["Call"]:
+        """The sources and inputs whose signal it hands on; of a source itself."""
+        return [self] if self.is_source or not self.parents else self.fed
+
+    @property
+    def feeders(self) -> list["Call"]:
+        """The sources that feed it, with none in between."""
+        return [n for n in self.fed if n.is_source]
+
+    def follows(self, other: "Call") -> bool:
+        """Whether the other leads to it, or is it."""
+        return bool(self.ancestors >> other.index & 1)
+
+    @property
     def wanted_std(self) -> float:
         """Of the weights; NaN if their scale does not matter, as in front of a norm, or if no gain helps."""
         return self.gain / math.sqrt(self.seen) if self.seen > 0 and not self.norm_next else NAN
@@ -119,17 +131,13 @@ class Recorder(TorchFunctionMode):
         super().__init__()
         self.calls: list[Call] = []
         self._notes, self._looks = _NOTES, True  # what is noted of calls, and whether their weights matter
-        self._first: set[int] = set()  # of the parameters that a call uses, those that none has used before
-        self._taken: set[int] = set()
         self.seen: set[int] = set()  # the ids of the parameters whose values any call took
         self._model = model
         self._modules = {id(module): name for name, module in model.named_modules()}
         self._parameters = {id(p): name for name, p in model.named_parameters()}
         self.added: dict[str, float] = {}  # parameters that are added, in units of what they are added to
         self.factors: dict[str, float] = {}  # root mean squares of parameters that multiply
-        self.sequences: list[
-            tuple[Call, Tensor, int]
-        ] = []  # what a recurrent module takes, dimension of time
+        self.sequences: list[tuple[Call, Tensor, int]] = []  # what recurrent modules take, dimension of time
         self._origin = WeakIdKeyDictionary()  # the call that a tensor comes from
         self._stack = [(model, 0)]  # the modules that run, and how many calls there were before each
 
@@ -144,18 +152,12 @@ class Recorder(TorchFunctionMode):
         with enter, register_module_forward_hook(self._leave, always_call=True), self:
             return self._model(*positional, **named)
 
-    def trace(self, function: Callable[[], tuple], calls: list[Call]) -> tuple:
+    def trace(self, function: Callable[[], tuple]) -> tuple:
         """Return what a function returns, and which calls lead to the first tensor of that, as bits."""
-        self.calls, self._notes, self._looks = [*calls], {}, False
+        self.calls, self._notes, self._looks = [*self.calls], {}, False
         with self:
             result = function()
-        waiting, reached = [self._origin[x] for x in result[:1] if x in self._origin], 0
-        while waiting:
-            call = waiting.pop()
-            if not reached >> call.index & 1:
-                reached |= 1 << call.index
-                waiting += call.parents
-        return result, reached
+        return result, getattr(self._origin.get(result[0]), "ancestors", 0)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         """Call the function, and note it: as a row of the table, or as one that hands the signal on."""
@@ -173,12 +175,14 @@ class Recorder(TorchFunctionMode):
         if name == "setitem":
             self._hand_on(call, args[0])
         elif next(tensors_in(result), None) is not None:  # else it only asks for a shape or type
-            if self._looks:
-                self._note_uses(tensors_in((args, kwargs)), output)
-                self._note_softmax(call)
             note = self._notes.get(name)
             if output is None or note is None or not note(self, call):
                 self._hand_on(call, result)
+            if self._looks:
+                self._note_softmax(call)
+                # A view of a parameter is no use of it.
+                used = {self._parameter(x) for x in tensors_in((args, kwargs))} - {None}
+                self.seen |= {id(p) for p in used if output is None or output._base is not p}
         return result
 
     def _call(self, func: Callable, name: str, args: tuple, kwargs: dict) -> Any:  # noqa: ARG002
@@ -210,8 +214,6 @@ class Recorder(TorchFunctionMode):
             time_first = call.output.ndim > 2 and call.args[-1] is not True  # the last says batch_first
             row = self._add_row("composite", name, self._place(name), x, call.output, int(time_first))
             self._origin.update(dict.fromkeys(tensors_in(call.result), row))
-            if name == "multi_head_attention_forward":
-                row.decided = measure.decided(probabilities_of_module(call))
             if name in words.CELLS and x.ndim == 3 and x.requires_grad:
                 self.sequences.append((row, x, 1 - time_first))
         else:
@@ -232,29 +234,23 @@ class Recorder(TorchFunctionMode):
         return True
 
     def _note_softmax(self, call: Invocation) -> None:
-        """Note how sure a softmax is, written out or in attention, too, at the call whose output it takes."""
-        if call.output is None or call.output.ndim < 2:
-            return
-        if call.name == "scaled_dot_product_attention":
-            p = probabilities_of_fused(call)
-            from_ = [call.argument(name, i) for i, name in enumerate(("query", "key"))]
-        elif call.name in ("softmax", "div", "truediv"):
-            p, from_ = call.output, [next(tensors_in((call.args, call.keywords)))]
-        else:
-            return
-        for row in {self._origin[x] for x in from_ if x in self._origin}:
+        """Note how sure a softmax is, at the call whose output it takes."""
+        p, made_of = probabilities(call)
+        for row in {self._origin[x] for x in made_of if x in self._origin}:
             row.decided = max(row.decided, measure.decided(p))
 
     def _leave(self, module: nn.Module, inputs: tuple, output: Any) -> None:
         """Note a norm written in elementary operations, which its class's name gives away."""
         _, before = self._stack.pop()
         elementary = all(call.role in ("sum", "other") for call in self.calls[before:])
-        norm = words.is_norm(type(module).__name__) and any(x in self._origin for x in inputs[:1])
-        if norm and elementary and isinstance(output, Tensor):
-            self._add_row("norm", type(module).__name__, self._modules.get(id(module), ""), inputs[0], output)
+        name = type(module).__name__
+        norm = name.rstrip("123dD").endswith("Norm") or name in words.NORMS
+        if norm and elementary and inputs and inputs[0] in self._origin and isinstance(output, Tensor):
+            self._add_row("norm", name, self._modules.get(id(module), ""), inputs[0], output)
 
     def _add(self, call: Call, outputs: Iterable[Tensor]) -> Call:
         call.index = len(self.calls)
+        call.ancestors = reduce(or_, (p.ancestors for p in call.parents), 1 << call.index)
         self.calls.append(call)
         for output in outputs:
             self._origin[output] = call
@@ -280,6 +276,7 @@ class Recorder(TorchFunctionMode):
         row = self._add_row("layer", "linear" if name in words.PRODUCTS else name, layer, x, call.output)
         if parameter is None and weight in self._origin:  # made from a signal
             row.parents += (self._origin[weight],)
+            row.ancestors |= self._origin[weight].ancestors
         row.unit_dim = 1 if name in words.CONVOLUTIONS else -1
         bias = None if name in words.EMBEDDINGS else call.argument("bias", words.BIAS_PLACE.get(name))
         row.weight, row.parameters = held, (parameter, self._parameter(bias))
@@ -287,9 +284,7 @@ class Recorder(TorchFunctionMode):
             self._look_at_weights(row, call, x, weight, bias)
         return True
 
-    def _look_at_weights(
-        self, row: Call, call: Invocation, x: Tensor, weight: Tensor, bias: Tensor | None
-    ) -> None:
+    def _look_at_weights(self, row: Call, call: Invocation, x: Tensor, weight: Tensor, bias: Any) -> None:
         held, fits, convolution = row.weight, True, call.name in words.CONVOLUTIONS
         if call.name not in words.EMBEDDINGS:
             row.fan_in, row.fan_out, out_dim = measure.fans(call, x, weight)
@@ -353,18 +348,11 @@ class Recorder(TorchFunctionMode):
             for y in results:
                 self._origin[y] = parents[0]
 
-    def _note_uses(self, tensors: Iterable[Tensor], output: Tensor | None) -> None:
-        """Note which parameters are used, and which of them for the first time, but for views of them."""
-        parameters = {p for x in tensors if (p := self._parameter(x)) is not None}
-        taken = {id(p) for p in parameters if output is None or output._base is not p}
-        self.seen |= {id(p) for p in parameters}
-        self._first, self._taken = taken - self._taken, self._taken | taken
-
     def _note_constant(self, call: Invocation) -> None:
         """Note how large a parameter, or a part of it, is beside what it is added to, be it in place."""
         for x in call.args:
             p = self._parameter(x)
-            if p is None or x.ndim < 2 or not x.numel() or id(p) not in self._first:
+            if p is None or x.ndim < 2 or not x.numel() or id(p) in self.seen:
                 continue
             # Else it is a bias, the same at all positions.
             if call.output.numel() // x.numel() in call.output.shape[:2]:

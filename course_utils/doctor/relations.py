@@ -5,11 +5,12 @@ import math
 from course_utils.doctor import thresholds as limit
 from course_utils.doctor.faults import judge
 from course_utils.doctor.findings import Case, Finding, Findings, escaped, say
-from course_utils.doctor.graph import depth
+from course_utils.doctor.graph import by_weight
 from course_utils.doctor.measuring import second_moment
 from course_utils.doctor.recording import Call
 
 _DRAW_ANEW, _SCALE = "Draw the weights with std gain / sqrt(fan_in).", "Scale its weights down."
+_CONSTANT = "It does not depend on the input."
 
 
 @judge(1)
@@ -25,12 +26,12 @@ def _copies(case: Case) -> Findings:
     for first, others in copies.items():
         g = first.weight_gradient
         same = [n for n in others if g > 0 and math.isclose(n.weight_gradient, g, rel_tol=1e-5)]
-        evidence = "Others have the same weights" + " and get the same gradient, so they stay copies" * bool(
-            same
-        )
+        name, more = "identical units", " and get the same gradient, so they stay copies"
+        if not same:
+            name, more = "copies", ""
+        evidence = f"Others have the same weights{more}."
         cause = "Layers that were copied after they were drawn."
-        name = "identical units" if same else "copies"
-        yield from say([first, *(same or others)], name, evidence + ".", cause, _DRAW_ANEW, bool(same))
+        yield from say([first, *(same or others)], name, evidence, cause, _DRAW_ANEW, bool(same))
 
 
 @judge(1)
@@ -38,9 +39,8 @@ def _softmax_twice(case: Case) -> Findings:
     if case.losses.second_softmax and case.rows:
         evidence = "The outputs are probabilities, and the loss takes another softmax or sigmoid of them."
         cause = f"The loss cannot come below {case.losses.second_softmax:.2f}, and gradients are small."
-        remedy = (
-            "Return what enters the first one, or take a loss of probabilities: BCELoss, nll_loss of the log."
-        )
+        remedy = "Return what enters the first one, or take a loss of probabilities: "
+        remedy += "BCELoss, nll_loss of the log."
         yield Finding(case.rows[-1].layer, "softmax twice", evidence, cause, remedy)
 
 
@@ -50,9 +50,7 @@ def _constants(case: Case) -> Findings:
     for name, ratio in case.added.items():
         if ratio > limit.CONSTANT:
             evidence = f"It is added to what has {1 / ratio:.2g} of its second moment."
-            yield Finding(
-                name, "exploding signal", evidence, "It does not depend on the input.", "Scale it down."
-            )
+            yield Finding(name, "exploding signal", evidence, _CONSTANT, "Scale it down.")
     for name, rms in case.factors.items():
         if rms > limit.LARGE_FACTOR:
             evidence = f"It multiplies a signal by {rms:.2g}."
@@ -62,7 +60,7 @@ def _constants(case: Case) -> Findings:
 @judge(3)
 def _huge(case: Case) -> Findings:
     """Judge what is too large wherever it stands: layers, rows, modules whose gates no pass sees."""
-    growing: dict[int, list[Call]] = {}  # calls of one weight
+    growing: list[Call] = []
     for n in case.nodes:
         for name, p in n.module.named_parameters() if n.role == "composite" else ():
             ratio = math.sqrt(second_moment(p) * p.shape[-1])
@@ -74,13 +72,13 @@ def _huge(case: Case) -> Findings:
         ratio = n.weight_std * math.sqrt(n.seen) / (1.0 if math.isnan(n.gain) else n.gain)
         grows = received > max(1.0, limit.FAR_STEP * n.entered.second) and ratio**2 > limit.FAR_STEP / 2
         if grows and n.parameters[:1] != (None,) and not (n.last or case.is_scale_free(n)):
-            growing.setdefault(id(n.weight), []).append(n)
+            growing.append(n)
         rows = n.role == "layer" and math.isnan(n.fan_in)
         if rows and n.left.second > limit.LARGE_ROWS and not case.is_scale_free(n):
             cause = "Rows that are looked up should have second moment 1 or less."
             evidence = "It returns second moment {n.left.second:.2g}."
             yield from say([n], "exploding signal", evidence, cause, "Scale them down.")
-    for calls in growing.values():
+    for calls in by_weight(growing):
         evidence = "It returns second moment {n.left.second:.2g} of {n.entered.second:.2g}; its weights' std "
         evidence += "is {n.weight_std:.2g}."
         yield from say(calls, "exploding signal", evidence, "", _DRAW_ANEW)
@@ -89,10 +87,9 @@ def _huge(case: Case) -> Findings:
 @judge(5)
 def _decided(case: Case) -> Findings:
     found = [n for n in case.nodes if n.decided > limit.SATURATED]
-    layers = {m for n in found for m in ([n] if n.is_source else case.feeding(n))}
-    evidence = (
-        f"The softmax behind it has lost {max((n.decided for n in found), default=0):.0%} of its slope."
-    )
+    layers = {m for n in found for m in ([n] if n.is_source else n.feeders)}
+    most = max((n.decided for n in found), default=0)
+    evidence = f"The softmax behind it has lost {most:.0%} of its slope."
     cause = "What enters it is large: its probabilities are nearly 0 or 1."
     remedy = "Draw its weights smaller, or divide what enters the softmax, in attention by sqrt(d)."
     yield from say(sorted(layers, key=lambda n: n.index), "saturated", evidence, cause, remedy)
@@ -101,53 +98,39 @@ def _decided(case: Case) -> Findings:
 @judge(6)
 def _drowned(case: Case) -> Findings:
     """Look where branches meet: for one far larger than the others, the stream, or its neighbour."""
-    sources = sum(1 << n.index for n in case.nodes if n.is_source)
     for second, added in case.meetings:
-        sizes = {
-            case.nodes[k]: s for k, s in added.items() if s > 1e-7 * second
-        }  # else a norm came in between
-        total, steps = sum(sizes.values()), {n: depth(n, sources) for n in sizes}
+        sizes = {n: s for n, s in added.items() if s > 1e-7 * second}  # else a norm came in between
+        total = sum(sizes.values())
         is_sum = limit.NORMALIZED * second < total < limit.ADDITIVE * second
         if len(sizes) < 2 or not is_sum or any(n.recurrent for n in sizes):
             continue
-        roots = sum(1 << n.index for n in sizes if steps[n] == min(steps.values()))
-        ends = sorted((n for n in sizes if n.ancestors & roots and not roots >> n.index & 1), key=sizes.get)
+        root = min(n.depth for n in sizes)
+        behind = [n for n in sizes if n.depth > root and any(n.follows(m) for m in sizes if m.depth == root)]
+        ends = sorted(behind, key=sizes.get)
         stream = total - sum(sizes[n] for n in ends)
-        large = [
-            n for n in ends if sizes[n] > (limit.LOST_STREAM if n.norm_next else limit.DROWNING) * stream
-        ]
-        if (
-            len(ends) > 2
-            and sizes[ends[-1]] > limit.CONSTANT * stream
-            and sizes[ends[-1]] > limit.DROWNING * sizes[ends[-2]]
-        ):
+        most = {n: limit.LOST_STREAM if n.norm_next else limit.DROWNING for n in ends}
+        large = [n for n in reversed(ends) if sizes[n] > most[n] * stream]
+        if len(ends) > 2 and sizes[ends[-1]] > max(limit.CONSTANT * stream, limit.DROWNING * sizes[ends[-2]]):
             evidence = f"It adds {sizes[ends[-1]] / sizes[ends[-2]]:.2g} times what any other branch adds."
-            yield from say(
-                ends[-1:], "exploding signal", evidence, "The others hardly count beside it.", _SCALE
-            )
+            cause = "The others hardly count beside it."
+            yield from say(ends[-1:], "exploding signal", evidence, cause, _SCALE)
         elif large:
-            evidence = f"It adds {sizes[large[-1]] / stream:.2g} times what it is added to."
-            yield from say(
-                large[::-1], "exploding signal", evidence, "What came before is lost in it.", _SCALE
-            )
+            evidence = f"It adds {sizes[large[0]] / stream:.2g} times what it is added to."
+            yield from say(large, "exploding signal", evidence, "What came before is lost in it.", _SCALE)
         yield from _beside(sizes, max(sizes, key=sizes.get))
 
 
 def _beside(sizes: dict[Call, float], largest: Call) -> Findings:
     """Look for what is far smaller than another, neither of which leads to the other."""
     small = [n for n in sizes if sizes[n] * limit.DROWNED < sizes[largest]]
-    side = [n for n in small if not (n.ancestors >> largest.index & 1 or largest.ancestors >> n.index & 1)]
+    side = [n for n in small if not (n.follows(largest) or largest.follows(n))]
     for n in side[:1]:
         share = sizes[n] / sizes[largest]
-        evidence = f"What it adds is {share:.2g} of what {escaped(largest.layer)} adds beside it."
-        if n.left.varying > 0 and (
-            largest.left.varying == 0 or not largest.parents
-        ):  # positions, and what they are added to
+        if n.left.varying > 0 and (largest.left.varying == 0 or not largest.parents):
             evidence = f"It adds {1 / share:.2g} times what {escaped(n.layer)} adds beside it."
-            yield from say(
-                [largest], "exploding signal", evidence, "It does not depend on the input.", _SCALE
-            )
+            yield from say([largest], "exploding signal", evidence, _CONSTANT, _SCALE)  # such as positions
         else:
+            evidence = f"What it adds is {share:.2g} of what {escaped(largest.layer)} adds beside it."
             remedy = "Bring the two to one size, or train it at a rate of its own."
             yield from say(side, "drowned", evidence, "Its path is scaled down.", remedy, False)
 
@@ -157,55 +140,40 @@ def _lost(case: Case) -> Findings:
     """Look for layers that receive next to nothing, or nothing that depends on the input."""
     varying = sum(1 << n.index for n in case.nodes if n.role == "input" and n.left.varying > 0)
     gates = sum(1 << n.index for n in case.nodes if n.gated)
-    for n in case.rows:
-        x = n.entered
-        from_input = n.parents and n.parents[0].role == "input"
-        if (
-            n.role not in ("layer", "composite")
-            or n.bypassed
-            or from_input
-            or not n.ancestors & varying
-            or n.ancestors & gates
-        ):
+    for n in (n for n in case.rows if n.role in ("layer", "composite")):
+        x, from_input = n.entered, n.parents and n.parents[0].role == "input"
+        if n.bypassed or from_input or not n.ancestors & varying or n.ancestors & gates:
             continue
         nothing, same = x.second < limit.FAR**-2, x.varying < limit.LOST * x.second and n.examples > 1
         if nothing or same:
-            upstream = [m for m in case.trained if n.ancestors >> m.index & 1 and m is not n]
-            blamed = dict.fromkeys([*case.feeding(n), *(m for m in upstream if m.largest == 0)] or [n])
-            what = (
-                f"has second moment {x.second:.2g}"
-                if nothing
-                else f"varies over the batch by {x.varying:.2g} of {x.second:.2g}"
-            )
+            zero = [m for m in case.trained if n.follows(m) and m is not n and m.largest == 0]
+            blamed = [*dict.fromkeys([*n.feeders, *zero] or [n])]
+            what = f"varies over the batch by {x.varying:.2g} of {x.second:.2g}"
+            if nothing:
+                what = f"has second moment {x.second:.2g}"
             evidence = f"What enters {escaped(n.layer)}, behind it, {what}."
             cause = "It is scaled down, switched off, or drowned by what does not depend on the input."
-            yield from say(
-                [*blamed], "vanishing signal", evidence, cause, "Draw the weights at random; set biases to 0."
-            )
+            remedy = "Draw the weights at random; set biases to 0."
+            yield from say(blamed, "vanishing signal", evidence, cause, remedy)
             return
 
 
 @judge(6)
 def _stuck(case: Case) -> Findings:
-    cause = (
-        "Something behind it passes nothing back: two factors that are both 0, units that are off for all "
-    )
-    cause += "inputs, a detached or rounded value."
+    name, *others = case.stuck or [""]
+    evidence = "Its weights are used, but get no gradient at all, not even after three steps."
+    evidence += f" The same with {len(others)} more: {', '.join(others[:3])}." if others else ""
+    cause = "Something behind it passes nothing back: two factors that are both 0, units that are off for "
+    cause += "all inputs, a detached or rounded value."
     remedy = "Let one of the two factors be random, or do not cut the graph; freeze what should not learn."
-    for name, others in [(case.stuck[0], tuple(case.stuck[1:]))] if case.stuck else ():
-        evidence = "Its weights are used, but get no gradient at all, not even after three steps."
-        evidence += f" The same with {len(others)} more: {', '.join(others[:3])}." if others else ""
-        yield Finding(name, "vanishing gradient", evidence, cause, remedy, True, others)
+    if name:
+        yield Finding(name, "vanishing gradient", evidence, cause, remedy, True, tuple(others))
 
 
 @judge(8)
 def _over_time(case: Case) -> Findings:
     """Compare the gradient at the first step with that at the best, where weights are used over and over."""
-    uses: dict[int, list[Call]] = {}
-    for n in case.trained:
-        if n.recurrent and n.gradient >= 0:
-            uses.setdefault(id(n.weight), []).append(n)
-    for calls in uses.values():
+    for calls in by_weight(n for n in case.trained if n.recurrent and n.gradient >= 0):
         largest = max(n.gradient for n in calls)
         calls[0].over_time = calls[0].gradient / largest if largest > 0 else math.nan
     nodes = [n for n in case.nodes if n.over_time < 1 / limit.FAR]
@@ -221,7 +189,6 @@ def _prior(case: Case) -> Findings:
     if min(zeros, case.losses.value) > max(constant + limit.PRIOR, limit.PRIOR_FACTOR * constant):
         evidence = f"Outputs of 0 cost {zeros:.3g}, the best constant ones {constant:.3g}."
         cause = "The first steps go into learning how frequent, or how large, targets are."
-        remedy = (
-            "Set the last bias to the mean, or the logarithm of the frequencies: for one, log p / (1 - p)."
-        )
+        remedy = "Set the last bias to the mean, or the logarithm of the frequencies: "
+        remedy += "for one, log p / (1 - p)."
         yield from say(last, "missing prior", evidence, cause, remedy, False)

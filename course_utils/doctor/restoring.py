@@ -30,8 +30,13 @@ def restored(model: nn.Module, inputs: Any) -> Iterator[Callable[[], None]]:
     undo = [action for x in (*generators, *held) for action in _undoing(x)]
 
     def put_back(every: bool) -> None:
-        failures = [error for action in undo if (error := _failure(action, every))]
-        if failures:  # all else has been put back
+        failures = []
+        for action in undo:  # whatever fails, all else is put back
+            try:
+                action(every)
+            except Exception as error:
+                failures.append(error)
+        if failures:
             raise failures[0]
 
     def start() -> None:
@@ -72,12 +77,9 @@ def _undoing(x: Any) -> Iterator[Callable[[bool], Any]]:
     elif isinstance(x, np.ndarray):
         values = x.copy()
         yield lambda _: np.copyto(x, values)
-    elif isinstance(x, dict | set):
-        content = x.copy()
-        yield lambda _: (x.clear(), x.update(content))
-    elif isinstance(x, list | deque):
-        content = x.copy()
-        yield lambda _: (x.clear(), x.extend(content))
+    elif isinstance(x, dict | set | list | deque):
+        content, fill = x.copy(), x.extend if isinstance(x, list | deque) else x.update
+        yield lambda _: (x.clear(), fill(content))
     elif isinstance(x, Tensor) and not x.is_meta:
         yield from _undoing_tensor(x)
 
@@ -105,11 +107,3 @@ def _undoing_tensor(x: Tensor) -> Iterator[Callable[[bool], Any]]:
                 x.data.copy_(values)  # .data, lest a graph that waits for its backward pass take offence
 
         yield write_back
-
-
-def _failure(action: Callable[[bool], Any], every: bool) -> Exception | None:
-    try:
-        action(every)
-    except Exception as error:
-        return error
-    return None

@@ -29,11 +29,6 @@ _KINDS = {name.lower(): name for name in dir(nn)} | {"batchnorm": "BatchNorm", "
 _KINDS |= {"multiheadattentionforward": "MultiheadAttention", "rnntanh": "RNN", "rnnrelu": "RNN"}
 
 
-def is_norm(name: str) -> bool:
-    """Return whether a class of this name is taken for a norm: it ends in Norm, or stands among NORMS."""
-    return name.rstrip("123dD").endswith("Norm") or name in NORMS
-
-
 def kind(function: str) -> str:
     """Return the name of the module that calls the function: "Conv2d" for "conv2d"."""
     return _KINDS.get(function.replace("_", "").lower(), function)

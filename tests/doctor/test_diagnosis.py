@@ -154,3 +154,15 @@ def test_packed_sequences_and_other_mappings_are_inputs_too():
 def test_a_detached_loss_has_no_gradient():
     diagnosis = diagnose(nn.Linear(4, 3), FOURS, None, lambda y, _: y.detach().sum())
     assert [f.fault for f in diagnosis.findings] == ["no gradient"]
+
+
+def test_a_loss_may_refuse_outputs_that_are_all_alike():
+    def loss(y, t):
+        if (y == y[0]).all():
+            raise ValueError("all alike")
+        return F.binary_cross_entropy_with_logits(y, t)
+
+    targets = batch(64, 10).sign().clamp(min=0)
+    diagnosis = diagnose(he_mlp(0), VECTORS, targets, loss)
+    assert diagnosis.healthy
+    assert math.isnan(diagnosis.expected_loss)

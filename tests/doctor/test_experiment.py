@@ -120,3 +120,17 @@ def test_a_model_that_cannot_run_on_noise_keeps_the_gains_of_what_was_recognized
     model, x = Stack(fussy, width=8), 0.1 * batch(500, 8)
     table = draw_all_(model, x, generator=seeded()).table
     assert table.gain[0] == pytest.approx(2**0.5, rel=1e-6)
+
+
+def test_whether_a_sigmoid_comes_last_is_not_guessed_of_a_model_that_cannot_run_on_noise():
+    def fussy(z):
+        assert z.abs().max() < 9, "only real signals, please"
+        return z.sigmoid()
+
+    for function, twice in [(torch.sigmoid, ["softmax twice"]), (fussy, [])]:
+        model, x = nn.Sequential(nn.Linear(8, 1), nn.Identity()), batch(64, 8)
+        nn.init.normal_(model[0].weight, std=8**-0.5, generator=seeded())
+        model[1].forward = function
+        loss = nn.BCEWithLogitsLoss()
+        findings = diagnose(model, x, (x[:, :1] > 0).float(), loss).findings
+        assert [f.fault for f in findings if f.is_fault] == twice

@@ -40,7 +40,7 @@ def ends(function, *inputs):
     nodes = analyse(recorder.calls)
     with restored(model, inputs) as start:
         contributions = Laboratory(nodes, model, inputs, start).contributions({})
-    return {nodes[k].layer: whole for k, whole in branches(nodes, contributions).items()}
+    return {end.layer: whole for end, whole in branches(nodes, contributions).items()}
 
 
 X = torch.randn(8, 16, generator=seeded(1))

@@ -348,3 +348,12 @@ def test_a_bias_in_addmm():
     model = Function(lambda m, x: torch.addmm(m.b, x, m.w), b=(5,), w=(20, 5))
     assert draw_all_(model, batch(8, 20), generator=seeded()).left_alone.empty
     assert (model.b == 0).all()
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_branches_count_in_every_mode_of_the_caller(mode):
+    model = nn.Sequential(*(Residual(nn.Linear(16, 16)) for _ in range(3)))
+    with mode():
+        table = draw_all_(model, batch(64, 16), generator=seeded()).table
+    weights = table[table.parameter.str.endswith("weight")]
+    assert weights["std"].tolist() == pytest.approx([1 / 4 / math.sqrt(3)] * 3, rel=0.05)

@@ -305,3 +305,9 @@ def test_a_gate_whose_place_cannot_be_read_is_left_alone():
     assert left_alone(draw_all_(model, batch(8, 32))) == {
         "w": "no rule here reads what the model does with it"
     }
+
+
+def test_a_norm_of_nothing():
+    model = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(0))
+    model.forward = lambda x: model[1](model[0](x)[:, :0])
+    assert "0.weight" in set(initialize.initialize_(model, batch(4, 8)).table.parameter)

@@ -387,3 +387,19 @@ def test_a_weight_that_is_too_large_in_each_turn_of_a_loop_is_named_once():
     model.z.weight.data.mul_(30)
     named = [f for f in diagnose(model, batch(16, 32)).findings if f.evidence.startswith("It returns")]
     assert [f.others for f in named] == [("z (call 3)", "z (call 4)", "z (call 5)")]
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta state:UserWarning")
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr])
+def test_neighbours_in_a_sparse_buffer(layout):
+    class Graph(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.head = nn.Linear(64, 32), nn.Linear(32, 3)
+            self.register_buffer("near", (torch.eye(64) + torch.eye(64).roll(1, 0)).to_sparse(layout=layout))
+
+        def forward(self, x):
+            return self.head(torch.relu(torch.sparse.mm(self.near, self.layer(x))))
+
+    assert initialize_(Graph(), X, generator=seeded()).left_alone.empty
+    assert diagnose(Graph(), X, torch.arange(64) % 3).healthy

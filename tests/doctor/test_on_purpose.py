@@ -136,3 +136,12 @@ def test_finding_out_leaves_modules_and_random_states_alone():
     assert "self_attn.out_proj.bias" in left_alone(report)
     assert (model.self_attn.out_proj.bias == 3).all()
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_what_a_norm_has_learned_about_its_inputs_stays():
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+    model(batch(64, 4))  # in training mode
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    initialize_(model.eval(), batch(64, 4))
+    assert before["1.running_mean"].any()
+    assert all(torch.equal(before[name], buffer) for name, buffer in model.named_buffers())

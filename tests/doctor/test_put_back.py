@@ -117,3 +117,26 @@ def test_a_graph_that_waits_in_an_attribute_can_still_go_backwards():
     model.a.zero_grad()
     model.kept.backward()
     assert (model.a.weight.grad == 2).all()
+
+
+def test_what_cannot_be_put_back_is_said_after_all_else_has_been():
+    class Locked(dict):
+        locked = False
+
+        def clear(self):
+            if self.locked:
+                raise RuntimeError("locked")
+            super().clear()
+
+    def change(m):
+        m.caches.locked = True
+        m.buffer.mul_(0.9)
+        m.a.weight.mul_(2)
+
+    model = Model(change)
+    model.caches = Locked()
+    weight = model.a.weight.clone()
+    with pytest.raises(RuntimeError, match="locked"):
+        diagnose(model, batch(8, 16))
+    assert torch.equal(model.a.weight, weight)
+    assert (model.buffer == 1).all()

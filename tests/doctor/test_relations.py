@@ -380,6 +380,15 @@ def experts() -> nn.Module:
     return Parts(function, first=nn.Linear(20, 64), e=nn.ModuleList(parts), head=nn.Linear(64, 5))
 
 
+def test_an_expert_that_no_example_reaches_is_no_fault_and_adds_nothing():
+    model, x, targets = built(experts), Z[:3], torch.arange(3)  # for four experts
+    report = initialize_(model, x, overwrite=True, generator=seeded()).table.set_index("parameter")
+    assert report["std"]["e.0.2.weight"] == pytest.approx(1 / 8, rel=0.2)
+    diagnosis = diagnose(model, x, targets)
+    assert diagnosis.table["layer"].tolist()[-3:] == ["e.3.0", "e.3.2", "head"]
+    assert diagnosis.healthy, diagnosis.verdict
+
+
 def two_branches() -> nn.Module:
     def function(m, x):
         h = m.first(x)

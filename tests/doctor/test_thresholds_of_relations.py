@@ -188,7 +188,7 @@ def test_a_factor_that_all_of_a_product_depends_on(off, said):
     nodes = analyse(recorder.calls)
     with restored(net, IDS) as start:
         added = Laboratory(nodes, net, IDS, start).contributions({}, products=True)
-    factors = {nodes[parent].layer for _, parent in needed(nodes, added)}
+    factors = {parent.layer for _, parent in needed(added)}
     assert ("branches.1" in factors) == said
     assert "branches.0" in factors
 
