@@ -2,7 +2,7 @@
 
 # Effects. All factors are on the second moment, of the signal or of the gradient.
 FAR = 1e4  # from the first layer to the last: healthy deep networks wander by 10 to 30
-FAR_NORMED = 5e4  # of a gradient that grows where norms are: the price of ReLUs, in stock models, too
+FAR_NORMED = 1e5  # of a gradient that grows where norms are: of thirty ReLUs, at π / (π - 1) each
 STEP = 4.0  # in one layer: a ReLU's gain that is forgotten, or there twice, is worth 2
 SMALL_STEP = 0.01  # in one layer: smaller is a fault, else a remark; what is small in many is FAR in the end
 FAR_STEP = 100.0  # in one layer, wherever it stands: a weight that is scaled by 30 is worth 900
