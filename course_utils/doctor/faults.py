@@ -326,6 +326,10 @@ def _loss(case: Case) -> Findings:
     if len(uses) > 1:
         remedy = f"Draw the weight with std 1 / sqrt(fan_in), and not 0: {uses[0]} uses it, too."
     cause = "Its inputs have second moment {n.entered.second:.2g}."
+    itself = len(uses) > 1 and not heavy and last[0].entered.second < limit.STEP
+    if itself:
+        cause = f"Its weight is that of {uses[0]}, too: what was looked up there meets itself."
+        remedy = "Training soon unlearns this; outputs with a weight of their own start without it."
     if heavy:
         cause = "Its weights' std is {n.weight_ratio:.2g} times the wanted one."
     others = f"equal probabilities cost ln K = {expected:.3g}"
@@ -334,7 +338,8 @@ def _loss(case: Case) -> Findings:
     evidence = f"The loss is {case.losses.value:.3g}; {others}."
     second, added = case.meetings[-1] if case.meetings else (0.0, {})
     largest = [max(added, key=added.get)] if added and max(added.values()) > second / 2 else []
-    yield from say([*dict.fromkeys(last + largest)], "large initial loss", evidence, cause, remedy)
+    guilty = [*dict.fromkeys(last + largest)]
+    yield from say(guilty, "large initial loss", evidence, cause, remedy, is_fault=not itself)
 
 
 @judge(8)

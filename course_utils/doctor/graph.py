@@ -36,7 +36,8 @@ def analyse(nodes: list[Call]) -> list[Call]:
     mark_bypassed(nodes)
     for uses in by_weight(n for n in nodes if n.role == "layer"):
         for node in uses:
-            node.recurrent = uses[-1].follows(uses[0]) and len(uses) > 1
+            looked_up = any(math.isnan(use.fan_in) for use in uses)  # a language model's words, and its head
+            node.recurrent = uses[-1].follows(uses[0]) and len(uses) > 1 and not looked_up
     counts: Counter[str] = Counter()
     for node in nodes:
         if node.is_row:

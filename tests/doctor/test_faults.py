@@ -346,21 +346,38 @@ def test_a_fault_names_the_layers_after_the_first_symptom_that_follow_the_same_l
     assert len(finding.others) == 19  # all hidden layers, not only those before the signal is gone
 
 
-def test_the_remedy_for_a_tied_last_layer_is_not_zero():
-    class Tied(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.words, self.output = nn.Embedding(50, 64), nn.Linear(64, 50, bias=False)
-            self.words.weight.data.normal_(generator=torch.Generator().manual_seed(0))
-            self.output.weight = self.words.weight
+class Tied(nn.Module):
+    """A look-up whose weight is the output's, too, with a norm between them or none."""
 
-        def forward(self, ids):
-            return self.output(nn.functional.layer_norm(self.words(ids), (64,)))
+    def __init__(self, std: float, norm=True):
+        super().__init__()
+        self.words, self.output = nn.Embedding(50, 64), nn.Linear(64, 50, bias=False)
+        self.words.weight.data.normal_(0, std, generator=generator())
+        self.output.weight, self.norm = self.words.weight, norm
 
+    def forward(self, ids):
+        h = self.words(ids)
+        return self.output(nn.functional.layer_norm(h, (64,)) if self.norm else 24 * h)
+
+
+@pytest.mark.parametrize(
+    ("std", "norm", "is_fault", "remedy"),
+    [
+        (1.0, True, True, "Draw the weight with std 1 / sqrt(fan_in), and not 0: words uses it, too."),
+        (1 / 8, False, True, "Draw the weight with std 1 / sqrt(fan_in), and not 0: words uses it, too."),
+        (
+            1 / 8,
+            True,
+            False,
+            "Training soon unlearns this; outputs with a weight of their own start without it.",
+        ),
+    ],
+)
+def test_a_tied_last_layer_of_the_right_std_is_a_remark(std: float, norm: bool, is_fault: bool, remedy: str):
     ids = torch.arange(50)[:, None].expand(50, 3)
-    (finding,) = diagnose(Tied(), ids, (ids + 1) % 50).findings
+    (finding,) = diagnose(Tied(std, norm), ids, (ids + 1) % 50).findings
     assert (finding.layer, finding.fault) == ("output", "large initial loss")
-    assert finding.remedy == "Draw the weight with std 1 / sqrt(fan_in), and not 0: words uses it, too."
+    assert (finding.is_fault, finding.remedy) == (is_fault, remedy)
 
 
 def test_the_remedy_for_layers_of_different_fan_in_names_each():
