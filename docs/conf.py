@@ -7,8 +7,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "tests")]
 
-# Where a copy of the course can be cloned from, such as https://example.org/somebody/the-course. With it, pages
-# have links to Binder, to Colab and to the notebook's file; with the address of a JupyterHub, to that too.
+# Where the course can be cloned from, such as https://example.org/somebody/the-course. With it, pages have
+# links to Binder, to Colab and to the repository; with the address of a JupyterHub, to that, too.
 course_repository = os.environ.get("COURSE_REPOSITORY", "").rstrip("/")
 course_jupyterhub = os.environ.get("COURSE_JUPYTERHUB", "").rstrip("/")
 
@@ -24,9 +24,12 @@ html_css_files = ["course.css"]
 html_js_files = [("course.js", {"defer": "defer"})]
 html_context = {"default_mode": "auto"}
 html_copy_source = False
+html_sidebars = {"**": ["search-button-field.html", "sbt-sidebar-nav.html"]}  # a logo is in no landmark
+html_use_index = False
 html_show_copyright = False
 html_show_search_summary = False  # it fetches pages, which a browser refuses from a disk
 html_theme_options = {
+    "home_page_in_toc": True,
     "navbar_persistent": [],
     "secondary_sidebar_items": {"claims": [], "card": [], "**": ["page-toc"]},
     "use_download_button": False,
@@ -57,4 +60,6 @@ myst_dmath_double_inline = True
 myst_heading_anchors = 3
 myst_heading_slug_func = "course_site.slug"
 mathjax_path = "tex-svg-full.js"  # one file with its fonts, from the package that `make site` unpacks
-mathjax3_config = {"options": {"enableMenu": False, "enableAssistiveMml": True}}  # no stop of Tab at each formula
+mathjax3_config = {
+    "options": {"enableMenu": False, "enableAssistiveMml": True}
+}  # no stop of Tab at each formula

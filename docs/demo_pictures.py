@@ -1,7 +1,7 @@
-"""Pictures of the demos for pages without a kernel: each at some settings of its controls, with its sentences.
+"""Pictures of the demos for pages without a kernel: each at some settings of its controls, with sentences.
 
-The pictures are those of the demo's own figure function. What has been drawn is kept as long as the package stays
-the same.
+They are drawn by the demo's own figure function. What has been drawn is kept as long as the package stays the
+same.
 """
 
 import hashlib
@@ -11,7 +11,6 @@ import itertools
 import json
 import math
 from concurrent.futures import ProcessPoolExecutor
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,7 @@ Setting = tuple[object, str]  # a value and its name
 
 
 def settings_of(control: object, count: int) -> list[Setting]:
-    """Return about `count` settings of a control, in order, evenly spaced, the one that it starts with among them."""
+    """Return about `count` settings of a control, evenly spaced, the one that it starts with among them."""
     if hasattr(control, "options"):
         known = list(zip(control._options_values, control._options_labels, strict=True))
     else:
@@ -103,8 +102,12 @@ def draw_all(folder: Path) -> None:
     key = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
     stamp = folder / "drawn.json"
     if not stamp.exists() or json.loads(stamp.read_text())["key"] != key:
+        for old in folder.iterdir():
+            old.unlink()
         with ProcessPoolExecutor(2) as pool:
-            known = dict(zip(demos.NAMES, pool.map(_drawn, demos.NAMES, [folder] * len(demos.NAMES)), strict=True))
+            known = dict(
+                zip(demos.NAMES, pool.map(_drawn, demos.NAMES, [folder] * len(demos.NAMES)), strict=True)
+            )
         stamp.write_text(json.dumps({"key": key, "demos": known}))
 
 
@@ -124,12 +127,13 @@ def demo_html(name: str, folder: Path) -> str:
             )
             parts.append(f"<label>{label} <select>{options}</select></label>")
         else:
-            data = html.escape(json.dumps(names, ensure_ascii=False))
+            data, now = html.escape(json.dumps(names, ensure_ascii=False)), html.escape(names[first])
             parts.append(
-                f'<label>{label} <input type="range" max="{len(names) - 1}" value="{first}" data-names="{data}" '
-                f'aria-valuetext="{names[first]}"> <output>{names[first]}</output></label>'
+                f'<label>{label} <input type="range" max="{len(names) - 1}" value="{first}" '
+                f'data-names="{data}" aria-valuetext="{now}"> <output>{now}</output></label>'
             )
     width, height = known["size"]
+    note = f"{len(known['sentences'])} settings are drawn here; the demo in the notebook has all of them."
     sentences = html.escape(json.dumps(known["sentences"], ensure_ascii=False))
     return f"""<form class="course-demo" data-name="{name}" data-sentences="{sentences}" data-first="{place}">
 <p><strong>{html.escape(known["question"])}</strong></p>
@@ -137,5 +141,5 @@ def demo_html(name: str, folder: Path) -> str:
 <img src="demos/{name}-{place}.webp" alt="The demo's figure; what it shows stands below it in words."
  width="{width}" height="{height}">
 <p role="status">{html.escape(known["sentences"][place])}</p>
-<p class="course-note">{len(known["sentences"])} settings are drawn here; the demo in the notebook has all of them.</p>
+<p class="course-note">{note}</p>
 </form>"""
