@@ -56,7 +56,7 @@ def index() -> str:
         entries = "\n".join(f"{p.number} {p.title} <{p.name}>" for p in pages)
         tree = f"```{{toctree}}\n:hidden:\n:caption: {part}\n\n{entries}\n```"
         sections.append(f"## {part}\n\n{sentence}\n\n{table_of(pages)}\n\n{tree}")
-    alt, path = re.search(r"!\[(.*)\]\((.*)\)", README)[1:]
+    alt, path = re.search(r"!\[(.*)\]\((.*)\)", README).groups()
     with Image.open(ROOT / path) as picture:
         shown = f'<img src="{save(picture, "figures/overview.webp")}" alt="{html.escape(alt)}">'
     return text.replace("{{overview}}", raw(shown)).replace("{{parts}}", "\n\n".join(sections))
