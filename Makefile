@@ -58,7 +58,7 @@ zoo: .venv-zoo/complete ## diagnose models of transformers and timm, which must 
 	@$(ZOO) tests/zoo_of_libraries.py
 
 site: .venv-site/complete build/mathjax/tex-svg-full.js ## build the course as a website in build/site, in .venv-site
-	@mkdir -p build/source build/pictures
+	@rm -rf build/site && mkdir -p build/source build/pictures
 	@$(SITE) -m sphinx --quiet --fail-on-warning --jobs 2 -c docs -d build/doctrees build/source build/site
 	@$(SITE) -m pytest -q tests/test_site.py
 	@echo 'Open build/site/index.html'

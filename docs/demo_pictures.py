@@ -10,6 +10,7 @@ import inspect
 import itertools
 import json
 import math
+import re
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -21,8 +22,8 @@ from course_utils import demos
 from course_utils.demos import canvas
 
 ROOT = Path(__file__).parent.parent
-MOST = 96  # pictures of a demo
-MANY = 15  # steps of a slider
+MOST = 128  # pictures of a demo
+MANY = 21  # steps of a slider
 Setting = tuple[object, str]  # a value and its name
 
 
@@ -38,9 +39,17 @@ def settings_of(control: object, count: int) -> list[Setting]:
         known = [(value, format(value, control.readout_format)) for value in values]
     first = next(place for place, (value, _) in enumerate(known) if _same(value, control.value))
     known[first] = control.value, known[first][1]
-    places = np.linspace(0, len(known) - 1, min(count, len(known))).round().astype(int).tolist()
+    last, slack = len(known) - 1, len(known) // (4 * count)
+    places = np.linspace(0, last, min(count, len(known))).round().astype(int).tolist()
+    places = [_roundest(known, place, slack if 0 < place < last else 0) for place in places]
     places[min(range(len(places)), key=lambda k: abs(places[k] - first))] = first
     return [known[place] for place in places]
+
+
+def _roundest(known: list[Setting], place: int, slack: int) -> int:
+    """Return the place, at most so far from a place, of the setting whose name has the fewest digits."""
+    digits = [len(re.sub(r"\D", "", label).strip("0")) for _, label in known]
+    return min(range(place - slack, place + slack + 1), key=lambda k: (digits[k], abs(k - place)))
 
 
 def _same(value: object, wanted: object) -> bool:
@@ -50,12 +59,12 @@ def _same(value: object, wanted: object) -> bool:
 def counts_of(controls: list) -> list[int]:
     """Return how many settings of each control to draw: all of a menu, and of sliders what then is left.
 
-    The first slider gets twice as many as others. One whose turn never comes stays where it starts.
+    The first slider is the demo's question: it gets most. One whose turn never comes stays where it starts.
     """
     whole = [len(c.options) if hasattr(c, "options") else MANY for c in controls]
     menus = [type(c).__name__ == "Dropdown" for c in controls]
     counts = [n if menu else 1 for n, menu in zip(whole, menus, strict=True)]
-    weights = [2 if place == menus.index(False) else 1 for place in range(len(counts))]
+    weights = [6 if place == menus.index(False) else 1 for place in range(len(counts))]
     while True:
         may_grow = [
             place

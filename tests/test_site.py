@@ -110,6 +110,11 @@ def chromium() -> Iterator:
         running.close()
 
 
+# Open all that is folded, and wait until it has faded in.
+OPEN = """() => {
+    document.querySelectorAll('main details').forEach(part => (part.open = true));
+    return Promise.all(document.getAnimations().map(fading => fading.finished)).then(() => true);
+}"""
 # All formulas are set, or there are none.
 SET = """!window.MathJax
     || (MathJax.startup?.promise && Promise.resolve(MathJax.startup.promise).then(() => true))"""
@@ -134,7 +139,7 @@ def visit(chromium):
         page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("requestfailed", lambda r: complaints.append(f"{r.failure} {r.url}"))
-        page.goto((SITE / name).as_uri())
+        page.goto(f"{SITE.as_uri()}/{name}")
         page.wait_for_function(SET)
         return page
 
@@ -146,7 +151,7 @@ def visit(chromium):
 
 def faults(page: Page, contrast: bool = True) -> list[str]:
     """Return what axe finds on a page, whatever is folded there opened; contrasts take it longest."""
-    page.evaluate("document.querySelectorAll('main details').forEach(part => (part.open = true))")
+    page.evaluate(OPEN)
     options = {"preload": False, "rules": {"color-contrast": {"enabled": contrast}}}
     found = axe_playwright.Axe().run(page, options=options).response["violations"]
     return [
@@ -174,7 +179,7 @@ def test_axe_finds_nothing_in_formulas(visit):
 def test_a_page_is_as_wide_as_a_telephone_and_its_formulas_are_right(visit, name: str):
     page = visit(name, NARROW)
     assert not page.locator("mjx-merror, [data-mjx-error]").count()
-    page.evaluate("document.querySelectorAll('main details').forEach(part => (part.open = true))")
+    page.evaluate(OPEN)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
@@ -239,7 +244,7 @@ def test_the_filters_of_the_claims(visit):
     page.get_by_label("verdict").select_option("false")
     false = rows.count()
     page.get_by_label("document").select_option("S2")
-    page.get_by_label("text").fill("column")
+    page.get_by_label("text").fill("variance")
     assert 0 < rows.count() < false < whole
     assert count.inner_text() == f"{rows.count()} of {whole}"
 

@@ -83,3 +83,9 @@ for (const form of all(".course-filter")) {
     form.addEventListener("submit", event => event.preventDefault());
     show();
 }
+
+// A formula that is too wide scrolls, by the keyboard, too.
+window.MathJax?.startup?.promise?.then(() => {
+    for (const formula of all("mjx-container[display]"))
+        if (formula.scrollWidth > formula.clientWidth) formula.tabIndex = 0;
+});
