@@ -52,6 +52,7 @@ def prose(text: str) -> str:
     return re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(text, quote=False))
 
 
+RUN = '<a href="index.html#run-it-yourself">run it yourself</a>'
 EXERCISES = (
     "Numbers and choices are checked here, all others in the notebook; hints and solutions are folded."
 )
@@ -153,7 +154,7 @@ def prepared(cell: NotebookNode, name: str, beside: list[NotebookNode], section:
 def cells_of(page: Page, part: str) -> Iterator[NotebookNode]:
     """Yield the cells of a page."""
     cells = nbformat.read(ROOT / "notebooks" / f"{page.name}.ipynb", as_version=4).cells
-    kicker = f"{part} · notebook {page.number}, {page.title} · {page.minutes} minutes"
+    kicker = f"{part} · notebook {page.number}, {page.title} · {page.minutes} minutes · {RUN}"
     heading, _, rest = cells[0].source.partition("\n")
     cells[0].source = f"{heading}\n\n{raw(f'<p class=course-place>{kicker}</p>')}\n{rest}"
     section = page.title
@@ -211,8 +212,10 @@ KERNEL = {
 }
 
 
-def print_card(app: Sphinx, error: Exception | None) -> None:
-    """Write the card as a PDF, too, where there is a Chromium."""
+def finish(app: Sphinx, error: Exception | None) -> None:
+    """Write the card as a PDF, too, where there is a Chromium; remove what only the theme's authors need."""
+    for path in Path(app.outdir).rglob("*.map"):
+        path.unlink()
     if error is None and find_chromium():
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
@@ -228,5 +231,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_config_value("course_repository", "", "html")
     app.add_config_value("course_jupyterhub", "", "html")
     app.connect("config-inited", prepare)
-    app.connect("build-finished", print_card)
+    app.connect("build-finished", finish)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -22,7 +22,7 @@ from course_utils import demos
 from course_utils.demos import canvas
 
 ROOT = Path(__file__).parent.parent
-MOST = 128  # pictures of a demo
+MOST = 144  # pictures of a demo
 MANY = 21  # steps of a slider
 Setting = tuple[object, str]  # a value and its name
 
@@ -59,12 +59,12 @@ def _same(value: object, wanted: object) -> bool:
 def counts_of(controls: list) -> list[int]:
     """Return how many settings of each control to draw: all of a menu, and of sliders what then is left.
 
-    The first slider is the demo's question: it gets most. One whose turn never comes stays where it starts.
+    The first slider gets most. One whose turn never comes stays where it starts.
     """
     whole = [len(c.options) if hasattr(c, "options") else MANY for c in controls]
     menus = [type(c).__name__ == "Dropdown" for c in controls]
     counts = [n if menu else 1 for n, menu in zip(whole, menus, strict=True)]
-    weights = [6 if place == menus.index(False) else 1 for place in range(len(counts))]
+    weights = [3 if place == menus.index(False) else 1 for place in range(len(counts))]
     while True:
         may_grow = [
             place

@@ -130,7 +130,8 @@ def visit(chromium):
         page = contexts[-1].new_page()
         if not formulas:  # as they are written: set, they have very many parts
             page.route(
-                "**/tex-svg-full.js*", lambda route: route.fulfill(body="MathJax.startup = {promise: 1}")
+                "**/tex-svg-full.js*",
+                lambda route: route.fulfill(body="MathJax.startup = {promise: Promise.resolve()}"),
             )
         page.on(
             "request",
