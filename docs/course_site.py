@@ -53,9 +53,20 @@ def prose(text: str) -> str:
 
 
 RUN = '<a href="index.html#run-it-yourself">run it yourself</a>'
-EXERCISES = (
-    "Numbers and choices are checked here, all others in the notebook; hints and solutions are folded."
-)
+# What notebooks say of JupyterLab, and what holds here.
+REWORDED = {
+    r"Replace the dots and run the cell: `check` .*": (
+        "Numbers and choices are checked here, all others in the notebook; hints and solutions are folded."
+    ),
+    r"run the cell, or click on the three dots": "click on “Show the answer”",
+    r" \(JupyterLab opens the notebook at the first click[^)]*\)": "",
+    r"The browser below needs a running kernel: [^.]*\. Without one, the five tables behind it": (
+        "There is one table with filters; the five behind it"
+    ),
+    r"The static figure is for readers without a kernel; the sliders below redraw it": (
+        "The controls below change the figure"
+    ),
+}
 
 
 # cells
@@ -168,7 +179,8 @@ def cells_of(page: Page, part: str) -> Iterator[NotebookNode]:
             continue  # the demo begins with the same picture
         if cell.cell_type == "markdown":
             section = next(iter(re.findall(r"^#+ (.*)", cell.source, re.MULTILINE)), section)
-            cell.source = re.sub(r"Replace the dots and run the cell: `check` .*", EXERCISES, cell.source)
+            for words, here in REWORDED.items():
+                cell.source = re.sub(words, here, cell.source)
             yield cell
             continue
         beside = [*cells[place - 1 : place], *cells[place + 1 : place + 2]]
@@ -192,7 +204,10 @@ def write(path: Path, text: str) -> None:
 
 
 def prepare(app: Sphinx, _: Config) -> None:
-    """Write what Sphinx is to read."""
+    """Write what Sphinx is to read. Raises: ValueError where REWORDED has what no notebook says any more."""
+    said = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "notebooks").glob("*.ipynb"))
+    if gone := [words for words in REWORDED if not re.search(words, said)]:
+        raise ValueError(f"no notebook says {gone}: correct or remove them in {__file__}")
     source = Path(app.srcdir)
     demo_pictures.draw_all(PICTURES / "demos")
     for part, _, pages in parts():

@@ -58,7 +58,8 @@ def index() -> str:
         sections.append(f"## {part}\n\n{sentence}\n\n{table_of(pages)}\n\n{tree}")
     alt, path = re.search(r"!\[(.*)\]\((.*)\)", README).groups()
     with Image.open(ROOT / path) as picture:
-        shown = f'<img src="{save(picture, "figures/overview.webp")}" alt="{html.escape(alt)}">'
+        address = save(picture, "figures/overview.webp")
+    shown = f'<img class="course-figure" src="{address}" alt="{html.escape(alt)}">'
     return text.replace("{{overview}}", raw(shown)).replace("{{parts}}", "\n\n".join(sections))
 
 
