@@ -156,7 +156,8 @@ def faults(page: Page, thorough: bool = True) -> list[str]:
     Contrasts and landmarks take it longest, and are the same on all pages: they are looked at on some.
     """
     page.evaluate(OPEN)
-    options = {"preload": False, "rules": dict.fromkeys(("color-contrast", "region"), {"enabled": thorough})}
+    slow = {rule: {"enabled": thorough} for rule in ("color-contrast", "region")}
+    options = {"preload": False, "rules": slow}
     found = axe_playwright.Axe().run(page, options=options).response["violations"]
     return [
         f"{rule['id']}: {node['target']} {node['html'][:200]}" for rule in found for node in rule["nodes"]
