@@ -23,7 +23,7 @@ LAB := -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root)
 N ?= 00
 TO ?= class
 
-.PHONY: help lab slides assignment layout test outputs resolution bench zoo site pins clean
+.PHONY: help lab slides assignment layout test outputs resolution bench sizes places zoo site pins clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -54,6 +54,12 @@ resolution: $(STAMP) ## store how small an error each comparison of the notebook
 bench: $(STAMP) ## time the package
 	@$(PY) tests/benchmarks.py
 
+sizes: $(STAMP) ## measure what each notebook asks of a machine, and how many learners one carries (Linux)
+	@$(PY) tests/sizes.py
+
+places: $(STAMP) ## compare the notebooks under other kernels, locales, folders, versions: make places AT=scalar
+	@$(PY) tests/places.py $(AT)
+
 zoo: .venv-zoo/complete ## diagnose models of transformers and timm, which must raise no alarm, in .venv-zoo
 	@$(ZOO) tests/zoo_of_libraries.py
 
@@ -66,8 +72,8 @@ site: .venv-site/complete build/mathjax/tex-svg-full.js ## build the course as a
 pins: ## resolve requirements.txt from pyproject.toml; versions stay where they can (needs uv)
 	@header=$$(sed '/^$$/q' requirements.txt) && \
 	pins=$$(uv pip compile pyproject.toml --group test --universal --python-version 3.11 \
-		--no-header --no-annotate --quiet --output-file requirements.txt && \
-		grep -vE '^(cuda|nvidia|triton)' requirements.txt) && \
+		--no-header --no-annotate --quiet --generate-hashes --output-file requirements.txt && \
+		awk '/^[a-z]/ { kept = !/^(cuda|nvidia|triton)/ } kept' requirements.txt) && \
 	printf '%s\n\n%s\n' "$$header" "$$pins" > requirements.txt
 
 clean: ## remove .venv, .venv-zoo, .venv-site, the site and every cache
@@ -75,9 +81,11 @@ clean: ## remove .venv, .venv-zoo, .venv-site, the site and every cache
 	find course_utils notebooks tests -name __pycache__ -prune -exec rm -rf {} +
 	find notebooks -name .ipynb_checkpoints -prune -exec rm -rf {} +
 
+# Torch comes first and by its version, for which of its builds suits a machine only pip knows; all else by its hash.
 define install_pins
-	$(if $(TORCH_INDEX),@$(1) -m pip install --quiet --no-deps --index-url $(TORCH_INDEX) $$(grep '^torch==' requirements.txt))
-	@$(1) -m pip install --quiet --requirement requirements.txt
+	@$(1) -m pip install --quiet --no-deps $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) \
+		$$(awk '/^torch==/ { print $$1 }' requirements.txt)
+	@$(1) -m pip install --quiet --no-deps --requirement requirements.txt
 endef
 
 # A missing stamp means that nothing in .venv can be trusted: it is made anew. With a stamp that is merely older
@@ -91,7 +99,7 @@ $(STAMP): requirements.txt pyproject.toml
 	@rm -f $@
 	@echo 'Installing the packages of requirements.txt into .venv; this takes a few minutes the first time'
 	$(call install_pins,$(PY))
-	@$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(PY) -m pip install --quiet --no-build-isolation --editable .
 	@$(PY) -c '$(IDENTITY)' > $@
 
 # Apart from .venv, which stays what requirements.txt says; the same pins hold here, with an extra beside them.
@@ -99,7 +107,7 @@ $(STAMP): requirements.txt pyproject.toml
 	@$(PYTHON) -m venv --clear .venv-$*
 	@echo 'Installing the packages of requirements.txt and of the extra "$*" into .venv-$*; this takes a few minutes'
 	$(call install_pins,.venv-$*/bin/python)
-	@.venv-$*/bin/python -m pip install --quiet --no-build-isolation --constraint requirements.txt --editable '.[$*]'
+	@.venv-$*/bin/python -m pip install --quiet --no-build-isolation --editable '.[$*]'
 	@touch $@
 
 # Formulas are set by the reader's browser, with what stands beside the page: one file, with its fonts.

@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
+from course_utils.activations import silu
 from course_utils.checks import check_arguments, check_correlation
 from course_utils.mean_field import relu_cosine_map
+from course_utils.quadrature import gaussian_expectation, pair_expectation
 
 _Z = np.linspace(-9, 9, 151)
 _DENSITY = np.exp(-(_Z**2) / 2) / np.exp(-(_Z**2) / 2).sum()
@@ -99,13 +101,29 @@ def contrasts_without_skips(v: float, layers: int, tokens: int) -> NDArray:
     return np.array(contrasts)
 
 
+def gated_cosine(cosine: float, q: float = 1.0) -> float:
+    """Return the cosine of two outputs silu(a) * b, with a and b N(0, q), of inputs with this cosine.
+
+    A gated unit (SwiGLU) of independent rows: the cosine of b times that of silu(a).
+    """
+    check_correlation(cosine)
+    same = gaussian_expectation(lambda z: silu(z) ** 2, math.sqrt(q))
+    return cosine * float(pair_expectation(silu, cosine, q, silu.kinks) / same)
+
+
 def stream_of_tokens(
-    v: float, attention: float, mlp: float, blocks: int, tokens: int
+    v: float,
+    attention: float,
+    mlp: float,
+    blocks: int,
+    tokens: int,
+    cosine_map: Callable[[float], float] = relu_cosine_map,
 ) -> tuple[NDArray, NDArray]:
     """Return second moment and contrast of the tokens of a pre-norm stream, each (2 * blocks + 1,).
 
-    Branches in turn: attention, whose values and last matrix multiply a second moment by `attention`, and a
-    ReLU MLP that multiplies it by `mlp`. From orthogonal tokens of second moment 1; v as above.
+    Branches in turn: attention, whose values and last matrix multiply a second moment by `attention`, and an
+    MLP that multiplies it by `mlp`, and makes of tokens' cosines what `cosine_map` says. From orthogonal
+    tokens of second moment 1; v as above.
     """
     check_arguments(attention=attention, mlp=mlp, depth=blocks)
     m, apart = [1.0], [1.0]
@@ -113,7 +131,7 @@ def stream_of_tokens(
         second, differs = attended(apart[-1] / m[-1], v, tokens)
         m.append(m[-1] + attention * second)
         apart.append(apart[-1] + attention * differs)
-        differs = 1 - relu_cosine_map(1 - apart[-1] / m[-1])
+        differs = 1 - cosine_map(1 - apart[-1] / m[-1])
         m.append(m[-1] + mlp)
         apart.append(apart[-1] + mlp * differs)
     return np.array(m), np.array(apart) / np.array(m)

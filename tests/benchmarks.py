@@ -27,6 +27,7 @@ from torch import nn
 
 from course_utils import activations, data, demos, initializers, mean_field, propagation
 from course_utils.doctor.diagnosis import diagnose
+from course_utils.sweeps import sweep
 
 
 def best(function, number=1, repeat=7):
@@ -127,6 +128,20 @@ def bench_idx():
     print(f"read_idx of 60,000 images / gzip.decompress alone: {against:.2f}")
 
 
+def bench_sweep():
+    def nap(gain, seed):
+        time.sleep(0.05)
+
+    def loop():
+        for gain in range(100):
+            nap(gain, 0)
+
+    print("time of a sweep of 100 tasks of 50 ms / time of a loop")
+    for workers in (1, 2):
+        ours = partial(sweep, nap, {"gain": range(100)}, seeds=1, workers=workers)
+        print(f"  {workers} at a time {ratio(ours, loop, rounds=2):.3f}")
+
+
 # Presses each slider's arrow keys in turn; `demo.times` says how long the browser took until it had each new
 # picture on the page, but for the first few, which only warm up.
 PRESS = """async (demo) => {
@@ -208,4 +223,5 @@ if __name__ == "__main__":
     bench_gain()
     bench_diagnose()
     bench_idx()
+    bench_sweep()
     bench_demos()

@@ -12,7 +12,7 @@ from forked_kernels import forked_kernels
 
 # What is as small as in the tests loses up to a factor of 20 to a second thread when all cores are busy. Set
 # before anything counts the cores: torch, NumPy and scikit-learn, here and in the kernels.
-os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["COURSE_PROGRESS"] = os.devnull  # nobody's record counts, and nothing is added to it
 
 # What takes longest starts first, so that all workers end together.

@@ -12,6 +12,7 @@ from functools import cache, partial
 from pathlib import Path
 
 import torch
+from measurements import drawn
 from torch import nn
 
 from course_utils import (
@@ -19,6 +20,7 @@ from course_utils import (
     checks,
     comparison,
     data,
+    frequency_laws,
     initializers,
     lsuv,
     mean_field,
@@ -26,6 +28,7 @@ from course_utils import (
     networks,
     propagation,
     quadrature,
+    sweeps,
     time_laws,
     training,
 )
@@ -99,6 +102,8 @@ CALLS = [
     lambda: comparison.verdict("it holds", [[1.0, 2.0, 3.0]]),
     lambda: comparison.verdict("it holds", [True, False, True]),
     lambda: data.moons(1, generator=None),
+    lambda: frequency_laws.frequency_shares(9.0, "normal", 128),
+    lambda: frequency_laws.fit_law([0.25] * 4, 2, 4, 0.5, 1),
     lambda: initializers.ones_([1.0]),
     lambda: initializers.eye_(zeros(2, 3, 4)),
     lambda: initializers.xavier_normal_(zeros(2), generator=None),
@@ -142,6 +147,8 @@ CALLS = [
     lambda: quadrature.pair_expectation(torch.exp, 0.5, 0.0, ()),
     lambda: quadrature.adaptive_expectation(lambda z: torch.sin(1e6 * z) ** 2),
     lambda: quadrature.adaptive_expectation(lambda z: torch.exp(z**2)),
+    lambda: sweeps.sweep(drawn, {"gain": [[1.0]], "depth": [1]}, seeds=1),
+    lambda: sweeps.sweep(drawn, {"gain": [1, 1.0], "depth": [1]}, seeds=2),
     lambda: training.evaluate(nn.Flatten(0), zeros(4, 1), torch.zeros(3).long()),
     lambda: trained(4, 3, steps=1),
     lambda: trained(4, 4, steps=0, batch_size=2),
@@ -164,6 +171,8 @@ def file_calls(folder: Path) -> Iterator[Callable]:
         (folder / f"{part}-images-idx3-ubyte").write_bytes(idx(2, 3, 4))
         (folder / f"{part}-labels-idx1-ubyte").write_bytes(idx(2 if part == "train" else 3))
     yield lambda: data.idx_images(folder)
+    path.write_text('{"measurement": "drawn 0"}\n')
+    yield lambda: sweeps.sweep(drawn, {"gain": [1], "depth": [1]}, seeds=1, file=path)
 
 
 def refused(call: Callable) -> Exception:

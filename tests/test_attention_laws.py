@@ -78,6 +78,25 @@ def test_a_stream_adds_what_its_branches_return():
     assert (equal == 1).all()
 
 
+def test_gated_outputs_have_the_cosine_of_drawn_ones():
+    a, b, noise, other = normals(4, 400_000)
+    a_two, b_two = 0.7 * a + math.sqrt(0.51) * noise, 0.7 * b + math.sqrt(0.51) * other
+    silu = torch.nn.functional.silu
+    one, two = silu(1.5 * a) * b, silu(1.5 * a_two) * b_two
+    cosine = laws.gated_cosine(0.7, 1.5**2)
+    gap = one * two - cosine * (one**2 + two**2) / 2
+    compare(("gap of products", 0.0, mean_of(gap)))
+    assert laws.gated_cosine(0.0) == 0
+    assert laws.gated_cosine(1.0) == pytest.approx(1)
+
+
+def test_a_stream_follows_the_cosine_map_of_its_mlps():
+    m, contrasts = laws.stream_of_tokens(1.0, 0.0, 0.5, 1, TOKENS, laws.gated_cosine)
+    assert m[-1] * contrasts[-1] == pytest.approx(1.5)  # orthogonal tokens stay so, behind gates
+    _, mixed = laws.stream_of_tokens(1.0, 0.0, 0.5, 1, TOKENS)
+    assert m[-1] * mixed[-1] == pytest.approx(1 + 0.5 * (1 - 1 / math.pi))
+
+
 def test_arguments_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="v must be a number"):
         laws.concentration(-1.0, TOKENS)

@@ -1,5 +1,6 @@
 """requirements.txt, environment.yml and pyproject.toml describe one environment."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -31,12 +32,18 @@ def direct_dependencies(pyproject: str) -> list[Requirement]:
     return [Requirement(r) for r in project["project"]["dependencies"] + project["dependency-groups"]["test"]]
 
 
+def entries(pins: str) -> list[str]:
+    """Return the entries of requirements.txt, each on one line."""
+    return [line for line in pins.replace("\\\n", " ").splitlines() if line and not line.startswith("#")]
+
+
 def pin_complaints(pyproject: str, pins: str) -> list[str]:
-    """Every line pins one version, and every direct dependency has a pin within its range."""
+    """Every entry pins one version by its hashes, and every direct dependency has a pin within its range."""
     complaints, versions = [], {}
-    for line in pins.splitlines():
-        if not line or line.startswith("#"):
-            continue
+    for entry in entries(pins):
+        line, *hashes = (part.strip() for part in entry.split("--hash=sha256:"))
+        if not hashes or any(re.fullmatch("[0-9a-f]{64}", digest) is None for digest in hashes):
+            complaints.append(f"no hash, or one that is none: {line!r}")
         try:
             requirement = Requirement(line)
             [pin] = requirement.specifier
@@ -82,7 +89,7 @@ def test_the_pins_agree_with_pyproject():
 
 
 def test_extras_are_pinned_beside_the_pins():
-    pinned = {canonicalize_name(Requirement(line).name) for line in PINS.splitlines() if line[:1].isalpha()}
+    pinned = {canonicalize_name(line.split("==")[0]) for line in entries(PINS)}
     for extra in tomllib.loads(PYPROJECT)["project"]["optional-dependencies"].values():
         for requirement in map(Requirement, extra):
             assert [pin.operator for pin in requirement.specifier] == ["=="]
@@ -105,7 +112,8 @@ def planted(text: str, old: str, new: str) -> str:
         ("\ntorch==2.13.0", "\ntorch==2.13.*", "not an exact version: 'torch==2.13.*'"),
         ("\ntorch==2.13.0", "\ntorch", "not one pinned package: 'torch'"),
         ("\ntorch==2.13.0", "\n--pre", "not one pinned package: '--pre"),
-        ("\ntorch==2.13.0", "", "torch has no pin"),
+        ("\ntorch==2.13.0", "\nnumpy==2.4.6", "torch has no pin"),
+        ("\ntorch==2.13.0 \\", "\nleft==1.0\ntorch==2.13.0 \\", "no hash, or one that is none: 'left==1.0'"),
         ("\ntorch==2.13.0", "\ntorch==3.0.0", "torch is pinned to 3.0.0, outside <3,>=2.13"),
     ],
 )

@@ -24,16 +24,18 @@ ARROWS = {
     "data": set(),
     "training": set(),
     "seeding": set(),
+    "sweeps": {"training"},
     "plotting": set(),
     "style": {"plotting"},
     "lsuv": {"initializers"},
     "networks": {"initializers", "activations", "checks"},
     "mean_field": {"activations", "checks", "quadrature"},
     "network_laws": {"activations", "checks", "mean_field", "quadrature"},
-    "attention_laws": {"checks", "mean_field"},
+    "attention_laws": {"activations", "checks", "mean_field", "quadrature"},
     "time_laws": {"checks"},
     "propagation": {"networks", "activations", "checks"},
     "width_laws": {"checks"},
+    "frequency_laws": {"checks"},
 }
 CORE = set(ARROWS) - {"__init__"}
 # What each room may import: the core, itself, and for the exercises the doctor.

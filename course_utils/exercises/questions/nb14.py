@@ -1,35 +1,35 @@
-"""Exercises of notebook 14: attention at the start, and what torch's transformer starts from."""
+"""Exercises of notebook 14: attention at the start, words, recipes and experts."""
 
 import math
 from collections.abc import Callable
 from functools import partial
 
-import numpy as np
 import torch
 from torch import nn
 
-from course_utils import initializers
+from course_utils import attention_laws, initializers
 from course_utils.exercises.asking import Choice, Experiment, Function, Number, Open, Values
 from course_utils.exercises.running import Unreadable
 from course_utils.exercises.trying import check_independence, check_law, in_place
+from course_utils.quadrature import gaussian_expectation
 
 _V_W = 256 * 0.05**2
 _HARMONIC = sum(1 / t for t in range(1, 65))
+_HEAD = 64.0
+_Q, _HIDDEN = 1024 * 0.02**2, 2752 * 0.02**2
 
 
-def _concentration(v: float, tokens: int, d_h: int) -> float:
-    """Return E Σ p² of a head: softmax of `tokens` logits N(0, v|q|²/E|q|²), |q|² a chi² of d_h degrees."""
-    z, share = np.linspace(-9, 9, 151), np.linspace(0.01, 4, 40)  # |q|²/d_h
-    weights, of_share = np.exp(-(z**2) / 2), np.exp((d_h / 2 - 1) * np.log(share) - d_h / 2 * share)
-    weights, of_share = weights / weights.sum(), of_share / of_share.sum()
-    total = 0.0
-    for std, weight in zip(np.sqrt(v * share), of_share, strict=True):
-        if weight > 1e-6:  # 1/S² is the integral of t exp(-tS), t = exp(s)
-            e, s = np.exp(std * z), np.linspace(-16 - 9 * std, 4 + 9 * std, 201)
-            decay = np.exp(-np.exp(s)[:, None] * e)
-            squares = np.exp(2 * s) * (decay @ (weights * e**2)) * (decay @ weights) ** (tokens - 1)
-            total += weight * tokens * np.trapezoid(squares, s)
-    return float(total)
+def _gated(q: float) -> float:
+    """Return E (silu(a) b)² for independent a, b ~ N(0, q)."""
+    return q * float(gaussian_expectation(lambda z: torch.nn.functional.silu(z) ** 2, math.sqrt(q)))
+
+
+def _own_logit(std: float, width: int, moment: float) -> float:
+    """Return a token's mean logit for its own word, from words of this std in a stream of this moment."""
+    return std * width * std / math.sqrt(moment)
+
+
+_concentration = partial(attention_laws.over_queries, attention_laws.concentration)
 
 
 def _matrices(layer: nn.TransformerEncoderLayer) -> list[torch.Tensor]:
@@ -406,5 +406,84 @@ QUESTIONS = (
         hints=("Step 5 of the derivation.", "(1/T)(1 - 1/T) v δ³ with T = 16."),
         because="δ' = (1 - 1/T) v δ³/T.",
         solution="(1/16)(15/16) · 10⁻⁶ = 5.9 · 10⁻⁸: five digits more agree than before.",
+    ),
+    Number(
+        statement="A T5 of width 512 with heads of 64 numbers divides its logits by nothing. A loop over all "
+        "modules calls `xavier_normal_` on each matrix, $W_q$ and $W_k$ of shape (512, 512) among them. "
+        "Tokens have second moment 1. How large is the variance of attention's logits?",
+        stars=1,
+        minutes=3,
+        answer=_HEAD,
+        mistakes=(
+            (1.0, "That is with T5's own law for W_q, which has the root in it, or with a division."),
+            (math.sqrt(_HEAD), "That is the standard deviation."),
+            (_HEAD**2, "q·k is a sum of 64 products: 64 times the variance of one."),
+            (512.0, "The sum in q·k runs over the 64 numbers of a head."),
+            (1 / _HEAD, "Nothing is divided here: the sum of 64 products is larger than one."),
+        ),
+        hints=("What is the variance of one entry of q under Xavier?", "512 · 2/1024 = 1, and so for k."),
+        because="q and k have variance 1, and nothing divides the sum of 64 products.",
+        solution="v = d_h · dVar(w_q) · dVar(w_k) = 64 · 1 · 1; T5's own W_q would have had 1/64.",
+    ),
+    Number(
+        statement="A pre-norm model of width 1,024 starts its words at $N(0, 0.02^2)$, without positions; 24 "
+        "branches each add $\\frac18$ to the stream's second moment. A norm follows, and a head that is tied "
+        "to the words. How large is the logit of a token's own word on average?",
+        stars=2,
+        minutes=4,
+        answer=_own_logit(0.02, 1024, 0.02**2 + 24 / 8),
+        mistakes=(
+            (0.02**2 * 1024, "So it would be without the norm, which divides the stream by its RMS."),
+            (0.02 * 1024, "You took the stream for nothing but the word: α = 0.02/√m_K, not 1."),
+            (0.02 * 1024**0.5, "That is the standard deviation of the other words' logits."),
+            (0.02**3 * 1024 / (0.02**2 + 3), "α is a ratio of RMS, not of second moments."),
+            (
+                _own_logit(0.02, 1024, 0.02**2 + 1 / 8),
+                "You added one branch; there are 24 of them, unrelated.",
+            ),
+        ),
+        hints=("Which RMS has the word in the stream behind the norm?", "α = 0.02/√(0.0004 + 3)."),
+        because="σαd with α = 0.0115: the word is lost in its stream, so that the tied head knows nothing.",
+        solution="m_K = 0.0004 + 24/8 = 3.0004, α = 0.02/√m_K, and the logit is σαd = 0.236.",
+    ),
+    Number(
+        statement="A gated MLP $W_3\\big(\\operatorname{silu}(W_1x)\\odot W_2x\\big)$ of width 1,024 has "
+        "2,752 hidden numbers, and $N(0, 0.02^2)$ in all three matrices. Inputs have second moment 1. How "
+        "large is the second moment of the output?",
+        stars=2,
+        minutes=6,
+        answer=_HIDDEN * _gated(_Q),
+        mistakes=(
+            (_HIDDEN * _Q / 2, "That is a ReLU MLP: here two maps are multiplied."),
+            (_HIDDEN * _gated(_Q) / _Q, "You left out W_2: its map has variance q, too."),
+            (_HIDDEN * _Q**2 / 4, "q²/4 is for q near 0; here q is 0.41."),
+            (_HIDDEN * _Q**2 / 2, "q²/2 is for very large q, where silu is a ReLU."),
+            (_gated(_Q), "That is in front of W_3, which has 2,752 inputs of variance 0.02²."),
+            (_HIDDEN * _gated(1.0), "You took q = 1; the weights give q = 1,024 · 0.02²."),
+            (math.sqrt(_HIDDEN * _gated(_Q)), "That is an RMS."),
+        ),
+        tolerance=0.005,
+        hints=("First the variance q of W_1 x.", "q = 0.4096; then q E silu(√q Z)², by quadrature."),
+        because="q = 0.41, q E silu(√q Z)² and W_3's 2,752 · 0.02² = 1.1 multiply.",
+        solution="`2752 * 4e-4 * gated(1024 * 4e-4)` = 0.0569.",
+    ),
+    Number(
+        statement="Six unrelated experts each return outputs of second moment 0.3. A router whose logits are "
+        "nearly 0 sends each token to two of them, and weighs their outputs by the softmax of all six. How "
+        "large is the second moment of the sum?",
+        stars=2,
+        minutes=3,
+        answer=0.3 * 2 / 36,
+        mistakes=(
+            (0.3 / 2, "So it is with weights that are divided by their sum; these are 1/6 each."),
+            (0.3 / 9, "So it would be for experts that are copies, whose outputs add up: (2/6)²."),
+            (math.sqrt(0.3 * 2 / 36), "That is an RMS."),
+            (0.3 * 2 / 6, "A weight of 1/6 multiplies a second moment by 1/36."),
+            (0.3 / 36, "That is one expert; each token has two."),
+            (0.3 / 6, "So it would be if all six were summed."),
+        ),
+        hints=("Which weight has each of the two?", "Σp² = 2/36."),
+        because="each of the two has the weight 1/6, and unrelated outputs add in second moment.",
+        solution="0.3 · Σp² = 0.3 · 2/36 = 0.0167; with weights that add to 1 it would be 0.15.",
     ),
 )

@@ -356,22 +356,25 @@ QUESTIONS = (
     ),
     Number(
         statement="The units of a layer have time scales $\\tau$ log-uniform between 10 and 1,000, and keep "
-        "$e^{-t/\\tau}$ of their state. What share is left after 100 steps, on average over units?",
+        "$e^{-t/\\tau}$ of their state. What share is left after 300 steps, on average over units?",
         stars=2,
         minutes=5,
-        answer=torch.exp(-100 / torch.logspace(1, 3, 10_001)).mean().item(),
+        answer=torch.exp(-300 / torch.logspace(1, 3, 10_001)).mean().item(),
         tolerance=0.02,
         mistakes=(
-            (math.exp(-1), "That is a single scale at the geometric mean, 100."),
-            (math.exp(-100 / 505), "That is a single scale at the mean, 505."),
-            (0.5, "Half of the units have scales above 100; but those fade, too, and others are left."),
-            (math.exp(-100 * 0.5 * (1 / 10 + 1 / 1000)), "You averaged the rates 1/τ, of their two ends."),
+            (math.exp(-3), "That is a single scale at the geometric mean, 100."),
+            (math.exp(-300 / 505), "That is a single scale at the mean, 505."),
+            (
+                math.log(1000 / 300) / math.log(100),
+                "So many have scales above 300; but they fade, and others last.",
+            ),
+            (math.exp(-300 * 0.0215), "You averaged the rates 1/τ: of units, the states are to be averaged."),
         ),
         hints=(
             "ln τ is uniform: average e^(-t/τ) over it, by drawing or by an integral.",
             "∫ e^(-t/τ) dτ/τ from 10 to 1,000, divided by ln 100.",
         ),
-        because="it is the mean of e^(-100/τ) over ln τ.",
-        solution="(E₁(0.1) - E₁(10))/ln 100 = 1.823/4.605 = 0.396, by the exponential integral.",
+        because="it is the mean of e^(-300/τ) over ln τ.",
+        solution="(E₁(0.3) - E₁(30))/ln 100 = 0.906/4.605 = 0.197, by the exponential integral.",
     ),
 )

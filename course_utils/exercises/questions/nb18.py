@@ -1,4 +1,4 @@
-"""Exercises of notebook 18: sizes and slopes of sine layers, and what a bandwidth learns first."""
+"""Exercises of notebook 18: sizes, slopes and spectra of sine layers, and what a bandwidth learns first."""
 
 import math
 
@@ -102,5 +102,77 @@ QUESTIONS = (
         "that the zeros before training are of the order of those in the sound, below the 16,000 that the "
         "samples can tell apart, and listen on both sides.",
         solution="There is no single answer; `check` with your own shows one to compare with.",
+    ),
+    Number(
+        statement="The pre-activations of a sine layer have the variance $q = 2$. Which share of the power "
+        "behind it belongs to sums of *three* frequencies of the layer before?",
+        stars=2,
+        minutes=5,
+        answer=8 / 6 / math.sinh(2),
+        mistakes=(
+            (math.exp(-2) * 8 / 6, "Only odd numbers count: divide by sinh q, not by exp q."),
+            (8 / math.sinh(2), "The 3! is missing: the weight is q³/3!."),
+            (1 - 2 / math.sinh(2), "That is all but the single waves; sums of five and more are in it."),
+            (2 / math.sinh(2), "That is the share of the single waves, J = 1."),
+            (8 / 6 / math.cosh(2), "The odd terms make the hyperbolic sine, not the cosine."),
+            (1 / 6 / math.sinh(1), "That is for q = 1, SIREN's second layer."),
+        ),
+        hints=(
+            "Which weights do J = 1, 3, 5 have in sinh q?",
+            "q + q³/6 + q⁵/120 + … = sinh q: take the second term's share.",
+        ),
+        because="q³/6 over sinh q.",
+        solution="(2³/6)/sinh 2 = 1.333/3.627 = 0.368.",
+    ),
+    Number(
+        statement="One sine layer with frequencies of $s = 2$ cycles per picture (normal, phases uniform) "
+        "and output weights of variance $1/n$. What is the mean square difference of two neighbouring pixels "
+        "before training, if a row has 64 pixels?",
+        stars=2,
+        minutes=5,
+        answer=1 - math.exp(-((2 * math.pi * 2 / 64) ** 2) / 2),
+        mistakes=(
+            (
+                (1 - math.exp(-((2 * math.pi * 2 / 64) ** 2) / 2)) / 2,
+                "The difference has the second moment 2(m - κ), with m = ½.",
+            ),
+            (
+                1 - math.exp(-((2 * math.pi * 2 / 32) ** 2) / 2),
+                "That is for 32 pixels in a row; the distance is halved.",
+            ),
+            (
+                1 - math.exp(-((math.pi * 2 / 64) ** 2) / 2),
+                "One pixel of 64 is 1/64 of the picture: s cycles turn by 2π s/64.",
+            ),
+            (1 - math.exp(-((2 * math.pi * 2 / 64) ** 2)), "The ½ of E cos(aZ) = exp(-a²/2) is missing."),
+            (
+                math.sqrt(1 - math.exp(-((2 * math.pi * 2 / 64) ** 2) / 2)),
+                "That is the RMS; the mean square is asked for.",
+            ),
+            (math.exp(-((2 * math.pi * 2 / 64) ** 2) / 2), "That is the correlation ρ; take 2 m (1 - ρ)."),
+        ),
+        hints=(
+            "By which angle does a wave of b cycles turn from one pixel to the next?",
+            "2π b/64, with b = 2Z: ρ = exp(-(2π · 2/64)²/2).",
+        ),
+        because="2(m - κ) = 1 - ρ with m = ½, and ρ = exp(-(2π s/64)²/2).",
+        solution="ρ = exp(-(0.196)²/2) = 0.9809, so that 1 - ρ = 0.0191.",
+    ),
+    Number(
+        statement="How many random frequencies $M$, each with its cosine and sine, make the kernel's "
+        "standard deviation 0.01 between distant places?",
+        stars=2,
+        minutes=3,
+        answer=5000,
+        mistakes=(
+            (10_000, "A cosine of a random angle has the variance ½, not 1."),
+            (50, "The error falls as the root of M: square 0.01."),
+            (100, "The error falls as the root of M: square 0.01, and halve."),
+            (20_000, "The variance is 1/(2M), not 2/M."),
+            (2500, "The variance is 1/(2M), not 1/(4M)."),
+        ),
+        hints=("What is the variance of the mean of M cosines?", "1/(2M) = 0.01²."),
+        because="1/√(2M) = 0.01.",
+        solution="2M = 1/0.0001, M = 5,000.",
     ),
 )

@@ -1,0 +1,30 @@
+"""Measurements for the tests of sweeps, in a module that workers can import."""
+
+import os
+import time
+
+import torch
+
+
+def drawn(gain, depth, generator):
+    """Return what is drawn, as numbers of several kinds."""
+    number = gain * torch.randn((), generator=generator)
+    return {"number": number, "layers": depth + 1, "deep": depth > 1}
+
+
+def slow(gain, generator):
+    """Return a number after a while."""
+    time.sleep(0.05)
+    return gain * torch.randn((), generator=generator)
+
+
+def deadly(gain, seed):
+    """Return the gain, but end the process at gain 3."""
+    if gain == 3:
+        os._exit(1)
+    return gain
+
+
+def threads(gain, seed):
+    """Return how many threads torch has."""
+    return torch.get_num_threads()
