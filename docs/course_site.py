@@ -66,6 +66,7 @@ REWORDED = {
     r"The static figure is for readers without a kernel; the sliders below redraw it": (
         "The controls below change the figure"
     ),
+    r"\[([^\]]*)\]\(\.\./[^)]*\)": r"\1",  # what is linked there is no page
 }
 
 
