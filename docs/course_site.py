@@ -125,9 +125,9 @@ def exercise(number: str, source: str) -> str:
             '<span role="status"></span></form>'
         )
     elif isinstance(question, Choice):
-        form = "".join(
-            fold(f"“{option}”?", f"<p>{prose(told)}</p>") for option, told in question.options.items()
-        )
+        for option, told in question.options.items():
+            verdict = "Right." if option == question.answer else "Not yet."
+            form += fold(f"“{option}”?", f"<p>{verdict} {prose(told)}</p>")
     elif not isinstance(question, Open):
         form = code(source)
     folded = [*zip(("Hint 1", "Hint 2"), (f"<p>{prose(hint)}</p>" for hint in question.hints), strict=True)]
