@@ -155,9 +155,7 @@ def prepared(cell: NotebookNode, name: str, beside: list[NotebookNode], section:
     show_guesses(cell)
     cell.outputs = [out for out in cell.outputs if out.get("data", {}).get("text/plain", "no data") != ""]
     for place, output in enumerate(cell.outputs):
-        if table := output.get("data", {}).get("text/html"):
-            output.data["text/html"] = table.replace("<th></th>", "<td></td>")  # a corner heads nothing
-        elif any(kind.startswith("image/") for kind in output.get("data", {})):
+        if any(kind.startswith("image/") for kind in output.get("data", {})):
             output.data = {"text/html": figure(output, f"figures/{name}-{place}.webp", beside, section)}
             output.metadata = {}
     return cell
@@ -228,6 +226,11 @@ KERNEL = {
 }
 
 
+def mend(app: Sphinx, name: str, template: str, context: dict, tree: object) -> None:
+    """Make a table's empty corner an ordinary cell, for it heads nothing."""
+    context["body"] = re.sub(r"<th([^>]*)>(?:<p></p>)?</th>", r"<td\1></td>", context.get("body", ""))
+
+
 def finish(app: Sphinx, error: Exception | None) -> None:
     """Write the card as a PDF, too, where there is a Chromium; remove what only the theme's authors need."""
     for path in Path(app.outdir).rglob("*.map"):
@@ -247,5 +250,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_config_value("course_repository", "", "html")
     app.add_config_value("course_jupyterhub", "", "html")
     app.connect("config-inited", prepare)
+    app.connect("html-page-context", mend)
     app.connect("build-finished", finish)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
