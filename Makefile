@@ -3,6 +3,8 @@ PYTHON ?= python3
 PY := .venv/bin/python
 STAMP := .venv/complete
 ZOO := .venv-zoo/bin/python
+SITE := .venv-site/bin/python
+MATHJAX := 3.2.2
 
 # The stamp is written last and says for which place and Python the environment was made. Where that is no longer
 # true (the directory was moved, the base Python was upgraded, pip is gone), the next call starts afresh.
@@ -21,7 +23,7 @@ LAB := -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root)
 N ?= 00
 TO ?= class
 
-.PHONY: help lab slides assignment layout test outputs resolution bench sizes places zoo pins clean
+.PHONY: help lab slides assignment layout test outputs resolution bench sizes places zoo site pins clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -61,6 +63,12 @@ places: $(STAMP) ## compare the notebooks under other kernels, locales, folders,
 zoo: .venv-zoo/complete ## diagnose models of transformers and timm, which must raise no alarm, in .venv-zoo
 	@$(ZOO) tests/zoo_of_libraries.py
 
+site: .venv-site/complete build/mathjax/tex-svg-full.js ## build the course as a website in build/site, in .venv-site
+	@rm -rf build/site && mkdir -p build/source build/pictures
+	@$(SITE) -m sphinx --quiet --fail-on-warning --jobs 2 -c docs -d build/doctrees build/source build/site
+	@$(SITE) -m pytest -q tests/test_site.py
+	@echo 'Open build/site/index.html'
+
 pins: ## resolve requirements.txt from pyproject.toml; versions stay where they can (needs uv)
 	@header=$$(sed '/^$$/q' requirements.txt) && \
 	pins=$$(uv pip compile pyproject.toml --group test --universal --python-version 3.11 \
@@ -68,8 +76,8 @@ pins: ## resolve requirements.txt from pyproject.toml; versions stay where they 
 		awk '/^[a-z]/ { kept = !/^(cuda|nvidia|triton)/ } kept' requirements.txt) && \
 	printf '%s\n\n%s\n' "$$header" "$$pins" > requirements.txt
 
-clean: ## remove .venv, .venv-zoo and every cache
-	rm -rf .venv .venv-zoo .pytest_cache .ruff_cache *.egg-info
+clean: ## remove .venv, .venv-zoo, .venv-site, the site and every cache
+	rm -rf .venv .venv-zoo .venv-site build .pytest_cache .ruff_cache *.egg-info
 	find course_utils notebooks tests -name __pycache__ -prune -exec rm -rf {} +
 	find notebooks -name .ipynb_checkpoints -prune -exec rm -rf {} +
 
@@ -94,10 +102,19 @@ $(STAMP): requirements.txt pyproject.toml
 	@$(PY) -m pip install --quiet --no-build-isolation --editable .
 	@$(PY) -c '$(IDENTITY)' > $@
 
-# Apart from .venv, which stays what requirements.txt says; the same pins hold here, with the libraries beside them.
-.venv-zoo/complete: requirements.txt pyproject.toml
-	@$(PYTHON) -m venv --clear .venv-zoo
-	@echo 'Installing the packages of requirements.txt, transformers and timm into .venv-zoo; this takes a few minutes'
-	$(call install_pins,$(ZOO))
-	@$(ZOO) -m pip install --quiet --no-build-isolation --editable '.[zoo]'
+# Apart from .venv, which stays what requirements.txt says; the same pins hold here, with an extra beside them.
+.venv-zoo/complete .venv-site/complete: .venv-%/complete: requirements.txt pyproject.toml
+	@$(PYTHON) -m venv --clear .venv-$*
+	@echo 'Installing the packages of requirements.txt and of the extra "$*" into .venv-$*; this takes a few minutes'
+	$(call install_pins,.venv-$*/bin/python)
+	@.venv-$*/bin/python -m pip install --quiet --no-build-isolation --editable '.[$*]'
 	@touch $@
+
+# Formulas are set by the reader's browser, with what stands beside the page: one file, with its fonts.
+build/mathjax/tex-svg-full.js: Makefile
+	@command -v npm > /dev/null || { echo 'The site takes MathJax from npm: install Node.js.' >&2; exit 1; }
+	@mkdir -p build/mathjax build/npm
+	@cd build/npm && npm pack --silent mathjax@$(MATHJAX) > /dev/null && tar -xzf mathjax-$(MATHJAX).tgz
+	@cp build/npm/package/LICENSE build/mathjax/mathjax-license.txt
+	@cp build/npm/package/es5/tex-svg-full.js build/mathjax/
+	@rm -r build/npm
