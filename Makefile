@@ -49,8 +49,8 @@ outputs: $(STAMP) ## run every notebook in place and store its outputs
 resolution: $(STAMP) ## store how small an error each comparison of the notebooks would catch
 	@$(PY) tests/resolution.py
 
-bench: $(STAMP) ## time the package
-	@$(PY) tests/benchmarks.py
+bench: $(STAMP) ## time the package, name what became slower; store the record: make bench RECORD=1
+	@$(PY) tests/benchmarks.py $(if $(RECORD),--record)
 
 sizes: $(STAMP) ## measure what each notebook asks of a machine, and how many learners one carries (Linux)
 	@$(PY) tests/sizes.py
