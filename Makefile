@@ -3,6 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 STAMP := .venv/complete
 ZOO := .venv-zoo/bin/python
+MUTANTS := .venv-mutants/bin/python
 
 # The stamp is written last and says for which place and Python the environment was made. Where that is no longer
 # true (the directory was moved, the base Python was upgraded, pip is gone), the next call starts afresh.
@@ -21,7 +22,7 @@ LAB := -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root)
 N ?= 00
 TO ?= class
 
-.PHONY: help lab slides assignment layout test outputs resolution bench sizes places zoo pins clean
+.PHONY: help lab slides assignment layout test outputs resolution bench sizes places zoo mutants pins clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -61,6 +62,9 @@ places: $(STAMP) ## compare the notebooks under other kernels, locales, folders,
 zoo: .venv-zoo/complete ## diagnose models of transformers and timm, which must raise no alarm, in .venv-zoo
 	@$(ZOO) tests/zoo_of_libraries.py
 
+mutants: .venv-mutants/complete ## plant faults in the core that its tests must find: make mutants OF="quadrature checks"
+	@$(MUTANTS) tests/mutants.py $(OF)
+
 pins: ## resolve requirements.txt from pyproject.toml; versions stay where they can (needs uv)
 	@header=$$(sed '/^$$/q' requirements.txt) && \
 	pins=$$(uv pip compile pyproject.toml --group test --universal --python-version 3.11 \
@@ -68,8 +72,8 @@ pins: ## resolve requirements.txt from pyproject.toml; versions stay where they 
 		awk '/^[a-z]/ { kept = !/^(cuda|nvidia|triton)/ } kept' requirements.txt) && \
 	printf '%s\n\n%s\n' "$$header" "$$pins" > requirements.txt
 
-clean: ## remove .venv, .venv-zoo and every cache
-	rm -rf .venv .venv-zoo .pytest_cache .ruff_cache *.egg-info
+clean: ## remove .venv, .venv-zoo, .venv-mutants and every cache
+	rm -rf .venv .venv-zoo .venv-mutants .pytest_cache .ruff_cache *.egg-info
 	find course_utils notebooks tests -name __pycache__ -prune -exec rm -rf {} +
 	find notebooks -name .ipynb_checkpoints -prune -exec rm -rf {} +
 
@@ -100,4 +104,11 @@ $(STAMP): requirements.txt pyproject.toml
 	@echo 'Installing the packages of requirements.txt, transformers and timm into .venv-zoo; this takes a few minutes'
 	$(call install_pins,$(ZOO))
 	@$(ZOO) -m pip install --quiet --no-build-isolation --editable '.[zoo]'
+	@touch $@
+
+.venv-mutants/complete: requirements.txt pyproject.toml
+	@$(PYTHON) -m venv --clear .venv-mutants
+	@echo 'Installing the packages of requirements.txt, Hypothesis and cosmic-ray into .venv-mutants; this takes a few minutes'
+	$(call install_pins,$(MUTANTS))
+	@$(MUTANTS) -m pip install --quiet --no-build-isolation --editable '.[mutants]'
 	@touch $@
