@@ -1,6 +1,8 @@
 """The comparison of `make bench` with its record, on planted records; nothing is timed."""
 
 import copy
+import json
+import math
 
 import benchmarks_record as record
 import pytest
@@ -55,3 +57,9 @@ def test_a_record_is_stored_only_when_asked(tmp_path, capsys):
     record.compare_or_store({"fill": 1.23456}, True, path)
     record.compare_or_store({"fill": 2.0}, False, path)
     assert capsys.readouterr().out.splitlines()[-1].split() == ["fill", "1.23", "2"]
+
+
+def test_the_stored_record_has_ratios_only():
+    stored = json.loads(record.PATH.read_text())
+    assert stored.keys() == {"processor", "versions", "ratios"}
+    assert all(0 < ratio < math.inf for ratio in stored["ratios"].values())
