@@ -5,6 +5,7 @@ STAMP := .venv/complete
 ZOO := .venv-zoo/bin/python
 SITE := .venv-site/bin/python
 MATHJAX := 3.2.2
+MUTANTS := .venv-mutants/bin/python
 
 # The stamp is written last and says for which place and Python the environment was made. Where that is no longer
 # true (the directory was moved, the base Python was upgraded, pip is gone), the next call starts afresh.
@@ -23,7 +24,7 @@ LAB := -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root)
 N ?= 00
 TO ?= class
 
-.PHONY: help lab slides assignment layout test outputs resolution bench sizes places zoo site pins clean
+.PHONY: help lab slides assignment layout test outputs resolution bench sizes places zoo site mutants pins clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -51,8 +52,8 @@ outputs: $(STAMP) ## run every notebook in place and store its outputs
 resolution: $(STAMP) ## store how small an error each comparison of the notebooks would catch
 	@$(PY) tests/resolution.py
 
-bench: $(STAMP) ## time the package
-	@$(PY) tests/benchmarks.py
+bench: $(STAMP) ## time the package, name what became slower; store the record: make bench RECORD=1
+	@$(PY) tests/benchmarks.py $(if $(RECORD),--record)
 
 sizes: $(STAMP) ## measure what each notebook asks of a machine, and how many learners one carries (Linux)
 	@$(PY) tests/sizes.py
@@ -69,6 +70,9 @@ site: .venv-site/complete build/mathjax/tex-svg-full.js ## build the course as a
 	@$(SITE) -m pytest -q tests/test_site.py
 	@echo 'Open build/site/index.html'
 
+mutants: .venv-mutants/complete ## plant faults in the core that its tests must find: make mutants OF="quadrature checks"
+	@$(MUTANTS) tests/mutants.py $(OF)
+
 pins: ## resolve requirements.txt from pyproject.toml; versions stay where they can (needs uv)
 	@header=$$(sed '/^$$/q' requirements.txt) && \
 	pins=$$(uv pip compile pyproject.toml --group test --universal --python-version 3.11 \
@@ -76,8 +80,8 @@ pins: ## resolve requirements.txt from pyproject.toml; versions stay where they 
 		awk '/^[a-z]/ { kept = !/^(cuda|nvidia|triton)/ } kept' requirements.txt) && \
 	printf '%s\n\n%s\n' "$$header" "$$pins" > requirements.txt
 
-clean: ## remove .venv, .venv-zoo, .venv-site, the site and every cache
-	rm -rf .venv .venv-zoo .venv-site build .pytest_cache .ruff_cache *.egg-info
+clean: ## remove .venv, .venv-zoo, .venv-site, .venv-mutants, the site and every cache
+	rm -rf .venv .venv-zoo .venv-site .venv-mutants build .pytest_cache .ruff_cache *.egg-info
 	find course_utils notebooks tests -name __pycache__ -prune -exec rm -rf {} +
 	find notebooks -name .ipynb_checkpoints -prune -exec rm -rf {} +
 
@@ -103,7 +107,7 @@ $(STAMP): requirements.txt pyproject.toml
 	@$(PY) -c '$(IDENTITY)' > $@
 
 # Apart from .venv, which stays what requirements.txt says; the same pins hold here, with an extra beside them.
-.venv-zoo/complete .venv-site/complete: .venv-%/complete: requirements.txt pyproject.toml
+.venv-zoo/complete .venv-site/complete .venv-mutants/complete: .venv-%/complete: requirements.txt pyproject.toml
 	@$(PYTHON) -m venv --clear .venv-$*
 	@echo 'Installing the packages of requirements.txt and of the extra "$*" into .venv-$*; this takes a few minutes'
 	$(call install_pins,.venv-$*/bin/python)

@@ -1,14 +1,15 @@
 """Speed as ratios against a peer in the same run, on one thread: `make bench`. `make test` prints its own.
 
-Nothing here is asserted: a ratio depends on the machine and on what else it does.
+Nothing here is asserted: a ratio depends on the machine and on what else it does. Those that became worse
+than in the record are named.
 """
 
 import gzip
 import math
 import struct
+import sys
 import tempfile
 import time
-import timeit
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -17,28 +18,22 @@ from subprocess import DEVNULL, Popen
 import nbformat
 import numpy as np
 import torch
+from benchmarks_growth import bench_growth
+from benchmarks_peers import bench_diagnose_floor, bench_initializer_floors, bench_networks, bench_peers
+from benchmarks_record import compare_or_store
+from benchmarks_timing import NOTED, best, note, ratio
 from browser import FLAGS, SIZE, Visit, find_chromium, jupyter_lab
 from forked_kernels import forked_kernels
 from nbformat.v4 import new_code_cell, new_notebook
 from playwright.sync_api import Error, sync_playwright
 from scipy.optimize import brentq
 from store_outputs import NOTEBOOK_METADATA
+from threadpoolctl import threadpool_limits
 from torch import nn
 
 from course_utils import activations, data, demos, initializers, mean_field, propagation
 from course_utils.doctor.diagnosis import diagnose
 from course_utils.sweeps import sweep
-
-
-def best(function, number=1, repeat=7):
-    """Return the least time of one call, in seconds."""
-    return min(timeit.repeat(function, number=number, repeat=repeat)) / number
-
-
-def ratio(ours, theirs, rounds=15):
-    """Return time of `ours` / time of `theirs`, best of interleaved rounds."""
-    pairs = [(best(ours, repeat=1), best(theirs, repeat=1)) for _ in range(rounds)]
-    return min(a for a, _ in pairs) / min(b for _, b in pairs)
 
 
 def bench_initializers():
@@ -55,8 +50,9 @@ def bench_initializers():
         ours, theirs = (
             partial(getattr(module, name), w, **options) for module in (initializers, torch.nn.init)
         )
-        print(f"  {name:16} {ratio(ours, theirs):6.2f}")
+        print(f"  {name:16} {note(f'{name} / torch.nn.init', ratio(ours, theirs)):6.2f}")
     orthogonal = ratio(*(partial(m.orthogonal_, small) for m in (initializers, torch.nn.init)), rounds=5)
+    note("orthogonal_ / torch.nn.init", orthogonal)
     print(f"  {'orthogonal_':16} {orthogonal:6.2f}   (512 x 512)")
 
 
@@ -74,6 +70,7 @@ def bench_exact_laws():
         )
     )
     drawn = best(loop, repeat=3) * 100
+    note("norm_chain / drawing W", law / drawn)
     print(f"y = W x, {rounds:,} rounds, n = {n}: drawing W / exact law = {drawn / law:,.0f}")
     for activation in (activations.linear, activations.tanh, activations.relu):
         chain = best(
@@ -92,6 +89,7 @@ def bench_phase_diagram():
 
     whole = best(lambda: mean_field.fixed_point(activations.tanh, gain, bias_std), repeat=3)
     points = best(one_by_one, repeat=3) * gain.size / 100
+    note("fixed_point, all at once / one by one", whole / points)
     print(f"tanh, 100 x 100 fixed points: {whole:.2f} s; one by one / all at once: {points / whole:.0f}")
 
 
@@ -115,7 +113,10 @@ def bench_diagnose():
             model.zero_grad()
             model(inputs).square().mean().backward()
 
-        print(f"  {name:26} {ratio(partial(diagnose, model, inputs), one_pass, rounds):.1f}")
+        against = note(
+            f"diagnose / one pass, {name}", ratio(partial(diagnose, model, inputs), one_pass, rounds)
+        )
+        print(f"  {name:26} {against:.1f}")
 
 
 def bench_idx():
@@ -125,6 +126,7 @@ def bench_idx():
         path = Path(folder, "images.gz")
         path.write_bytes(gzip.compress(raw, 1))
         against = ratio(lambda: data.read_idx(path), lambda: gzip.decompress(path.read_bytes()), rounds=3)
+    note("read_idx / gzip.decompress", against)
     print(f"read_idx of 60,000 images / gzip.decompress alone: {against:.2f}")
 
 
@@ -139,7 +141,8 @@ def bench_sweep():
     print("time of a sweep of 100 tasks of 50 ms / time of a loop")
     for workers in (1, 2):
         ours = partial(sweep, nap, {"gain": range(100)}, seeds=1, workers=workers)
-        print(f"  {workers} at a time {ratio(ours, loop, rounds=2):.3f}")
+        against = note(f"sweep, {workers} at a time / a loop", ratio(ours, loop, rounds=2))
+        print(f"  {workers} at a time {against:.3f}")
 
 
 # Presses each slider's arrow keys in turn; `demo.times` says how long the browser took until it had each new
@@ -215,13 +218,24 @@ def bench_demos():
             print(f"  {name:26} {np.median(times):.0f} {np.percentile(times, 95):.0f}", flush=True)
 
 
-if __name__ == "__main__":
+def main(storing):
     torch.set_num_threads(1)
-    bench_initializers()
-    bench_exact_laws()
-    bench_phase_diagram()
-    bench_gain()
-    bench_diagnose()
-    bench_idx()
-    bench_sweep()
+    with threadpool_limits(1):
+        bench_initializers()
+        bench_peers()
+        bench_initializer_floors()
+        bench_exact_laws()
+        bench_networks()
+        bench_phase_diagram()
+        bench_gain()
+        bench_diagnose()
+        bench_diagnose_floor()
+        bench_idx()
+        bench_sweep()
+        bench_growth()
+    compare_or_store(NOTED, storing)
     bench_demos()
+
+
+if __name__ == "__main__":
+    main("--record" in sys.argv)

@@ -127,13 +127,13 @@ def test_module_follows_the_rules(module: str):
         assert randomness_complaints(module, source) == []
 
 
-# Tests of initializers and seeding also show what happens without a generator; benchmarks only measures time.
+# Tests of initializers and seeding also show what happens without a generator; benchmarks only measure time.
 @pytest.mark.parametrize(
     "path",
     [
         path
         for path in TESTS.rglob("*.py")
-        if not path.stem.startswith(("test_initializer", "test_seeding", "benchmarks"))
+        if not path.stem.startswith(("test_initializer", "test_properties", "test_seeding", "benchmarks"))
         and path.parent.name != "zoo"  # models as others write them; they are built from one seed
     ],
     ids=lambda path: path.stem,
