@@ -1,8 +1,8 @@
 """What each notebook asks of a machine, and how many learners one carries: `make sizes` (Linux).
 
 Every notebook runs from top to bottom in a kernel of its own, as a learner's does, one after the other. The
-table goes to docs/sizes.txt, too. What needs more than two thirds of its budget is named, and the command
-fails.
+table goes to docs/sizes.txt, too. A budget is what a learner should be given; what needs more than two thirds
+of it is named, and the command fails.
 """
 
 import math
@@ -26,13 +26,11 @@ ROOT = Path(__file__).parent.parent
 TABLE = ROOT / "docs" / "sizes.txt"
 MEGABYTE, GIGABYTE = 2**20, 2**30
 START = 10.0  # seconds until a kernel answers
-SECONDS, MEMORY = (
-    60.0,
-    1000,
-)  # of the processor, and megabytes; what is measured is to leave a third of it free
-LONG = {"11": 300.0}  # seconds of the processor for notebooks that say so
+SECONDS, MEMORY = 60.0, 2000  # of the processor, and megabytes: what Binder gives
+LONG = {"11": (300.0, 3000)}  # the same for notebooks that say that they need more
 FREE = 1 / 3
 MACHINES = [(2, 8), (8, 32), (16, 64), (64, 256)]  # processors and gigabytes
+CLASS = 300  # learners
 KEPT = 2  # gigabytes for the system and the hub itself
 USED = (
     "import resource as _r; _u = _r.getrusage(_r.RUSAGE_SELF); print(_u.ru_utime + _u.ru_stime, _u.ru_maxrss)"
@@ -55,13 +53,14 @@ class Size:
 
     def complaints(self) -> list[str]:
         """Return what leaves less than a third of its budget free."""
+        seconds, memory = LONG.get(self.name[:2], (SECONDS, MEMORY))
         budgets = [
             ("seconds to start", self.start, START),
-            ("seconds of the processor", self.processor, LONG.get(self.name[:2], SECONDS)),
-            ("megabytes", self.memory, MEMORY),
+            ("seconds of the processor", self.processor, seconds),
+            ("megabytes", self.memory, memory),
         ]
         return [
-            f"{self.name}: {took:.1f} {what}, of a budget of {budget:.0f}"
+            f"{self.name}: {took:.1f} {what}, of a budget of {budget:.0f} of which a third is to stay free"
             for what, took, budget in budgets
             if took > budget * (1 - FREE)
         ]
@@ -94,17 +93,21 @@ def server_memory() -> float:
 
 
 def capacity(sizes: list[Size], server: float) -> Iterator[str]:
-    """Yield for each machine how many learners fit, and how long they wait if all run a notebook at once."""
-    learner = server + max(s.memory for s in sizes)
-    usual = sorted(s.processor for s in sizes)[len(sizes) // 2]
-    yield f"a learner: {learner:.0f} MB (JupyterLab {server:.0f}, the largest notebook the rest)"
+    """Yield what a learner needs, how many a machine carries, and how long they wait if all run at once."""
+    usual = [s for s in sizes if s.name[:2] not in LONG] or sizes
+    learner, largest = (server + max(s.memory for s in some) for some in (usual, sizes))
+    seconds = sorted(s.processor for s in sizes)[len(sizes) // 2]
+    yield f"a learner: {learner:.0f} MB (JupyterLab {server:.0f}, the largest notebook but 11 the rest)"
+    yield f"in notebook 11: {largest:.0f} MB"
     for processors, gigabytes in MACHINES:
         learners = math.floor((gigabytes - KEPT) * GIGABYTE / MEGABYTE * (1 - FREE) / learner)
-        minutes = learners * usual / processors / 60
+        wait = learners * seconds / processors
         yield (
             f"{processors:3} processors, {gigabytes:3} GB: {learners:4} learners; "
-            f"a notebook that all run at once takes {minutes:.0f} min"
+            f"a usual notebook that all run at once takes {wait:.0f} s"
         )
+    gigabytes = KEPT + CLASS * learner * MEGABYTE / GIGABYTE / (1 - FREE)
+    yield f"{CLASS} learners at once: {gigabytes:.0f} GB, on one machine or several"
 
 
 def main(paths: list[Path]) -> None:
