@@ -145,8 +145,8 @@ def bench_sweep():
         print(f"  {workers} at a time {against:.3f}")
 
 
-# Moves each slider in turn down and up again, which no end of it stops; `demo.times` says how long the browser took until it had each new
-# picture on the page, but for the first few, which only warm up.
+# Moves each slider in turn down and up again, which no end of it stops; `window.times` says how long the
+# browser took until it had each new picture on the page, but for the first few, which only warm up.
 PRESS = """async (demo) => {
     const image = demo.querySelector("img"), sliders = demo.querySelectorAll("[role=slider]");
     const times = [], pause = milliseconds => new Promise(resolve => setTimeout(resolve, milliseconds));
