@@ -58,8 +58,14 @@ def report(then: dict, now: dict) -> str:
 
 
 def compare_or_store(ratios: dict[str, float], storing: bool, path: Path = PATH) -> None:
-    if path.exists():
-        print(report(json.loads(path.read_text()), circumstances() | {"ratios": ratios}))
+    """Print how the ratios compare with the record; store them, unless they lack one that it has."""
+    then = json.loads(path.read_text()) if path.exists() else None
+    if then:
+        print(report(then, circumstances() | {"ratios": ratios}))
+    if storing and then and (lacking := then["ratios"].keys() - ratios):
+        raise SystemExit(
+            f"not stored: {len(lacking)} ratios are missing; install the extra bench, or remove {path}"
+        )
     if storing:
         store(ratios, path)
         print(f"stored {len(ratios)} ratios in {path.name}")

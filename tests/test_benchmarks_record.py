@@ -59,6 +59,14 @@ def test_a_record_is_stored_only_when_asked(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[-1].split() == ["fill", "1.23", "2"]
 
 
+def test_a_record_loses_nothing(tmp_path):
+    path = tmp_path / "record.json"
+    record.compare_or_store({"fill": 1.0, "fill / JAX": 2.0}, True, path)
+    with pytest.raises(SystemExit, match="not stored: 1 ratios are missing; install the extra bench"):
+        record.compare_or_store({"fill": 1.0}, True, path)
+    assert json.loads(path.read_text())["ratios"] == {"fill": 1.0, "fill / JAX": 2.0}
+
+
 def test_the_stored_record_has_ratios_only():
     stored = json.loads(record.PATH.read_text())
     assert stored.keys() == {"processor", "versions", "ratios"}
