@@ -28,3 +28,9 @@ def deadly(gain, seed):
 def threads(gain, seed):
     """Return how many threads torch has."""
     return torch.get_num_threads()
+
+
+def seeding(width, seed):
+    """Return a number drawn from torch's global generator, which threads share."""
+    torch.manual_seed(seed)
+    return sum(torch.randn(width).std().item() for _ in range(50))

@@ -1,5 +1,6 @@
 """A sweep gives each task its number, whatever else is on the grid, on any workers, after any kill."""
 
+import importlib
 import json
 import os
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
@@ -15,7 +17,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from measurements import deadly, drawn, slow, threads
+from measurements import deadly, drawn, seeding, slow, threads
 from pandas.testing import assert_frame_equal
 
 from course_utils import sweeps
@@ -119,7 +121,8 @@ def test_a_failed_task_is_a_row_and_the_others_go_on():
     def picky(gain, seed):
         return {1: 0.5, 2: {"gain": 3}, 3: [1, 2], 4: {"error": "none"}}[gain]
 
-    table = alone(picky, {"gain": range(1, 6)}, seeds=1)
+    with pytest.warns(UserWarning, match="4 of 5 tasks failed"):
+        table = alone(picky, {"gain": range(1, 6)}, seeds=1)
     assert table.gain.tolist() == [1, 2, 3, 4, 5]
     assert table.value.tolist()[0] == 0.5
     assert table.value.isna().tolist() == [False, True, True, True, True]
@@ -128,7 +131,7 @@ def test_a_failed_task_is_a_row_and_the_others_go_on():
         "TypeError: dict() got multiple values for keyword argument 'gain'",
         "TypeError: value must be a number, a word, a truth value or None; got [1, 2]",
         "TypeError: dict() got multiple values for keyword argument 'error'",
-        "KeyError: 5",
+        f"KeyError: 5 (picky, test_sweeps.py:{picky.__code__.co_firstlineno + 1})",
     ]
 
 
@@ -175,7 +178,9 @@ def test_failed_tasks_are_run_again(tmp_path):
         return gain
 
     options = {"grid": {"gain": [1, 2, 3]}, "seeds": 1, "file": tmp_path / "sweep.jsonl"}
-    assert alone(measure, **options).error.tolist() == ["OSError: not there"] * 2 + [""]
+    with pytest.warns(UserWarning, match="2 of 3"):
+        errors = alone(measure, **options).error.tolist()
+    assert [error.partition(" (")[0] for error in errors] == ["OSError: not there"] * 2 + [""]
     missing.clear()
     assert alone(measure, **options).value.tolist() == [1, 2, 3]
     assert alone(measure, **options).value.tolist() == [1, 2, 3]
@@ -192,6 +197,61 @@ def test_a_line_that_was_cut_off_anywhere_is_measured_again(counted, tmp_path):
         for _ in range(2):
             assert_frame_equal(alone(measure, {"gain": [1, 2]}, seeds=1, file=file), table)
         assert calls == [2]
+
+
+@pytest.mark.parametrize("change", ["captured", "default", "code", "constant"])
+def test_a_function_that_changed_is_another_measurement(change, tmp_path):
+    def make(width, power=2, kind="old"):
+        if kind == "code":
+            return lambda gain, seed: width + gain
+        if kind == "constant":
+            return lambda gain, seed: width * gain * 3
+        return lambda gain, seed, power=power: width * gain * 2
+
+    file, changed = tmp_path / "sweep.jsonl", {"width": 10, "power": 2, "kind": change}
+    changed |= {"captured": {"width": 20}, "default": {"power": 3}}.get(change, {})
+    alone(make(10), {"gain": [1]}, seeds=1, file=file)
+    alone(make(10), {"gain": [1, 2]}, seeds=1, file=file)  # the same lambda in another call
+    with pytest.raises(ValueError, match="name another file"):
+        alone(make(**changed), {"gain": [1]}, seeds=1, file=file)
+
+
+def test_a_comment_changes_nothing(tmp_path):
+    sources = (
+        "def measure(gain, seed):\n    return gain",
+        "\n\ndef measure(gain, seed):  # a\n    return gain",
+    )
+    for source in sources:
+        exec(source, space := {})
+        table = alone(space["measure"], {"gain": [1, 2]}, seeds=1, file=tmp_path / "sweep.jsonl")
+    assert len(lines(tmp_path / "sweep.jsonl")) == len(table) == 2
+
+
+def test_a_row_can_be_measured_by_hand():
+    row = alone().iloc[7]
+    parameters = {"gain": row.gain, "depth": row.depth}
+    generator = torch.Generator().manual_seed(sweeps.start_of(parameters, row.seed))
+    assert drawn(**parameters, generator=generator)["number"].item() == row.number
+
+
+def test_what_is_no_file_of_a_sweep_is_left_alone(tmp_path):
+    file = tmp_path / "results.csv"
+    for text in ("a,b\n1,2\n", '{"other": 1}\n'):
+        file.write_text(text)
+        with pytest.raises(ValueError, match="no file of a sweep"):
+            alone(file=file)
+        assert file.read_text() == text
+
+
+def test_with_a_file_a_measurement_is_a_function(tmp_path):
+    with pytest.raises(TypeError, match="must be a function, by def or lambda"):
+        alone(partial(drawn, depth=1), {"gain": [1]}, file=tmp_path / "sweep.jsonl")
+
+
+def test_a_task_that_wants_to_exit_has_failed():
+    with pytest.warns(UserWarning, match="1 of 3"):
+        table = alone(lambda gain, seed: sys.exit(3) if gain == 2 else gain, {"gain": [1, 2, 3]}, seeds=1)
+    assert table.error.str.startswith("SystemExit: 3").tolist() == [False, True, False]
 
 
 def test_a_file_of_another_measurement_is_refused(tmp_path):
@@ -212,6 +272,9 @@ def test_a_file_of_another_measurement_is_refused(tmp_path):
         (GRID, 0, ValueError),
         ({"gain": [torch.ones(2)], "depth": [1]}, 1, TypeError),
         ({"gain": [1]}, 1, TypeError),
+        ({"gain": 1.0, "depth": [1]}, 1, TypeError),
+        ({"gain": [1], "depth": "12"}, 1, TypeError),
+        ({"gain": [1], "depth": [1], "error": [1]}, 1, ValueError),
         ({"gain": [1], "depth": [1], "width": [1]}, 1, TypeError),
     ],
 )
@@ -255,7 +318,12 @@ def test_a_worker_that_dies_ends_the_sweep_and_the_file_keeps_the_rest(tmp_path)
     assert 3 not in done
 
 
-@pytest.mark.skipif(find_spec("distributed") is None, reason="Dask, of the extra `cluster`, is not installed")
+without_dask = pytest.mark.skipif(
+    find_spec("distributed") is None, reason="Dask, of the extra `cluster`, is not installed"
+)
+
+
+@without_dask
 def test_a_cluster_that_loses_a_worker_measures_the_same(tmp_path):
     from distributed import Client, LocalCluster
 
@@ -276,3 +344,29 @@ def test_a_cluster_that_loses_a_worker_measures_the_same(tmp_path):
             assert set(client.run(os.getpid).values()) != set(workers.values())
     assert_frame_equal(table, alone(slow, LONG, seeds=1))
     assert len(lines(file)) == 40
+
+
+@without_dask
+def test_threads_of_a_worker_do_not_share_what_they_draw():
+    from distributed import LocalCluster
+
+    grid = {"width": list(range(20, 60))}
+    with LocalCluster(n_workers=1, threads_per_worker=4, processes=True, dashboard_address=None) as cluster:
+        table = sweep(seeding, grid, seeds=1, scheduler=cluster.scheduler_address)
+    assert_frame_equal(table, alone(seeding, grid, seeds=1))
+
+
+@without_dask
+def test_what_workers_cannot_load_or_survive_is_a_row(tmp_path, monkeypatch):
+    from distributed import LocalCluster
+
+    (tmp_path / "unknown_there.py").write_text("def measure(gain, seed):\n    return gain\n")
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+        monkeypatch.syspath_prepend(tmp_path)
+        unknown = importlib.import_module("unknown_there").measure
+        with pytest.warns(UserWarning, match="2 of 2"):
+            table = sweep(unknown, {"gain": [1, 2]}, seeds=1, scheduler=cluster.scheduler_address)
+        assert table.error.str.startswith("ModuleNotFoundError: No module named 'unknown_there'").all()
+        with pytest.warns(UserWarning, match="1 of 3"):
+            table = sweep(deadly, {"gain": [1, 2, 3]}, seeds=1, scheduler=cluster.scheduler_address)
+        assert table.error.str.startswith("KilledWorker").tolist() == [False, False, True]
