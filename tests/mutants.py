@@ -27,24 +27,27 @@ from forked_kernels import MODULES as ALREADY_IMPORTED
 ROOT = Path(__file__).parent.parent
 # module: its tests, in the order in which they find most in least time
 DIAGNOSES = "experiment diagnosis faults table thresholds thresholds_of_relations healthy left_alone"
+DRAWN = (
+    "demos: demos::test_lines_names_and_sentence_are_what_they_say"  # which hold laws and experiments, too
+)
 TESTS = {
     "activations": "activations gains texts",
-    "attention_laws": "attention_laws texts",
+    "attention_laws": f"attention_laws {DRAWN} : texts",
     "checks": "checks initializer_errors",
     "comparison": "comparison comparison_edges texts",
-    "frequency_laws": "frequency_laws texts",
+    "frequency_laws": f"frequency_laws {DRAWN} : texts",
     "initializers": "initializer* delta_orthogonal looks_linear properties texts",
     "lsuv": "lsuv texts",
     "mean_field": "mean_field gains texts",
-    "network_laws": "network_laws theory_meets_simulation texts",
-    "networks": "networks texts",
-    "propagation": "propagation theory_meets_simulation texts",
+    "network_laws": f"network_laws {DRAWN} : theory_meets_simulation texts",
+    "networks": f"networks {DRAWN} : texts",
+    "propagation": f"propagation {DRAWN} : theory_meets_simulation texts",
     "quadrature": "quadrature",
     "seeding": "seeding texts",
     "sweeps": "sweeps texts",
-    "time_laws": "time_laws texts",
+    "time_laws": f"time_laws {DRAWN} : texts",
     "training": "training texts",
-    "width_laws": "width_laws texts",
+    "width_laws": f"width_laws {DRAWN} : texts",
     "doctor.defaults": f"doctor: table {DIAGNOSES} initialize : texts",
     "doctor.diagnosis": f"doctor: diagnosis plot never_learns {DIAGNOSES} no_trace put_back : texts",
     "doctor.experiment": f"doctor: graph {DIAGNOSES} no_trace models_of_others : texts",
@@ -113,14 +116,16 @@ def difference(source, mutated):
 
 
 def files(tests):
-    """Return the test files of a line of TESTS, each once."""
+    """Return the paths that a line of TESTS names, each once; what stands behind `::` is one test."""
     folder, found = "", []
     for word in tests.split():
+        name, *test = word.split("::")
         if word.endswith(":"):
             folder = word[:-1]
         else:
-            found += sorted((ROOT / "tests" / folder).glob(f"test_{word}.py"))
-    return [str(path.relative_to(ROOT)) for path in dict.fromkeys(found)]
+            paths = sorted((ROOT / "tests" / folder).glob(f"test_{name}.py"))
+            found += ["::".join([str(path.relative_to(ROOT)), *test]) for path in paths]
+    return list(dict.fromkeys(found))
 
 
 def run_tests(copy, paths):
