@@ -27,27 +27,29 @@ from forked_kernels import MODULES as ALREADY_IMPORTED
 ROOT = Path(__file__).parent.parent
 # module: its tests, in the order in which they find most in least time
 DIAGNOSES = "experiment diagnosis faults table thresholds thresholds_of_relations healthy left_alone"
-DRAWN = (
-    "demos: demos::test_lines_names_and_sentence_are_what_they_say"  # which hold laws and experiments, too
+# Laws and experiments are also held to one another by the demos that draw both.
+DRAWN = "demos::test_lines_names_and_sentence_are_what_they_say"
+OF_DEMOS = (
+    f"demos: {DRAWN} fan first_loss first_step gain gradient length norm pair product pruning pyramid stream"
 )
 TESTS = {
     "activations": "activations gains texts",
-    "attention_laws": f"attention_laws {DRAWN} : texts",
+    "attention_laws": f"attention_laws demos: {DRAWN} : texts",
     "checks": "checks initializer_errors",
     "comparison": "comparison comparison_edges texts",
-    "frequency_laws": f"frequency_laws {DRAWN} : texts",
+    "frequency_laws": f"frequency_laws demos: {DRAWN} : texts",
     "initializers": "initializer* delta_orthogonal looks_linear properties texts",
     "lsuv": "lsuv texts",
     "mean_field": "mean_field gains texts",
-    "network_laws": f"network_laws {DRAWN} : theory_meets_simulation texts",
-    "networks": f"networks {DRAWN} : texts",
-    "propagation": f"propagation {DRAWN} : theory_meets_simulation texts",
+    "network_laws": f"network_laws {OF_DEMOS} tanh : theory_meets_simulation texts",
+    "networks": f"networks demos: {DRAWN} : texts",
+    "propagation": f"propagation {OF_DEMOS} tanh relu : theory_meets_simulation texts",
     "quadrature": "quadrature",
     "seeding": "seeding texts",
     "sweeps": "sweeps texts",
-    "time_laws": f"time_laws {DRAWN} : texts",
+    "time_laws": f"time_laws demos: {DRAWN} : texts",
     "training": "training texts",
-    "width_laws": f"width_laws {DRAWN} : texts",
+    "width_laws": f"width_laws demos: {DRAWN} : texts",
     "doctor.defaults": f"doctor: table {DIAGNOSES} initialize : texts",
     "doctor.diagnosis": f"doctor: diagnosis plot never_learns {DIAGNOSES} no_trace put_back : texts",
     "doctor.experiment": f"doctor: graph {DIAGNOSES} no_trace models_of_others : texts",
