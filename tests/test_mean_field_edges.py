@@ -1,4 +1,4 @@
-"""Mean-field theory where rounding decides, found by faults that outlived the other tests (`make mutants`)."""
+"""Mean-field theory where rounding decides, found by faults that outlived other tests (`make mutants`)."""
 
 from course_utils import mean_field
 from course_utils.activations import tanh
