@@ -60,7 +60,7 @@ TESTS = {
     "doctor.measuring": f"doctor: measuring {DIAGNOSES} relations",
     "doctor.recognizing": f"doctor: recognizing table left_alone {DIAGNOSES} initialize models_of_others",
     "doctor.recording": f"doctor: graph no_trace {DIAGNOSES} put_back models_of_others initialize",
-    "doctor.relations": f"doctor: thresholds_of_relations relations {DIAGNOSES} initialize : texts",
+    "doctor.relations": f"doctor: thresholds_of_relations evidence relations {DIAGNOSES} initialize : texts",
     "doctor.restoring": f"doctor: graph put_back no_trace {DIAGNOSES} models_of_others",
     "doctor.thresholds": f"doctor: thresholds thresholds_of_relations {DIAGNOSES} : texts",
     "exercises.cases": "exercises: patients clinic repairs : texts",
@@ -70,7 +70,7 @@ TESTS = {
     "exercises.healthy": "exercises: repairs patients : texts",
     "exercises.running": "exercises: trying questions",
     "exercises.signs": "exercises: signs patients clinic : texts",
-    "exercises.trying": "exercises: trying* questions : texts",
+    "exercises.trying": "exercises: trying* : texts",
 }
 # One of each kind: operators of annotations (X | None), and ten replacements of one +, would say little more.
 REPLACED = "Binary:Add_Sub Sub_Add Mul_Div Div_Mul FloorDiv_Mul Mod_Mul Pow_Mul BitAnd_BitXor"
