@@ -26,7 +26,7 @@ from forked_kernels import MODULES as ALREADY_IMPORTED
 
 ROOT = Path(__file__).parent.parent
 # module: its tests, in the order in which they find most in least time
-DIAGNOSES = "experiment diagnosis faults table thresholds thresholds_of_relations healthy left_alone"
+DIAGNOSES = "experiment diagnosis faults table thresholds* healthy left_alone evidence relations"
 # Laws and experiments are also held to one another by the demos that draw both.
 DRAWN = "demos::test_lines_names_and_sentence_are_what_they_say"
 OF_DEMOS = (
@@ -52,14 +52,14 @@ TESTS = {
     "width_laws": f"width_laws demos: {DRAWN} : texts",
     "doctor.defaults": f"doctor: defaults table {DIAGNOSES} initialize : texts",
     "doctor.diagnosis": f"doctor: diagnosis plot never_learns {DIAGNOSES} no_trace put_back : texts",
-    "doctor.experiment": f"doctor: graph {DIAGNOSES} no_trace models_of_others : texts",
-    "doctor.faults": f"doctor: faults {DIAGNOSES} relations never_learns : texts",
-    "doctor.findings": f"doctor: findings diagnosis faults {DIAGNOSES} relations : texts",
-    "doctor.graph": f"doctor: graph thresholds_of_relations {DIAGNOSES} relations put_back initialize",
-    "doctor.initialize": "doctor: initialize left_alone on_purpose put_back models_of_others : texts",
-    "doctor.measuring": f"doctor: measuring {DIAGNOSES} relations",
+    "doctor.experiment": f"doctor: experiment refining graph {DIAGNOSES} no_trace models_of_others : texts",
+    "doctor.faults": f"doctor: faults {DIAGNOSES} never_learns : texts",
+    "doctor.findings": f"doctor: findings diagnosis faults {DIAGNOSES} : texts",
+    "doctor.graph": f"doctor: graph thresholds_of_relations {DIAGNOSES} put_back initialize",
+    "doctor.initialize": "doctor: initialize left_alone on_purpose put_back models* relations : texts",
+    "doctor.measuring": f"doctor: measuring {DIAGNOSES}",
     "doctor.recognizing": f"doctor: recognizing table left_alone {DIAGNOSES} initialize models_of_others",
-    "doctor.recording": f"doctor: graph no_trace {DIAGNOSES} put_back models_of_others initialize",
+    "doctor.recording": f"doctor: recording graph no_trace {DIAGNOSES} put_back models_of_others initialize",
     "doctor.relations": f"doctor: thresholds_of_relations evidence relations {DIAGNOSES} initialize : texts",
     "doctor.restoring": f"doctor: graph put_back no_trace {DIAGNOSES} models_of_others",
     "doctor.thresholds": f"doctor: thresholds thresholds_of_relations {DIAGNOSES} : texts",

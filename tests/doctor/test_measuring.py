@@ -55,6 +55,10 @@ def test_orthogonal_rows_or_columns():
     turned = torch.linalg.qr(torch.randn(12, 12, generator=torch.Generator().manual_seed(0)))[0]
     for matrix in (turned, 30 * turned, turned[:3], turned[:, :3], turned[:2].reshape(2, 3, 2, 2)):
         assert measuring.is_orthogonal(matrix)
+    assert measuring.is_orthogonal(
+        torch.tensor([[1.0, 1.0], [-2.0, 2.0]])
+    )  # the rows, though not the columns
+    assert not measuring.is_orthogonal(torch.tensor([[1.0, -2.0], [1.0, 2.0]]))
     assert not measuring.is_orthogonal(turned[:1])
     assert not measuring.is_orthogonal(turned.abs())
     assert measuring.is_orthogonal(torch.cat([turned[:8], turned[:1]]))  # eight are looked at
