@@ -38,6 +38,12 @@ def test_numbers_of_one_sign_tell_nothing():
     assert recognized(Z, torch.relu(Z)[:4]) is None
 
 
+def test_a_0_is_of_neither_sign():
+    z = torch.cat([Z, torch.zeros(9)])
+    assert recognized(z, F.leaky_relu(z, 0.2)).name == "leaky_relu"
+    assert recognized(z.abs(), z.abs()) is None
+
+
 def test_values_may_differ_by_some_roundings():
     eps = torch.finfo(torch.float32).eps
     assert recognized(Z, F.silu(Z) * (1 + 6 * eps)).name == "silu"

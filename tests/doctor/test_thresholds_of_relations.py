@@ -113,7 +113,7 @@ def test_a_path_beside_another(off, said):
 @BOTH_SIDES
 def test_a_branch_among_others(off, said):
     def function(m, x):
-        for i, branch in enumerate(m.branches):
+        for i, branch in enumerate(m.branches[:3]):
             x = x + (math.sqrt(off * DROWNING) if i == 1 else 1) * branch(F.layer_norm(x, (32,)))
         return F.layer_norm(x, (32,))
 
