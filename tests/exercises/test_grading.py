@@ -248,6 +248,33 @@ def test_the_operating_system_limits_what_a_submission_takes():
     assert " right. " in verdicts(submission(first="import os", e1=LIMITS))["1"]
 
 
+CALLS = """
+import ctypes, errno, platform
+from pathlib import Path
+libc = ctypes.CDLL(None, use_errno=True)
+
+def fails(*call):
+    found = libc.syscall(*map(ctypes.c_long, call))
+    if found == 0 and call[0] in (57, 58):
+        os._exit(0)  # the child that there should not be
+    return found and ctypes.get_errno()
+
+Path("mine").touch()
+before, file, folder = os.stat("mine"), os.open("mine", os.O_RDONLY), os.open(".", os.O_RDONLY)
+os.chmod("mine", 0), os.fchmod(file, 0), os.chmod("mine", 0, dir_fd=folder)
+os.chown("mine", 7, 7), os.fchown(file, 7, 7), os.lchown("mine", 7, 7), os.chown("mine", 7, 7, dir_fd=folder)
+kept = os.stat("mine") == before and fails(452, -1, 0, 0, 0) == 0 and fails(435, 0, 0) == errno.ENOSYS
+if platform.machine() == "x86_64":
+    kept = kept and {fails(57), fails(58), fails(0x40000000 + 39), fails(0x40000000)} == {errno.EPERM}
+answer_1 = 2.0 if kept else 0
+"""
+
+
+@held
+def test_calls_that_change_owners_do_nothing_and_those_that_fork_fail_one_by_one():
+    assert " right. " in verdicts(submission(first="import os", e1=CALLS))["1"]
+
+
 def test_how_long_a_submission_may_run_and_how_much_it_may_print():
     run = Run()
     assert (run.timeout, run.total, run.most) == (30, 120, 10_000_000)
