@@ -94,3 +94,41 @@ def test_others_without_a_gradient_are_counted_and_three_are_named(count):
     said = evidence("vanishing gradient", filled(Cut(), 0.3), Z, LABELS)
     names = [f"cut.{k}" for k in range(1, count)]
     assert said.endswith(f" The same with {count - 1} more: {', '.join(names[:3])}.")
+
+
+def stack(depth: int = 4) -> nn.Sequential:
+    layers = [filled(nn.Linear(20, 20), 20**-0.5, k) for k in range(depth)]
+    return nn.Sequential(*layers, filled(nn.Linear(20, 3), 20**-0.5, depth))
+
+
+def test_of_several_tensors_that_are_not_finite_the_first_is_named_and_all_are_counted():
+    model = stack()
+    for k in (1, 2, 3):
+        model[k].weight.data[0, 0] = torch.nan
+    (finding,) = diagnose(model, Z, LABELS).findings
+    assert (finding.layer, finding.fault, finding.others) == ("1.weight", "not finite", ())
+    assert finding.evidence == "It is the first tensor with NaN or infinity, of 3 in all."
+
+
+def test_of_several_layers_that_return_nan_the_first_is_named():
+    class Root(nn.Linear):
+        def forward(self, x):
+            return super().forward(x).sqrt()
+
+    model = stack()
+    model[1] = filled(Root(20, 20), 20**-0.5, 1)
+    findings = [f for f in diagnose(model, Z, LABELS).findings if f.evidence == "It returns NaN or infinity."]
+    assert [(f.layer, f.fault) for f in findings] == [("2", "not finite")]
+
+
+def test_of_two_layers_that_take_the_inputs_the_first_is_named():
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = (filled(nn.Linear(20, 3), 20**-0.5, k) for k in range(2))
+
+        def forward(self, x):
+            return self.a(x) + self.b(x)
+
+    findings = [f for f in diagnose(Two(), 30 * Z, LABELS).findings if f.fault == "input scale"]
+    assert [f.layer for f in findings] == ["a"]
