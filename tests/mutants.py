@@ -52,7 +52,7 @@ TESTS = {
     "width_laws": f"width_laws demos: {DRAWN} : texts",
     "doctor.defaults": f"doctor: defaults table {DIAGNOSES} initialize : texts",
     "doctor.diagnosis": f"doctor: diagnosis plot never_learns {DIAGNOSES} no_trace put_back : texts",
-    "doctor.experiment": f"doctor: experiment refining graph {DIAGNOSES} no_trace models_of_others : texts",
+    "doctor.experiment": f"doctor: refining shares graph {DIAGNOSES} no_trace models_of_others : texts",
     "doctor.faults": f"doctor: faults {DIAGNOSES} never_learns : texts",
     "doctor.findings": f"doctor: findings diagnosis faults {DIAGNOSES} : texts",
     "doctor.graph": f"doctor: graph thresholds_of_relations {DIAGNOSES} put_back initialize",
