@@ -316,3 +316,8 @@ def test_an_ensemble_of_one_layer_returns_its_logits():
     network = Ensemble(2, [3, 4], activations.relu, lecun_normal_, generator=torch.Generator().manual_seed(0))
     x = torch.randn(5, 3, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(network(x), x @ network.weights[0].mT)
+
+
+def test_an_ensemble_needs_two_widths():
+    with pytest.raises(ValueError, match="shorter"):
+        Ensemble(2, [3], activations.relu, lecun_normal_, generator=torch.Generator().manual_seed(0))
