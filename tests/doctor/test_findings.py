@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from course_utils.doctor.faults import JUDGES
 from course_utils.doctor.findings import LAWS, Case, Finding, Losses, is_right, laws_of, say
 from course_utils.doctor.recording import Call
 
@@ -106,3 +107,22 @@ def test_a_finding_names_three_others_and_counts_all():
     assert six.evidence == "Std. The same with 5 more: layer 1, layer 2, layer 3 and others."
     assert list(say([], "fault", "", "", "")) == []
     assert str(Finding("", "no layers", "None.", "", "")) == "No layers. None."
+
+
+STAGES = {  # what is heard earlier is a cause of what comes later, which then is not reported
+    0: "_broken_values",
+    1: "_input_scale _fresh_statistics _identical _zero _gains _wrong_fan _step _copies _softmax_twice",
+    2: "_constants _dead",
+    3: "_signal _huge",
+    4: "_broken_signal _broken_gradient",
+    5: "_saturated _decided",
+    6: "_gradient _drowned _stuck",
+    7: "_loss _lost",
+    8: "_remarks _over_time _prior",
+}
+
+
+def test_causes_are_heard_before_their_consequences():
+    stages = {judge.__name__: stage for stage, _, judge in JUDGES}
+    for stage, names in STAGES.items():
+        assert {stages[name] for name in names.split()} == {stage}

@@ -73,7 +73,7 @@ def test_how_decided_a_softmax_is():
     assert measuring.decided(torch.eye(4)) == pytest.approx(1)
     assert measuring.decided(torch.tensor([[0.5, 0.5, 0, 0]])) == pytest.approx(1 / 3)
     assert measuring.decided(torch.tensor([[[0.9], [0.1]]])) == pytest.approx(1 - 2 * 0.18)  # in dimension 1
-    assert measuring.decided(torch.randn(3, 4)) == 0.0
+    assert measuring.decided(random(3, 4)) == 0.0
     firsts = torch.cat([torch.full((8, 4), 0.25), torch.eye(4)])
     assert measuring.decided(firsts) == pytest.approx(0)  # eight are looked at
     assert measuring.decided(firsts.flip(0)) == pytest.approx(0.5)
