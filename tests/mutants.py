@@ -60,7 +60,7 @@ TESTS = {
     "doctor.measuring": f"doctor: measuring {DIAGNOSES}",
     "doctor.recognizing": f"doctor: recognizing table left_alone {DIAGNOSES} initialize models_of_others",
     "doctor.recording": f"doctor: recording graph no_trace {DIAGNOSES} put_back models_of_others initialize",
-    "doctor.relations": f"doctor: thresholds_of_relations evidence findings relations {DIAGNOSES} initialize : texts",
+    "doctor.relations": f"doctor: thresholds_of* evidence findings {DIAGNOSES} initialize : texts",
     "doctor.restoring": f"doctor: graph put_back no_trace {DIAGNOSES} models_of_others",
     "doctor.thresholds": f"doctor: thresholds thresholds_of_relations {DIAGNOSES} : texts",
     "exercises.cases": "exercises: patients clinic repairs : texts",
