@@ -70,7 +70,7 @@ site: .venv-site/complete build/mathjax/tex-svg-full.js ## build the course as a
 	@$(SITE) -m pytest -q tests/test_site.py
 	@echo 'Open build/site/index.html'
 
-mutants: .venv-mutants/complete ## plant faults in the core that its tests must find: make mutants OF="quadrature checks"
+mutants: .venv-mutants/complete ## plant faults in modules that their tests must find: make mutants OF="quadrature checks"
 	@$(MUTANTS) tests/mutants.py $(OF)
 
 pins: ## resolve requirements.txt from pyproject.toml; versions stay where they can (needs uv)

@@ -120,3 +120,7 @@ def test_kinks_are_where_the_derivative_jumps():
 def test_a_slope_that_is_no_finite_number_is_refused(slope):
     with pytest.raises(ValueError, match="expected a finite number as negative slope; got "):
         activations.leaky_relu(slope)
+
+
+def test_an_activation_shows_its_name_and_kinks():
+    assert repr(activations.relu) == "Activation(name='relu', kinks=(0.0,))"

@@ -78,6 +78,18 @@ def test_a_stream_adds_what_its_branches_return():
     assert (equal == 1).all()
 
 
+@pytest.mark.parametrize("cosine_map", [laws.gated_cosine, lambda c: c**2])
+def test_each_branch_takes_the_contrast_that_the_one_before_has_left(cosine_map):
+    m, contrasts = laws.stream_of_tokens(2.0, 0.7, 0.4, 3, TOKENS, cosine_map)
+    size, apart = 1.0, 1.0
+    for block in range(3):
+        second, differs = laws.attended(apart / size, 2.0, TOKENS)
+        size, apart = size + 0.7 * second, apart + 0.7 * differs
+        assert (m[2 * block + 1], contrasts[2 * block + 1]) == pytest.approx((size, apart / size))
+        size, apart = size + 0.4, apart + 0.4 * (1 - cosine_map(1 - apart / size))
+        assert (m[2 * block + 2], contrasts[2 * block + 2]) == pytest.approx((size, apart / size))
+
+
 def test_gated_outputs_have_the_cosine_of_drawn_ones():
     a, b, noise, other = normals(4, 400_000)
     a_two, b_two = 0.7 * a + math.sqrt(0.51) * noise, 0.7 * b + math.sqrt(0.51) * other

@@ -87,7 +87,17 @@ def test_a_fit_is_that_of_gradient_descent():
     assert np.abs(kernel @ a - learned * wave).max() > 0.1  # between the samples it is another wave
 
 
-@pytest.mark.parametrize("std", [0, 33, math.nan])
+def test_what_has_no_share_is_not_learned():
+    learned, spread = frequency_laws.fit_law(np.zeros(64), 5, 16, 0.5, 10)
+    assert learned == 0
+    assert (spread == 0).all()
+
+
+def test_the_largest_std_that_fits_the_points_is_taken():
+    assert frequency_laws.frequency_shares(32, "normal", 512).sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("std", [-1, 0, 32.01, math.nan])
 def test_a_std_that_does_not_fit_the_points_is_refused(std):
     with pytest.raises(ValueError, match="points / 16"):
         frequency_laws.frequency_shares(std, "normal", 512)

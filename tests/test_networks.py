@@ -310,3 +310,14 @@ def test_networks_convolved_together_are_convolved_each_alone():
     images, kernels = draw(5, 3, 2, 6, 7), draw(3, 4, 2, 3, 3)
     alone = [torch.conv2d(images[:, i], kernels[i], padding=1) for i in range(3)]
     assert torch.allclose(convolve(images, kernels), torch.stack(alone, dim=1), atol=1e-5)
+
+
+def test_an_ensemble_of_one_layer_returns_its_logits():
+    network = Ensemble(2, [3, 4], activations.relu, lecun_normal_, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(network(x), x @ network.weights[0].mT)
+
+
+def test_an_ensemble_needs_two_widths():
+    with pytest.raises(ValueError, match="shorter"):
+        Ensemble(2, [3], activations.relu, lecun_normal_, generator=torch.Generator().manual_seed(0))

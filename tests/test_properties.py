@@ -22,6 +22,7 @@ FILLS |= {"output_prior_bias": lambda w, generator: init.output_prior_bias_(w, r
 WITH_GAIN = [f"{law}_{kind}" for law in ("lecun", "xavier") for kind in ("normal", "uniform")]
 WITH_GAIN += ["variance_scaling", "variance_scaling uniform", "variance_scaling truncated", "orthogonal"]
 WITH_GAIN += ["delta_orthogonal", "looks_linear"]
+VIEWS = ("whole", "part", "transposed", "strided", "channels last")  # the first is contiguous
 MATRICES = ("eye", "sparse")  # initializers that take no kernel
 FANS = {"fan_in": lambda i, o: i, "fan_out": lambda i, o: o, "fan_avg": lambda i, o: (i + o) / 2}
 SIZES, SEEDS, GAINS = st.integers(1, 7), st.integers(0, 2**31), st.floats(0.01, 100)
@@ -43,6 +44,12 @@ def shape_for(name, shape):
 def planted(shape, view, dtype):
     """Return a tensor of nines, and a view of it that has this shape."""
     out, channels, *kernel = shape
+    if view == "whole":
+        whole = torch.full(shape, 9.0, dtype=dtype)
+        return whole, whole
+    if view == "channels last":
+        whole = torch.full((out, *kernel, channels), 9.0, dtype=dtype)
+        return whole, whole.movedim(-1, 1)
     whole = torch.full((2 * out + 2, channels + 2, *kernel), 9.0, dtype=dtype)
     if view == "transposed":
         whole = torch.full((channels + 2, 2 * out + 2, *kernel), 9.0, dtype=dtype)
@@ -65,10 +72,26 @@ def check_promises(fill, shape, view, dtype, seed):
 
 
 @pytest.mark.parametrize("name", FILLS)
-@given(SHAPES, st.sampled_from(["part", "transposed", "strided"]), st.sampled_from(DTYPES), SEEDS)
+@given(SHAPES, st.sampled_from(VIEWS), st.sampled_from(DTYPES), SEEDS)
 @course
 def test_every_initializer_keeps_what_all_promise(name, shape, view, dtype, seed):
     check_promises(FILLS[name], shape_for(name, shape), view, dtype, seed)
+
+
+@pytest.mark.parametrize("name", FILLS)
+@given(SHAPES, st.sampled_from(VIEWS), st.sampled_from(DTYPES), SEEDS, st.integers(0, 3))
+@course
+def test_without_a_generator_torch_draws_the_same_and_moves_on_as_far(name, shape, view, dtype, seed, drawn):
+    one, other = (planted(shape_for(name, shape), view, dtype)[1] for _ in range(2))
+    generator = seeded(seed)
+    torch.rand(drawn, generator=generator)  # one that others have drawn from
+    with torch.random.fork_rng(devices=()):
+        torch.set_rng_state(generator.get_state())
+        FILLS[name](one, generator=None)
+        moved_on = torch.get_rng_state()
+    FILLS[name](other, generator=generator)
+    assert torch.equal(one, other)
+    assert torch.equal(moved_on, generator.get_state())
 
 
 def beside(w, generator):

@@ -247,3 +247,12 @@ def test_what_happens_within_a_ten_thousandth_of_a_kink_is_resolved():
     assert quadrature.gaussian_expectation(
         lambda z: torch.cosh(k * z).reciprocal().square()
     ) == pytest.approx(exact, rel=1e-9)
+
+
+def test_panels_end_at_whole_numbers_and_shrink_towards_a_kink():
+    nodes, weights = quadrature._rule(np.array([0.25]))
+    ends = {-12, -8, -5, -3, -1, 1, 3, 5, 8, 12, 0.25}
+    ends = sorted(ends | {0.25 + sign * 1.5 / 4**k for sign in (-1, 1) for k in range(10)})
+    panels = nodes.reshape(-1, 16)
+    np.testing.assert_allclose(panels.mean(axis=1), (np.array(ends[1:]) + ends[:-1]) / 2, atol=1e-12)
+    np.testing.assert_allclose(weights.reshape(panels.shape).sum(axis=1), np.diff(norm.cdf(ends)), atol=1e-14)

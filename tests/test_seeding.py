@@ -52,3 +52,14 @@ def test_outside_a_notebook_it_seeds_once(monkeypatch: pytest.MonkeyPatch):
     assert torch.equal(torch.rand(4, generator=generator), torch.rand(4, generator=generator.manual_seed(3)))
     assert torch.equal(torch.rand(4), torch.rand(4, generator=generator.manual_seed(3)))
     assert rng.random() == np.random.default_rng(3).random()
+
+
+def test_a_later_call_takes_the_place_of_the_earlier_one_and_of_nothing_else(monkeypatch: pytest.MonkeyPatch):
+    shell = InteractiveShell()
+    monkeypatch.setattr(seeding, "get_ipython", lambda: shell)
+    shell.events.register("pre_run_cell", print)  # somebody else's
+    others = list(shell.events.callbacks["pre_run_cell"])
+    for seed in (1, 2, 3):
+        seeding.seed_cells(seed)
+        *kept, _ = shell.events.callbacks["pre_run_cell"]
+        assert kept == others

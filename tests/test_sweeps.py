@@ -19,6 +19,7 @@ import pytest
 import torch
 from measurements import deadly, drawn, seeding, slow, threads
 from pandas.testing import assert_frame_equal
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from course_utils import sweeps
 from course_utils.sweeps import sweep
@@ -26,6 +27,11 @@ from course_utils.sweeps import sweep
 GRID = {"gain": [0.5, 1.0, 2.0], "depth": [1, 2]}
 LONG = {"gain": list(range(40))}
 PLACES = count()
+
+
+def most_threads(generator):
+    """Return how many threads NumPy and the like may use here."""
+    return max(pool["num_threads"] for pool in threadpool_info())
 
 
 def alone(measure=drawn, grid=GRID, seeds=3, **options):
@@ -115,6 +121,13 @@ def test_each_task_has_one_thread_and_the_caller_keeps_its_own():
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_libraries_have_one_thread_too_and_the_caller_keeps_theirs():
+    with threadpool_limits(2):
+        before = most_threads(None)
+        assert (alone(most_threads, {}, 1).value == 1).all()
+        assert most_threads(None) == before == 2
 
 
 def test_a_failed_task_is_a_row_and_the_others_go_on():

@@ -41,9 +41,15 @@ def test_memories_are_the_integrals_that_they_say(lag):
 
 def test_memories_take_arrays_and_refuse_what_is_no_law():
     assert time_laws.mean_memory(np.arange(6).reshape(2, 3), 1, 10, "log-uniform").shape == (2, 3)
-    with pytest.raises(ValueError, match="shortest < longest"):
-        time_laws.mean_memory(1, 3, 3, "uniform")
     with pytest.raises(ValueError, match="log-uniform"):
         time_laws.mean_memory(1, 1, 3, "normal")
     with pytest.raises(ValueError, match="lag"):
         time_laws.mean_memory(-1, 1, 3, "uniform")
+
+
+@pytest.mark.parametrize(
+    ("shortest", "longest"), [(0, 3), (-1, 3), (3, 3), (3, 2), (1, math.inf), (math.nan, 3)]
+)
+def test_time_scales_are_positive_finite_and_two(shortest, longest):
+    with pytest.raises(ValueError, match="shortest < longest"):
+        time_laws.mean_memory(1, shortest, longest, "uniform")

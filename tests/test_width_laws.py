@@ -49,6 +49,19 @@ def test_one_step_moves_the_layers_as_far_as_the_law_says(optimizer, without):
     refute(*[(name, 1.0, mean_of(row)) for name, row in zip(names, moved / wrong, strict=True)])
 
 
+@pytest.mark.parametrize("optimizer", ["Adam", "SGD"])
+@pytest.mark.parametrize("rates", [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0.1, 0)])
+def test_each_matrix_alone_and_two_together_move_what_the_law_says(optimizer, rates):
+    """So that no term hides behind a larger one."""
+    x, error, moved = stepped(rates, 1 / math.sqrt(N), optimizer)
+    law = width_laws.first_step_law(N, rates, 1 / math.sqrt(N), x, error, optimizer)
+    moves = law[:, 0] > 0
+    assert (moved[~moves] == 0).all()
+    shares = moved[moves] / law[moves]
+    compare(*[("a move", 1.0, mean_of(row)) for row in shares])
+    refute(*[("a move", 1.0, mean_of(row / 1.25)) for row in shares])
+
+
 @pytest.mark.parametrize(
     ("optimizer", "without", "powers"),
     [

@@ -223,6 +223,76 @@ def test_files_processes_and_connections_are_out_of_reach(tmp_path):
     assert (outside.read_text(), outside.stat().st_mode & 0o777) == ("secret", 0o640)
 
 
+LIMITS = """
+import errno, resource, threading
+from pathlib import Path
+names = ("CPU", "DATA", "FSIZE", "CORE")
+limits = [resource.getrlimit(getattr(resource, f"RLIMIT_{name}")) for name in names]
+status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+status = [int(status[name], 16) for name in ("NoNewPrivs", "CapEff", "CapPrm", "Seccomp")]
+done = []
+thread = threading.Thread(target=done.append, args=[1])
+thread.start()
+thread.join()
+try:
+    os.fork()
+except OSError as error:
+    done.append(error.errno)
+asked = [(150, 150), (4 << 30, 4 << 30), (64 << 20, 64 << 20), (0, 0)]
+answer_1 = 2.0 if (limits, status, done) == (asked, [1, 0, 0, 2], [1, errno.EPERM]) else 0
+"""
+
+
+@held
+def test_the_operating_system_limits_what_a_submission_takes():
+    assert " right. " in verdicts(submission(first="import os", e1=LIMITS))["1"]
+
+
+CALLS = """
+import ctypes, errno, platform
+from pathlib import Path
+libc = ctypes.CDLL(None, use_errno=True)
+
+def fails(*call):
+    found = libc.syscall(*map(ctypes.c_long, call))
+    if found == 0 and call[0] in (57, 58):
+        os._exit(0)  # the child that there should not be
+    return found and ctypes.get_errno()
+
+Path("mine").touch()
+before, file, folder = os.stat("mine"), os.open("mine", os.O_RDONLY), os.open(".", os.O_RDONLY)
+os.chmod("mine", 0), os.fchmod(file, 0), os.chmod("mine", 0, dir_fd=folder)
+os.chown("mine", 7, 7), os.fchown(file, 7, 7), os.lchown("mine", 7, 7), os.chown("mine", 7, 7, dir_fd=folder)
+kept = os.stat("mine") == before and fails(452, -1, 0, 0, 0) == 0 and fails(435, 0, 0) == errno.ENOSYS
+if platform.machine() == "x86_64":
+    kept = kept and {fails(57), fails(58), fails(0x40000000 + 39), fails(0x40000000)} == {errno.EPERM}
+answer_1 = 2.0 if kept else 0
+"""
+
+
+@held
+def test_calls_that_change_owners_do_nothing_and_those_that_fork_fail_one_by_one():
+    assert " right. " in verdicts(submission(first="import os", e1=CALLS))["1"]
+
+
+def test_how_long_a_submission_may_run_and_how_much_it_may_print():
+    run = Run()
+    assert (run.timeout, run.total, run.most) == (30, 120, 10_000_000)
+    assert run.enabled
+    assert Restore().enabled
+    assert run.interrupt_on_timeout
+    assert run.allow_errors
+    assert run.raise_on_iopub_timeout
+
+
+@linux
+def test_a_submission_may_take_so_long_in_all():
+    slow = "import time\ntime.sleep(4)"
+    found = verdicts(submission(**RIGHT, e3=slow, e4=slow), total=5)
+    assert " right. " in found["1"]
+    assert "Late: stopped, for it took too long" in found["4"]
+
+
 DEAF = "import time\nwhile True:\n    try:\n        time.sleep(99)\n    except BaseException:\n        pass"
 ENDS = {
     "deaf": (DEAF, "stopped in exercise-04-3, for it did not end when told to"),

@@ -68,6 +68,12 @@ def test_units_are_identical_if_they_have_more_than_half_in_common():
         assert f"{share:.0%} of the weights' second moment in weight" in words
 
 
+def test_units_are_identical_in_either_layout():
+    rows = torch.tensor([[1.0, -1.0, 2.0, -2.0]]).expand(3, 4)
+    for weight in (rows, rows.T):
+        assert "100% of the weights' second moment in weight" in signs.identical(patient(weight), table())[1]
+
+
 def test_a_loss_is_large_2_and_a_half_above_ln_10():
     for excess, present in [(2.45, False), (2.55, True)]:
         others = 9 / (
