@@ -19,7 +19,7 @@ from browser import FLAGS, find_chromium
 from figures import PICTURES, figure
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
-from pages import ROOT, Page, card_page, claims_page, index, parts, raw
+from pages import ROOT, Page, beside, card_page, claims_page, index, parts, raw
 from playwright.sync_api import sync_playwright
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
@@ -52,12 +52,19 @@ def prose(text: str) -> str:
     return re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(text, quote=False))
 
 
+# No `inputmode="decimal"`: the keys of an iPhone would then lack the minus, the slash and the e.
+TYPED = 'autocomplete="off" autocapitalize="off" spellcheck="false"'
 RUN = '<a href="index.html#run-it-yourself">run it yourself</a>'
+CARD = '<a href="card.html">the card, to print</a>'
 # What notebooks say of JupyterLab, and what holds here.
 REWORDED = {
     r"Replace the dots and run the cell: `check` .*": (
         "Numbers and choices are checked here, all others in the notebook; hints and solutions are folded."
     ),
+    r"over the dots in cells like the next one": "into boxes like the next one",
+    r"if you wrote one over the dots": "if you wrote one down",
+    r"over the dots of its cell": "into its box",
+    r"before you run the next cell": "before you read on",
     r"run the cell, or click on the three dots": "click on “Show the answer”",
     r" \(JupyterLab opens the notebook at the first click[^)]*\)": "",
     r"The browser below needs a running kernel: [^.]*\. Without one, the five tables behind it": (
@@ -77,7 +84,7 @@ def guess_form(source: str) -> str:
     """Return inputs for the guesses of a cell."""
     return "\n".join(
         f'<p class="course-guess"><label>Your guess: {prose(text)} '
-        f'<input data-guess="{name}" inputmode="decimal" autocomplete="off" size="10"></label></p>'
+        f'<input data-guess="{name}" {TYPED} size="10"></label></p>'
         for name, text in GUESS.findall(source)
     )
 
@@ -121,7 +128,7 @@ def exercise(number: str, source: str) -> str:
         data = html.escape(json.dumps(data, ensure_ascii=False))
         form = (
             f'<form class="course-check" data-check="{data}"><label>Your answer to {number}: '
-            '<input inputmode="decimal" autocomplete="off" size="12"></label> <button>Check</button> '
+            f'<input {TYPED} size="12"></label> <button>Check</button> '
             '<span role="status"></span></form>'
         )
     elif isinstance(question, Choice):
@@ -164,7 +171,8 @@ def prepared(cell: NotebookNode, name: str, beside: list[NotebookNode], section:
 def cells_of(page: Page, part: str) -> Iterator[NotebookNode]:
     """Yield the cells of a page."""
     cells = nbformat.read(ROOT / "notebooks" / f"{page.name}.ipynb", as_version=4).cells
-    kicker = f"{part} · notebook {page.number}, {page.title} · {page.minutes} minutes · {RUN}"
+    kicker = f'<a href="index.html#{part.lower()}">{part}</a> · notebook {page.number}, {page.title}'
+    kicker += f" · {page.minutes} minutes · {RUN}" + f" · {CARD}" * (page.number == "19")
     heading, _, rest = cells[0].source.partition("\n")
     cells[0].source = f"{heading}\n\n{raw(f'<p class=course-place>{kicker}</p>')}\n{rest}"
     section = page.title
@@ -202,7 +210,7 @@ def write(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def prepare(app: Sphinx, _: Config) -> None:
+def prepare(app: Sphinx, config: Config) -> None:
     """Write what Sphinx is to read. Raises: ValueError where REWORDED has what no notebook says any more."""
     said = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "notebooks").glob("*.ipynb"))
     if gone := [words for words in REWORDED if not re.search(words, said)]:
@@ -215,9 +223,11 @@ def prepare(app: Sphinx, _: Config) -> None:
             for place, cell in enumerate(notebook.cells):
                 cell.id = f"cell-{place}"
             write(source / f"{page.name}.ipynb", nbformat.writes(notebook))
-    write(source / "index.md", index())
+    write(source / "index.md", index(config.course_repository))
     write(source / "claims.md", claims_page())
     write(source / "card.md", card_page())
+    for name, text in beside(source):
+        write(source / f"{name}.md", text)
 
 
 KERNEL = {
@@ -227,8 +237,9 @@ KERNEL = {
 
 
 def mend(app: Sphinx, name: str, template: str, context: dict, tree: object) -> None:
-    """Make a table's empty corner an ordinary cell, for it heads nothing."""
-    context["body"] = re.sub(r"<th([^>]*)>(?:<p></p>)?</th>", r"<td\1></td>", context.get("body", ""))
+    """Make a table's empty corner an ordinary cell, for it heads nothing; call folds what they look like."""
+    body = re.sub(r"<th([^>]*)>(?:<p></p>)?</th>", r"<td\1></td>", context.get("body", ""))
+    context["body"] = re.sub(r"<summary aria-label=[^>]*>", "<summary>", body)
 
 
 def finish(app: Sphinx, error: Exception | None) -> None:

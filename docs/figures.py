@@ -4,6 +4,7 @@ import base64
 import html
 import io
 import re
+import unicodedata
 from pathlib import Path
 
 from nbformat import NotebookNode
@@ -19,11 +20,27 @@ SIGNS = {
     "ge": "≥",
     "to": "→",
     "mapsto": "→",
+    "pm": "±",
+    "lambda": "λ",
+    "varepsilon": "ε",
+    "nabla": "∇",
 }
+
+
+def sign(command: re.Match) -> str:
+    """Return the sign or the Greek letter that a command of TeX stands for, or else its name."""
+    try:
+        return SIGNS.get(command[1]) or unicodedata.lookup(f"GREEK SMALL LETTER {command[1]}")
+    except KeyError:
+        return f" {command[1]} "
+
+
 TEX = {
-    r"\\text\b": "",
-    r"\\frac(\w)(\w|\\\w+)": r"\1/\2",
-    r"\\([a-zA-Z]+) *": lambda name: SIGNS.get(name[1], f"{name[1]} "),
+    r"\\operatorname\b": " ",
+    r"\\(text|mathbb|[bB]ig[lr]?|left|right)\b *": "",
+    r"\\[dt]?frac *(\{[^{}]*\}|\w) *(\{[^{}]*\}|\w|\\\w+)": r"\1/\2",
+    r"(\\sqrt|\^)\{([^{}]*[^\w{}-][^{}]*)\}": r"\1(\2)",
+    r"\\([a-zA-Z]+) *": sign,
     r"[$*`{}]|\\[,;!]": "",
 }
 
@@ -46,12 +63,18 @@ def how_to_read(cells: list[NotebookNode]) -> str:
 
 
 def alternative(output: NotebookNode, beside: list[NotebookNode], section: str) -> str:
-    """Return the text for a picture: its titles and axes, as stored beside it, and how to read it."""
+    """Return the text for a picture: its titles and axes, as stored beside it, and how to read it.
+
+    Where nothing is stored, it is what the text after the picture, or else before it, begins with.
+    """
     said = output.data["text/plain"]
-    titles = dict.fromkeys(re.findall(r"^\* (.*?),? \[", said, re.MULTILINE))
-    texts = ["; ".join(title for title in titles if title != "no title"), said.partition("\n")[0]]
+    axes, _, title = said.partition("\n* ")[0].partition("\n")
+    titles = dict.fromkeys([title, *re.findall(r"^\* (.*?),? \[", said, re.MULTILINE)])
+    texts = ["; ".join(title for title in titles if title not in ("", "no title")), axes]
     texts = [f"{text}." for text in texts if text and text[0] != "<" and text != "Figure of no axes"]
-    return spoken(" ".join([*(texts or [f"The picture of the section {section}."]), how_to_read(beside)]))
+    prose = [cell.source for cell in beside[::-1] if cell.cell_type == "markdown" and cell.source[0] != "#"]
+    told = how_to_read(beside) or ("" if texts or not prose else prose[0].partition("\n")[0])
+    return spoken(" ".join([*(texts or [f"The picture of the section “{section}”."]), told]))
 
 
 def save(picture: Image.Image, name: str) -> str:

@@ -1,7 +1,8 @@
-"""The pages beside the notebooks: the first one, the claims, the card; and the parts of the course."""
+"""The pages beside the notebooks: the first one, claims, card, those for teachers; and the course's parts."""
 
 import html
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ROW = re.compile(r"^\| \[(\d\d)([^\]]*)\]\(notebooks/([^)]*)\.ipynb\) \| (.*) \| (\d+) \|$", re.MULTILINE)
+BESIDE = re.compile(r"^- \[([^\]]*)\]\(docs/(\w+)\.md\): ", re.MULTILINE)
 PART = re.compile(r"^\*\*(\w+)\.\*\* (.*)\n\n((?:\|.*\n)+)", re.MULTILINE)
 
 
@@ -49,8 +51,11 @@ def table_of(pages: list[Page]) -> str:
     return "\n".join(["| notebook | question | minutes |", "|:--|:--|--:|", *rows])
 
 
-def index() -> str:
-    """Return the first page."""
+COLAB = "Colab lacks `course_utils`: in a first cell there, run `%pip install git+{}`; restart if it asks."
+
+
+def index(repository: str) -> str:
+    """Return the first page; with the repository's address, where Colab can open the notebooks."""
     text, sections = (HERE / "index.md").read_text(encoding="utf-8"), []
     for part, sentence, pages in parts():
         entries = "\n".join(f"{p.number} {p.title} <{p.name}>" for p in pages)
@@ -60,7 +65,31 @@ def index() -> str:
     with Image.open(ROOT / path) as picture:
         address = save(picture, "figures/overview.webp")
     shown = f'<img class="course-figure" src="{address}" alt="{html.escape(alt)}">'
-    return text.replace("{{overview}}", raw(shown)).replace("{{parts}}", "\n\n".join(sections))
+    places = {"overview": raw(shown), "parts": "\n\n".join(sections), "teaching": teaching()}
+    places["colab"] = COLAB.format(repository) if "//github.com/" in repository else ""
+    for place, filled in places.items():
+        text = text.replace("{{" + place + "}}", filled)
+    return text
+
+
+def teaching() -> str:
+    """Return what the README says to teachers, and the place of those pages in the navigation."""
+    text = re.search(r"^## Teaching with it\n\n(.*?)\n\n## ", README, re.MULTILINE | re.DOTALL)[1]
+    entries = "\n".join(f"{title} <{name}>" for title, name in BESIDE.findall(README))
+    tree = f"```{{toctree}}\n:hidden:\n:caption: To teach with it\n\n{entries}\n```"
+    return f"## Teach with it\n\n{text.replace('](docs/', '](')}\n\n{tree}"
+
+
+def beside(source: Path) -> Iterator[tuple[str, str]]:
+    """Yield the pages for teachers, name and text; copy the files that they link to beside the sources."""
+    for _, name in BESIDE.findall(README):
+        text = (HERE / f"{name}.md").read_text(encoding="utf-8").replace("](../notebooks/", "](")
+        for words, linked in re.findall(r"\[([^\]]*)\]\((\w+\.(?:py|txt))\)", text):
+            if (HERE / linked).exists():
+                shutil.copy2(HERE / linked, source)
+            else:  # a table that `make sizes` has yet to write
+                text = text.replace(f"[{words}]({linked})", words)
+        yield name, text
 
 
 def claims_page() -> str:

@@ -43,6 +43,11 @@ def test_every_notebook_has_a_page():
     assert {"index.html", "card.html", "claims.html", "search.html"} <= set(NAMES)
 
 
+def test_the_first_page_leads_to_the_pages_for_teachers():
+    linked = {tag["href"] for tag in parsed("index.html").article.find_all("a", href=True)}
+    assert {"teaching.html", "grading.html", "hub.html", "website.html"} <= linked
+
+
 def test_the_site_is_small():
     assert sum(path.stat().st_size for path in SITE.rglob("*")) < 40e6
 
@@ -59,7 +64,13 @@ def test_headings_are_in_order(name: str):
 def test_every_picture_is_told_in_words(name: str):
     texts = [picture.get("alt", "") for picture in parsed(name).main.find_all("img")]
     assert all(len(text.split()) > 3 for text in texts), texts
-    assert not [text for text in texts if re.search(r"[$\\{}]|no title|no label", text)]
+    assert not [text for text in texts if re.search(r"[$\\{}]|frac|no title|no label", text)]
+
+
+@pytest.mark.parametrize("name", READ)
+def test_what_is_folded_is_called_as_it_looks(name: str):
+    assert not parsed(name).select("summary[aria-label]")
+    assert all(fold.get_text(strip=True) for fold in parsed(name).find_all("summary"))
 
 
 def broken(name: str) -> list[str]:
@@ -118,6 +129,11 @@ OPEN = """() => {
 # All formulas are set, or there are none.
 SET = """!window.MathJax
     || (MathJax.startup?.promise && Promise.resolve(MathJax.startup.promise).then(() => true))"""
+
+# What a thumb would miss.
+SMALL = """[...document.querySelectorAll("main :is(button, input, select, summary)")]
+    .filter(it => it.checkVisibility() && Math.min(it.offsetWidth, it.offsetHeight) < 24)
+    .map(it => it.outerHTML)"""
 
 
 @pytest.fixture
@@ -186,6 +202,7 @@ def test_a_page_is_as_wide_as_a_telephone_and_its_formulas_are_right(visit, name
     assert not page.locator("mjx-merror, [data-mjx-error]").count()
     page.evaluate(OPEN)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.evaluate(SMALL) == []
 
 
 def test_the_first_page_is_there_within_a_second(visit):
@@ -205,11 +222,25 @@ def test_a_folded_answer_opens_by_the_keyboard_and_shows_the_guess(visit):
     assert page.locator("input[data-guess=guess_fourth]").input_value() == "3"
 
 
+def test_answers_open_where_no_script_runs(chromium):
+    context = chromium.new_context(viewport=NARROW, java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"{SITE.as_uri()}/02_one_over_sqrt_n.html")
+    for words in ("Show the answer", "Solution"):
+        summary = page.locator("summary", has_text=words).first
+        summary.press("Enter")
+        assert summary.locator("xpath=following-sibling::*").first.is_visible()
+    assert not page.locator(".course-check:visible, .course-guess:visible").count()
+    context.close()
+
+
 def test_an_exercise_says_what_is_right_and_names_a_mistake(visit):
     page = visit("02_one_over_sqrt_n.html")
     form = page.locator(".course-check").first
     for answer, said in (
         ("1/20", "Right."),
+        ("0,05", "Right."),
+        ("−1,000", "-1000 is not it"),
         ("0.0025", "Not yet."),
         ("7", "7.000 is not it"),
         ("x", "A number"),

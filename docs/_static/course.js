@@ -43,9 +43,11 @@ for (const input of all("input[data-guess]")) {
     show();
 }
 
-// A number is right, or one of the known mistakes, or neither; 1/3 and 2e-4 are numbers, too.
+// A number is right, or one of the known mistakes, or neither; 1/3, 2e-4, 10,000 and 0,5 are numbers, too.
+const plain = text => text.replaceAll(/[−–]/g, "-")
+    .replace(/^\s*-?[1-9]\d{0,2}(,\d{3})+(?!\d)/, whole => whole.replaceAll(",", "")).replaceAll(",", ".");
 const numberIn = text => {
-    const parts = text.trim().replace("−", "-").split("/").map(part => (part.trim() ? Number(part) : NaN));
+    const parts = plain(text).split("/").map(part => (part.trim() ? Number(part) : NaN));
     return parts.length > 2 ? NaN : parts.reduce((a, b) => a / b);
 };
 for (const form of all(".course-check")) {
