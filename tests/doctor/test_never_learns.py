@@ -6,6 +6,7 @@ import pytest
 import torch
 from initialize_networks import Function, batch, bits
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from course_utils.doctor import diagnose, initialize_
 
@@ -137,3 +138,15 @@ def test_batch_norm_without_statistics_is_named_for_what_it_is_and_small_outputs
     trained(x)
     named = {f.fault for m in (trained.eval(), convolutional()) for f in diagnose(m, x).findings}
     assert "fresh statistics" not in named
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad:UserWarning")
+def test_a_reentrant_checkpoint_passes_back_what_it_would_in_training():
+    def segment(m, h):
+        return checkpoint(lambda z: torch.relu(m.a(z)), h, use_reentrant=True)
+
+    assert diagnose(Blocks(lambda m, h: m.b(segment(m, h))), X, Y).healthy
+    cut = Blocks(lambda m, h: m.b(segment(m, h.detach())))  # no input to differentiate by: torch warns
+    finding = diagnose(cut, X, Y).findings[0]
+    assert (finding.layer, finding.fault) == ("first", "vanishing gradient")
+    assert finding.others == ("a",)
