@@ -37,7 +37,7 @@ def refuses(check, *faulty, **options):
 RANDOM = {
     "uniform": (init.uniform_, (6, 4)),
     "normal": (init.normal_, (6, 4)),
-    "truncated": (init.trunc_normal_, (6, 4)),
+    "trunc_normal": (init.trunc_normal_, (6, 4)),
     "tail": (partial(init.trunc_normal_, a=1, b=2), (6, 4)),
     "variance_scaling": (init.variance_scaling_, (6, 4, 3)),
     "variance_scaling uniform": (partial(init.variance_scaling_, distribution="uniform"), (6, 4, 3)),
@@ -59,6 +59,7 @@ RANDOM |= {
     if name[0] != "_" and name[-1] == "_" and "generator" in inspect.signature(function).parameters
     if function not in LISTED
 }
+DISCRETE = {"sparse"}  # of few values, so that many of their entries are equal
 STOCHASTIC = RANDOM | {  # the others have tests of their own
     "delta_orthogonal": (init.delta_orthogonal_, (6, 4, 3)),
     "looks_linear": (init.looks_linear_, (6, 4)),

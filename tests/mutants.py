@@ -166,7 +166,7 @@ def examine(name, copy, seconds, most):
     source, paths = place.read_text(encoding="utf-8"), files(TESTS[name])
     start = time.monotonic()
     if not survives(copy, paths, 600):
-        raise SystemExit(f"the tests of {name} fail without a mutant, or take ten minutes")
+        raise SystemExit(f"without a mutant these fail, or take ten minutes: pytest -x {' '.join(paths)}")
     alone = time.monotonic() - start
     found, count = places(source), Counter()
     for number, (operator, occurrence) in enumerate(found[:most]):

@@ -236,7 +236,7 @@ def test_empty_tensors_get_a_warning(name, shape):
 
 
 @pytest.mark.parametrize(
-    "name", ["uniform", "normal", "truncated", "tail", "orthogonal", "sparse", "constant", "eye"]
+    "name", ["uniform", "normal", "trunc_normal", "tail", "orthogonal", "sparse", "constant", "eye"]
 )
 def test_other_empty_tensors_pass_silently(name):
     for shape in EMPTY[:3]:

@@ -14,9 +14,11 @@ import pytest
 import torch
 from initializer_cases import (
     ALL,
+    DISCRETE,
     DTYPES,
     HALF,
     RANDOM,
+    STOCHASTIC,
     refuses,
     seeded,
 )
@@ -219,7 +221,12 @@ def test_parameters_are_filled_in_place(name):
     assert torch.equal(parameter.grad, 2 * parameter)
 
 
-@pytest.mark.parametrize("name", sorted(RANDOM.keys() - {"sparse"}))
+def test_every_initializer_is_tested():
+    public = {name[:-1] for name in vars(init) if name[0] != "_" and name[-1] == "_"}
+    assert public - {*ALL, *STOCHASTIC} == set(), "add it to ALL in initializer_cases.py"
+
+
+@pytest.mark.parametrize("name", sorted(RANDOM.keys() - DISCRETE))
 def test_no_two_draws_of_double_precision_are_equal(name):
     initializer, _ = RANDOM[name]
     w = initializer(torch.empty(150, 200, dtype=torch.float64), generator=seeded(0))

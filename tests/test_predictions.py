@@ -16,7 +16,7 @@ NOTHING_TO_COUNT = "20_clinic"  # there a diagnosis is the prediction, and it is
 
 PROMPT = re.compile(r"\*\*Predict\b")
 TOLD = re.compile(r"\bDerive\b|(?:=|≈|\\approx)\s*[-−]?\.?\d")
-UNTOUCHED = re.compile(r"(guess_\w+) = \.\.\.  # your guess: \w.*")
+UNTOUCHED = re.compile(r"(guess_\w+) = \.\.\.  # your guess: \S.*")
 NUMBER = re.compile(r"\d\.\d|\de[-+]?\d|:.*\d")
 
 Rule = Callable[[NotebookNode], Iterator[str]]
