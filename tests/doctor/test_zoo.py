@@ -15,7 +15,7 @@ FILES = ["vision", "vision_2", "vision_3", "language", "language_2", "language_3
 FILES += ["others", "others_2", "others_3", "others_4"]
 ZOO: list[Specimen] = [s for name in FILES for s in import_module(f"zoo.{name}").SPECIMENS]
 NAMES = [s.name for s in ZOO]
-# What no judge sees, each with the reason; README says so in general.
+# What no judge sees, each with the reason; docs/doctor.md says so in general.
 NOT_SEEN = {
     "a router that knows two experts": "experts that are never called make no row",
     "embedding x 0.001": "a module's gates are not looked into, and it does not fade to nothing",
