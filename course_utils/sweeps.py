@@ -167,7 +167,8 @@ def _code(code: CodeType) -> list[Any]:
 def _identity(measure: Callable) -> str:
     """Return a function's name and a hash of its code, its defaults, and the numbers that it captures."""
     if not isinstance(measure, FunctionType):
-        raise TypeError(f"with a file, measure must be a function, by def or lambda; got {measure!r}")
+        got = type(measure).__name__
+        raise TypeError(f"with a file, measure must be a function, by def or lambda; got {got}")
     captured, defaults = inspect.getclosurevars(measure), measure.__defaults__ or ()
     values = (
         captured.globals | captured.nonlocals | (measure.__kwdefaults__ or {}) | dict(enumerate(defaults))
@@ -188,7 +189,8 @@ def _stored(file: Path, identity: str) -> dict[str, tuple[dict[str, Scalar], str
         except json.JSONDecodeError:  # cut off
             continue
         if row["measurement"] != identity:
-            raise ValueError(f"{file} is of {row['measurement']}, not of {identity}: name another file")
+            names = (text.rpartition(" ")[0] for text in (row["measurement"], identity))
+            raise ValueError("{} is of {}, not of this {}: name another file".format(file, *names))
         if not row["error"]:
             done[_key(row["parameters"], row["seed"])] = row["results"], ""
     return done

@@ -5,6 +5,8 @@ import time
 
 import torch
 
+SHARED = torch.Generator()
+
 
 def drawn(gain, depth, generator):
     """Return what is drawn, as numbers of several kinds."""
@@ -31,6 +33,6 @@ def threads(gain, seed):
 
 
 def seeding(width, seed):
-    """Return a number drawn from torch's global generator, which threads share."""
-    torch.manual_seed(seed)
-    return sum(torch.randn(width).std().item() for _ in range(50))
+    """Return a number drawn from one generator of the process, as torch's global one, which threads share."""
+    SHARED.manual_seed(seed)
+    return sum(torch.randn(width, generator=SHARED).std().item() for _ in range(50))

@@ -149,6 +149,9 @@ CALLS = [
     lambda: quadrature.adaptive_expectation(lambda z: torch.exp(z**2)),
     lambda: sweeps.sweep(drawn, {"gain": [[1.0]], "depth": [1]}, seeds=1),
     lambda: sweeps.sweep(drawn, {"gain": [1, 1.0], "depth": [1]}, seeds=2),
+    lambda: sweeps.sweep(drawn, {"gain": 1.0, "depth": [1]}, seeds=1),
+    lambda: sweeps.sweep(drawn, {"gain": [1], "error": [1]}, seeds=1),
+    lambda: sweeps.sweep(partial(drawn, depth=1), {"gain": [1]}, seeds=1, file="new.jsonl"),
     lambda: training.evaluate(nn.Flatten(0), zeros(4, 1), torch.zeros(3).long()),
     lambda: trained(4, 3, steps=1),
     lambda: trained(4, 4, steps=0, batch_size=2),
@@ -171,6 +174,7 @@ def file_calls(folder: Path) -> Iterator[Callable]:
         (folder / f"{part}-images-idx3-ubyte").write_bytes(idx(2, 3, 4))
         (folder / f"{part}-labels-idx1-ubyte").write_bytes(idx(2 if part == "train" else 3))
     yield lambda: data.idx_images(folder)
+    yield lambda: sweeps.sweep(drawn, {"gain": [1], "depth": [1]}, seeds=1, file=path)
     path.write_text('{"measurement": "drawn 0"}\n')
     yield lambda: sweeps.sweep(drawn, {"gain": [1], "depth": [1]}, seeds=1, file=path)
 
