@@ -164,15 +164,19 @@ def _code(code: CodeType) -> list[Any]:
     return [code.co_code.hex(), code.co_names, constants]
 
 
+def _names(code: CodeType) -> set[str]:
+    """Return what a function and those inside of it may look up as globals."""
+    return {*code.co_names}.union(*(_names(x) for x in code.co_consts if isinstance(x, CodeType)))
+
+
 def _identity(measure: Callable) -> str:
     """Return a function's name and a hash of its code, its defaults, and the numbers that it captures."""
     if not isinstance(measure, FunctionType):
         got = type(measure).__name__
         raise TypeError(f"with a file, measure must be a function, by def or lambda; got {got}")
-    captured, defaults = inspect.getclosurevars(measure), measure.__defaults__ or ()
-    values = (
-        captured.globals | captured.nonlocals | (measure.__kwdefaults__ or {}) | dict(enumerate(defaults))
-    )
+    captured = {name: measure.__globals__.get(name, ...) for name in _names(measure.__code__)}
+    captured |= inspect.getclosurevars(measure).nonlocals
+    values = captured | (measure.__kwdefaults__ or {}) | dict(enumerate(measure.__defaults__ or ()))
     plain = {str(name): value for name, value in values.items() if isinstance(value, Scalar)}
     text = repr([_code(measure.__code__), sorted(plain.items())])
     return f"{measure.__name__} {zlib.crc32(text.encode()):08x}"

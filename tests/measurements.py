@@ -36,3 +36,9 @@ def seeding(width, seed):
     """Return a number drawn from one generator of the process, as torch's global one, which threads share."""
     SHARED.manual_seed(seed)
     return sum(torch.randn(width, generator=SHARED).std().item() for _ in range(50))
+
+
+def where(gain, seed):
+    """Return, after a while, the process that measures."""
+    time.sleep(0.05)
+    return os.getpid()

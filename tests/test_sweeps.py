@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from functools import partial
 from importlib.util import find_spec
 from itertools import count
@@ -17,7 +18,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from measurements import deadly, drawn, seeding, slow, threads
+from measurements import deadly, drawn, seeding, slow, threads, where
 from pandas.testing import assert_frame_equal
 from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -229,6 +230,14 @@ def test_a_function_that_changed_is_another_measurement(change, tmp_path):
         alone(make(**changed), {"gain": [1]}, seeds=1, file=file)
 
 
+def test_a_global_that_an_inner_function_takes_is_compared(tmp_path):
+    source = "def measure(gain, seed):\n    return sum((lambda k: k * WIDTH)(k) for k in (gain,))"
+    for width, refused in ((10, False), (10, False), (20, True)):
+        exec(source, space := {"WIDTH": width})
+        with pytest.raises(ValueError, match="name another file") if refused else nullcontext():
+            alone(space["measure"], {"gain": [1]}, seeds=1, file=tmp_path / "sweep.jsonl")
+
+
 def test_a_comment_changes_nothing(tmp_path):
     sources = (
         "def measure(gain, seed):\n    return gain",
@@ -357,6 +366,25 @@ def test_a_cluster_that_loses_a_worker_measures_the_same(tmp_path):
             assert set(client.run(os.getpid).values()) != set(workers.values())
     assert_frame_equal(table, alone(slow, LONG, seeds=1))
     assert len(lines(file)) == 40
+
+
+@without_dask
+def test_a_worker_that_joins_late_takes_part(tmp_path):
+    from distributed import LocalCluster
+
+    file = tmp_path / "sweep.jsonl"
+
+    def grow():
+        wait_for(file, 3)
+        cluster.scale(2)
+
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+        growing = threading.Thread(target=grow)
+        growing.start()
+        grid = {"gain": list(range(200))}
+        table = sweep(where, grid, seeds=1, scheduler=cluster.scheduler_address, file=file)
+        growing.join()
+    assert table.value.nunique() == 2
 
 
 @without_dask
