@@ -39,7 +39,8 @@ class Diagnosis:
     The table has one row for each call of a layer, a norm, a recurrent or attention module, in order, and for
     an activation that follows none of them. Its columns (NaN: does not apply):
     layer, kind, activation: where, what, and the activation that follows; "norm" if a norm comes first,
-    "measured" if what follows is none that has a name here: its gain is then measured on noise.
+    "measured" if what follows is none that has a name here, "pooled" if it adds up, or chooses from, many
+    positions: the gain is then measured on noise.
     mean, std, second_moment: of all entries of the output; input_second_moment: of the input's.
     growth: the second moment after the activation over that of the input.
     varies: share of the output's second moment that varies over the batch, so depends on the input.

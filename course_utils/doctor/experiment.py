@@ -21,7 +21,7 @@ from course_utils.doctor.graph import Contributions, places
 from course_utils.doctor.measuring import NAN, UNKNOWN, cloned, is_share, second_moment, tensors_in
 from course_utils.doctor.recording import Call, Recorder
 from course_utils.doctor.thresholds import SAME_MAP
-from course_utils.doctor.vocabulary import ACTIVATIONS, CONVOLUTIONS, FACTORS, SPELLINGS
+from course_utils.doctor.vocabulary import ACTIVATIONS, CONVOLUTIONS, FACTORS, ODD, SPELLINGS
 from course_utils.mean_field import sign_changes
 from course_utils.quadrature import gaussian_expectation
 
@@ -35,6 +35,8 @@ _ROUGH = 0.05  # the error of what branches add that is aimed at
 _ROUNDS = 16  # at most, in which noise is drawn for it
 _FEW, _SMALL = 4, 0.1  # of so many sources a share below that is measured on its own
 _KEPT = 1000  # entries of what enters a layer, to see whether they depend on s at all
+
+MEASURED = ("measured", "pooled")  # instead of an activation's name: a map without one, or of many positions
 
 Pairs = dict[Call, Call]  # a layer, and the next one
 Sizes = Mapping[Call, Any]  # the root mean square that sources return, 1 by default
@@ -234,7 +236,11 @@ def correct_gains(laboratory: Laboratory) -> None:
         if not math.isclose(one[j].entered.second, shuffled[j].entered.second, rel_tol=1e-3)
     }
     for n, gain in _solve(laboratory, unknown).items():
-        n.activation, n.gain = "measured", gain
+        whole = unknown[n].taken in (n.numel, n.numel / 2)
+        bounded = (
+            n.activated.function in ODD and n in laboratory.real
+        )  # where neighbours are alike, none helps
+        n.activation, n.gain = "measured" if whole else "pooled", min(gain, n.gain) if bounded else gain
 
 
 def _find_norms(sources: list[Call], normalized: set[Call]) -> None:
@@ -250,7 +256,15 @@ def _pairs(sources: list[Call]) -> Pairs:
     times = Counter(n for source in sources for n in source.fed)
     pairs = {n.fed[0]: n for n in sources if len(n.fed) == 1 and times[n.fed[0]] == 1 and n.role != "norm"}
     layers = {n: after for n, after in pairs.items() if n.role == "layer" and n.numel > 1}
-    return {n: after for n, after in layers.items() if after.taken in (n.numel, n.numel / 2)}
+    return {n: after for n, after in layers.items() if _keeps_units(n, after)}
+
+
+def _keeps_units(node: Call, after: Call) -> bool:
+    """Return whether all of what a layer returns arrives, or halves multiplied, or a share of its positions.
+
+    Not so in attention whose queries, keys and values one layer returns.
+    """
+    return after.taken in (node.numel, node.numel / 2) or 2 * after.taken_units % node.unit_count == 0
 
 
 def _as_named(node: Call, after: Call, size: float, arriving: float) -> bool:
@@ -258,7 +272,12 @@ def _as_named(node: Call, after: Call, size: float, arriving: float) -> bool:
     phi = node.activated.phi or (lambda z: z)
     gated = after.taken < node.numel and node.activated.reads  # times the other half of what it returns
     expected = float(gaussian_expectation(lambda z: phi(z).square(), size)) * (size**2 if gated else 1)
-    return abs(arriving / expected - 1) < SAME_MAP * (5 if gated else 1)  # noise, in pairs, is rougher
+    chance = (
+        4 * math.sqrt(5 / after.taken) if after.taken < node.numel and not gated else 0
+    )  # of ReLU's squares
+    return (
+        abs(arriving / expected - 1) < SAME_MAP * (5 if gated else 1) + chance
+    )  # noise, in pairs, is rougher
 
 
 def _solve(laboratory: Laboratory, pairs: Pairs) -> dict[Call, float]:

@@ -88,7 +88,7 @@ def _zero(case: Case) -> Findings:
 
 def _lacking(case: Case) -> list[Call]:
     """Return the layers before a ReLU or the like whose law is right but for the gain."""
-    needy = [n for n in case.judged if n.gain > limit.GAIN]
+    needy = [n for n in case.judged if n.gain > limit.GAIN and n.activation != "pooled"]
     lacking = [n for n in needy if not is_right(n) and {"LeCun", "Xavier"} & {*n.laws}]
     # LeCun's law is also He's with fan_out if fan_out = 2 fan_in.
     return [n for n in lacking if not {"fan_out"} & case.shared & {*n.laws}]
@@ -199,6 +199,7 @@ def _signal(case: Case) -> Findings:
         after, may_fade = n.activated, n.last or n.activated.function in SIGMOIDS
         faded = min(after.total, after.total_varying) < 1 / limit.FAR and not may_fade
         exploded = after.total > limit.FAR and after.left.second > limit.LARGE_INPUT
+        faded = faded and not _regained(case, n)
         if passing and (faded or exploded) and not (n.bypassed or n.norm_next):
             yield from _drift(case, n, faded)
             return
@@ -222,6 +223,12 @@ def _drift(case: Case, n: Call, faded: bool) -> Findings:
         fault = f"{'vanishing' if faded else 'exploding'} signal"
         cause = "The weights do not explain it: look at biases, and at branches that are added."
         yield Finding(layer, fault, evidence.strip(), cause, "Normalize, or scale the branches down.")
+
+
+def _regained(case: Case, n: Call) -> bool:
+    """Return whether the next weights receive what has faded in full size, as a sum over a set is."""
+    after = [m for m in case.nodes if m.is_source and m.fed == [n]]
+    return bool(after) and all(m.entered.varying > n.start.varying / limit.FAR for m in after)
 
 
 @judge(4, "not finite")

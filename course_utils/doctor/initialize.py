@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 
 from course_utils.doctor.defaults import described, fresh_parameters, same_law
 from course_utils.doctor.diagnosis import printed
-from course_utils.doctor.experiment import Laboratory, correct_gains
+from course_utils.doctor.experiment import MEASURED, Laboratory, correct_gains
 from course_utils.doctor.graph import analyse, branches
 from course_utils.doctor.measuring import NAN, check_arguments, cloned, is_fixed
 from course_utils.doctor.recording import Call, Recorder
@@ -234,12 +234,14 @@ def _weight(node: Call, share: float, ending: str) -> Wish | None:
         return None
     if math.isnan(node.fan_in):  # rows that are looked up, each on its own; the padding is 0
         padding = getattr(node.module, "padding_idx", None)
-        fill_ = partial(_draw_, std=share, part=(0, padding or 0, int(padding is not None)), factor=0.0)
-        return Wish("N(0, 1)" + ending, share, fill_, node.activation, 1, share)
+        gain = min(node.gain, 1.0) if node.activation in MEASURED else 1.0  # less if rows are added up
+        std, law = gain * share, "N(0, 1)" if gain == 1 else "N(0, gain²)"
+        fill_ = partial(_draw_, std=std, part=(0, padding or 0, int(padding is not None)), factor=0.0)
+        return Wish(law + ending, std, fill_, node.activation, 1, std)
     fan_in, dim = node.seen, node.out_dim
     gain = share if math.isnan(node.gain) else node.gain * share
     units = max(node.weight.shape[dim:][:1], default=0)  # none where the call takes a view
-    first, count = (node.activation != "measured" and node.activated.reads) or (0, units)
+    first, count = (node.activation not in MEASURED and node.activated.reads) or (0, units)
     if node.recurrent and node.weight.ndim == 2 and units % node.weight.shape[1 - dim] == 0:
         gain = gain if count >= units else share
         std = gain / math.sqrt(fan_in)

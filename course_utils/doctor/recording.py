@@ -45,6 +45,7 @@ class Call:
     examples: int = 0
     numel: int = 0
     taken: int = 0  # entries of its input
+    taken_units: int = 0
     unit_dim: int = -1  # the dimension of units, or channels
     sample: Tensor | None = None  # of the numbers that enter it, in an experiment
     phi: Callable[[Tensor], Tensor] | None = None  # of an activation
@@ -269,6 +270,7 @@ class Recorder(TorchFunctionMode):
         parents = (self._origin[x],) if x in self._origin else ()
         call = Call(role, name, layer, parents, module=self._stack[-1][0])
         call.taken = x.numel()
+        call.taken_units = x.shape[1 if name in words.CONVOLUTIONS and x.ndim > 1 else -1] if x.ndim else 1
         if x.is_floating_point():
             call.entered = measure.moments(x, 0)
         self._measure(call, y, batch_dim)
