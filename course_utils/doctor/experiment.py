@@ -229,18 +229,17 @@ def correct_gains(laboratory: Laboratory) -> None:
     unknown = {n: j for n, j in pairs.items() if not _as_named(n, j, wanted[n], one[j].entered.second)}
     if not any(math.isfinite(one[after].entered.second) for after in unknown.values()):
         return
+    pooled = {n for n, j in unknown.items() if j.taken not in (n.numel, n.numel / 2)}
     shuffled = laboratory.arriving(wanted, shuffled=True)
-    laboratory.real = {
+    laboratory.real = pooled | {
         n
         for n, j in unknown.items()
         if not math.isclose(one[j].entered.second, shuffled[j].entered.second, rel_tol=1e-3)
     }
     for n, gain in _solve(laboratory, unknown).items():
-        whole = unknown[n].taken in (n.numel, n.numel / 2)
-        bounded = (
-            n.activated.function in ODD and n in laboratory.real
-        )  # where neighbours are alike, none helps
-        n.activation, n.gain = "measured" if whole else "pooled", min(gain, n.gain) if bounded else gain
+        # Where neighbours are alike, what drives a bounded function to its bounds is no gain.
+        bounded = n.activated.function in ODD and n in laboratory.real
+        n.activation, n.gain = MEASURED[n in pooled], min(gain, n.gain) if bounded else gain
 
 
 def _find_norms(sources: list[Call], normalized: set[Call]) -> None:

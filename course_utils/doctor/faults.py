@@ -164,11 +164,13 @@ def _step(case: Case) -> Findings:
 
 def _jump(n: Call) -> int:
     """Return 1, or -1, if weights multiply, or divide, the second moment by STEP, also as received next."""
-    entered, received = n.entered.second, (n.activated.left.second, *n.arriving)
+    entered, received = n.entered.second, [n.activated.left.second, *n.arriving]
+    if n.activation == "pooled":  # what counts is what comes out of the pool
+        received = n.arriving
     off, slack = n.weight_ratio**2, (1 + 4 * standard_error(n)) ** 2  # what chance allows
-    if n.growth > limit.STEP and min(received) > limit.STEP * entered and off > slack * limit.STEP / 2:
+    if min(received) > limit.STEP * entered and off > slack * limit.STEP / 2:
         return int(n.activated.function not in ODD)
-    small = n.growth < 1 / limit.STEP and max(received) < entered / limit.STEP
+    small = max(received) < entered / limit.STEP and n.activation != "pooled"  # a mean makes smaller
     return -int(small and 0 < off < 2 / limit.STEP / slack)
 
 

@@ -133,6 +133,17 @@ def _as_is(function: Callable, _: bool, *args: Any) -> Any:
         return function(*args)
 
 
+def _demote_parts(parents: list[Call]) -> None:
+    """Make activations that meet what they are made of, as in z * sigmoid(z), parts of a map of one's own."""
+    for part in (p for p in parents if p.role == "activation"):
+        chain = [part]
+        while chain[-1].role == "activation":
+            chain += chain[-1].parents[:1]
+        if chain[-1] in parents and part.numel == chain[-1].numel:
+            for call in chain[:-1]:
+                call.role = "other"
+
+
 class Recorder(TorchFunctionMode):
     """Sees every call on tensors, and notes what comes out and, later, the gradient that comes back."""
 
@@ -346,6 +357,7 @@ class Recorder(TorchFunctionMode):
         parents = sorted({self._origin[t] for t in floating or tensors}, key=lambda parent: parent.index)
         results = [y for y in tensors_in(result) if y.dtype != torch.bool]
         if len(parents) > 1:
+            _demote_parts(parents)
             role = "sum" if call.name in words.SUMS else "join" if call.name in words.JOINS else "other"
             meeting = Call(role, call.name, parents=tuple(parents), unit_dim=parents[-1].unit_dim)
             if role == "sum" and result.is_floating_point():

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from initialize_networks import batch, draw_all_, seeded
 from torch import nn
 
-from course_utils.doctor import diagnose
+from course_utils.doctor import diagnose, initialize_
+from course_utils.doctor.recording import Recorder
 from course_utils.mean_field import gain_in_front
 
 
@@ -72,6 +73,31 @@ def test_the_signal_keeps_its_size_and_nobody_is_alarmed(function):
     draw_all_(model, x, generator=seeded())
     assert all(1 / 3 < m < 3 for m in model.second_moments(x))
     assert diagnose(model, x, torch.arange(64) % 3).healthy
+
+
+@pytest.mark.parametrize("function", [f for name, f in MAPS.items() if "²" not in name])
+def test_the_remedy_is_the_measured_gain_and_following_it_helps(function):
+    model, x, targets = Stack(function), batch(64, 128), torch.arange(64) % 3
+    draw_all_(model, x, generator=seeded())
+    model.layers[1].weight.data.mul_(1 / 300)
+    (finding,) = [f for f in diagnose(model, x, targets).findings if f.is_fault]
+    wanted = gain_in_front(function) / 128**0.5
+    assert finding.layer == "layers.1"
+    assert f"gain / sqrt(fan_in) = {wanted:.2g}" in finding.remedy.replace(f"{wanted:.3g}", f"{wanted:.2g}")
+    model.layers[1].weight.data.normal_(0, wanted, generator=seeded(1))
+    assert diagnose(model, x, targets).healthy
+
+
+def test_deep_models_run_as_often_as_shallow_ones(monkeypatch):
+    runs = []
+    monkeypatch.setattr(Recorder, "run", lambda self, x, run=Recorder.run: (runs.append(1), run(self, x))[1])
+
+    def counted(depth):
+        runs.clear()
+        initialize_(Stack(lambda z: z + F.gelu(z), depth, width=8), batch(16, 8))
+        return len(runs)
+
+    assert counted(4) == pytest.approx(counted(40), abs=4)
 
 
 def test_a_gate_in_one_matrix_is_solved_as_a_whole():

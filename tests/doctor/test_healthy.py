@@ -291,6 +291,28 @@ def test_xaviers_law_is_known_where_the_fans_differ():
     )
 
 
+def test_a_signal_that_is_small_by_a_factor_of_ones_own_does_not_explode():
+    class Small(nn.Module):
+        def forward(self, x):
+            return 1e-3 * x
+
+    model = nn.Sequential(
+        nn.Linear(WIDTH, WIDTH), Small(), nn.Linear(WIDTH, WIDTH), nn.Tanh(), nn.Linear(WIDTH, CLASSES)
+    )
+    findings = diagnose(he(model, gain=1.0), VECTORS, labels(64)).findings
+    assert not [f for f in findings if "exploding" in f.fault]
+
+
+@pytest.mark.parametrize(("factor", "is_fault"), [(0.55, False), (1 / 30, True)])
+def test_a_layer_between_a_norm_and_the_head_may_be_half_as_large(factor, is_fault):
+    model = nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, WIDTH), nn.Tanh(), nn.Linear(WIDTH, CLASSES))
+    with torch.no_grad():
+        he(model, gain=1.0)[1].weight.mul_(factor)
+    findings = diagnose(model, VECTORS, labels(64)).findings
+    assert [f.is_fault for f in findings if f.layer == "1"] in ([], [is_fault])
+    assert any(f.is_fault for f in findings) == is_fault
+
+
 def test_inputs_in_front_of_a_norm_get_a_remark():
     findings = diagnose(conv_net(0), 255 * IMAGES.abs(), labels(32)).findings
     assert [(f.fault, f.is_fault) for f in findings] == [("input scale", False)]

@@ -6,6 +6,7 @@ import pytest
 import torch
 from initialize_networks import Function, batch, bits
 from torch import nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from course_utils.doctor import diagnose, initialize_
@@ -33,9 +34,14 @@ def branch(m, h):
     return h + m.b(torch.relu(m.a(h)))
 
 
+def gated(m, h):
+    return h + m.b(F.silu(m.a(h)) * h)
+
+
 NEVER = {
     "both factors of an adapter are 0": (lambda m, h: h + m.b(m.a(h)), ("a", "b"), {"a", "b"}),
     "a branch of zeros": (branch, ("a", "b"), {"a", "b"}),
+    "a gate and what it is multiplied into": (gated, ("a", "b"), {"a", "b"}),
     "detached": (lambda m, h: m.b(torch.relu(m.a(h)).detach()), (), {"first", "a"}),
     "rounded": (lambda m, h: m.b(torch.round(m.a(h))), (), {"first", "a"}),
 }

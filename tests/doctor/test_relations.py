@@ -405,3 +405,58 @@ def test_experts_share_one_branch_and_two_branches_share_by_their_number():
     table = initialize_(built(two_branches), Z, overwrite=True, generator=seeded()).table
     stds = table.set_index("parameter")["std"]
     assert [stds["a.weight"], stds["f.weight"]] == [pytest.approx(1 / 8 / math.sqrt(2), rel=0.05)] * 2
+
+
+def test_paths_in_a_list_share_by_their_number():
+    def function(m, x):
+        h = m.first(x)
+        return m.head(h + sum(path(h) for path in m.paths))
+
+    paths = nn.ModuleList(nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64)) for _ in range(9))
+    model = built(lambda: Parts(function, first=nn.Linear(20, 64), paths=paths, head=nn.Linear(64, 5)))
+    table = initialize_(model, Z, overwrite=True, generator=seeded()).table.set_index("parameter")
+    assert [table["std"][f"paths.{k}.2.weight"] for k in range(9)] == [pytest.approx(1 / 24, rel=0.1)] * 9
+
+
+def test_a_step_size_is_no_end_of_a_branch():
+    """A state-space block: the projection of dt feeds an exponential and products, out adds to the stream."""
+
+    def function(m, x):
+        for k in range(4):
+            h = m.n[k](x)
+            decay = (-F.softplus(m.dt[k](h))).exp()
+            state, states = torch.zeros_like(h[:, 0]), []
+            for t in range(x.shape[1]):
+                state = decay[:, t] * state + (1 - decay[:, t]) * h[:, t]
+                states.append(state)
+            x = x + m.out[k](torch.stack(states, 1))
+        return m.head(x.mean(1))
+
+    lists = {name: nn.ModuleList(nn.Linear(64, 64) for _ in range(4)) for name in ("dt", "out")}
+    norms = nn.ModuleList(nn.LayerNorm(64) for _ in range(4))
+    model = built(lambda: Parts(function, n=norms, **lists, head=nn.Linear(64, 5)))
+    table = initialize_(model, X, overwrite=True, generator=seeded()).table.set_index("parameter")
+    assert [table["std"][f"dt.{k}.weight"] for k in range(4)] == [pytest.approx(1.083 / 8, rel=1e-3)] * 4
+    assert [table["std"][f"out.{k}.weight"] for k in range(4)] == [pytest.approx(1 / 16, rel=0.3)] * 4
+
+
+def test_a_head_of_coordinates_over_neighbours_keeps_its_small_gain():
+    """Coordinates move by a sum over neighbours of differences times what messages say: gain 0.001."""
+
+    def function(m, x):
+        for k in range(3):
+            away = x[:, :, None] - x[:, None]
+            message = m.message[k](away.square().sum(-1, keepdim=True))
+            x = x + (away * m.move[k](F.silu(message))).sum(2)
+        return x
+
+    parts = {"message": (1, 16), "move": (16, 1)}
+    lists = {name: nn.ModuleList(nn.Linear(*shape) for _ in range(3)) for name, shape in parts.items()}
+    model, points = built(lambda: Parts(function, **lists)), batch(32, 10, 3)
+    for layer in model.move:
+        nn.init.xavier_uniform_(layer.weight, gain=0.001, generator=seeded())
+    before = [layer.weight.clone() for layer in model.move]
+    reasons = initialize_(model, points, generator=seeded()).left_alone.set_index("parameter")["reason"]
+    assert all("set on purpose" in reasons[f"move.{k}.weight"] for k in range(3))
+    assert all(layer.weight.equal(old) for layer, old in zip(model.move, before, strict=True))
+    assert model(points).square().mean() < 3 * points.square().mean()

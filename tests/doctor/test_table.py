@@ -234,6 +234,25 @@ def test_rows_are_named_by_their_modules_in_the_order_of_the_calls():
     assert table["activation"].tolist() == ["", "relu", "", "norm", "", "", ""]
 
 
+def test_a_last_layer_that_is_called_twice_is_told_by_its_calls():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = nn.Linear(8, 8), nn.Linear(8, 3)
+
+        def forward(self, x):
+            h = torch.relu(self.body(x))
+            return self.head(h) + self.head(torch.tanh(h))
+
+    model, x, y = Model(), batch(30, 8), torch.arange(30) % 3
+    with torch.no_grad():
+        model.body.weight.normal_(0, 0.5, generator=generator())
+        model.head.weight.normal_(0, 30, generator=generator(1))
+    (finding,) = [f for f in diagnose(model, x, y).findings if f.is_fault]
+    assert finding.layer.startswith("head")
+    assert "and not 0" not in finding.remedy  # nothing but itself uses it
+
+
 def test_functional_layers_are_named_by_their_parameters():
     table = diagnose(
         PlainNetwork([4, 5, 6], activations.relu, initializers.kaiming_normal_, generator=generator()),
