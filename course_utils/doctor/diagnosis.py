@@ -37,7 +37,8 @@ class Diagnosis:
     """The table of layers, the loss, what equal probabilities cost (NaN if unknown), and the findings.
 
     The table has one row for each call of a layer, a norm, a recurrent or attention module, in order, and for
-    an activation that follows none of them. Its columns (NaN: does not apply):
+    an activation that follows none of them. Its columns (NaN: does not apply, but for mean,
+    std, second_moment, where it is what the layer returns, and is printed):
     layer, kind, activation: where, what, and the activation that follows; "norm" if a norm comes first,
     "measured" if what follows is none that has a name here, "pooled" if it adds up, or chooses from, many
     positions: the gain is then measured on noise.
@@ -72,7 +73,10 @@ class Diagnosis:
         return "\n".join((faults or [f"No faults found in {len(self.table)} layers."]) + remarks)
 
     def __repr__(self) -> str:
-        return printed(self.verdict, 2, self.table)
+        # Every row returns something: what is NaN there is no number, elsewhere it does not apply.
+        returned = ["mean", "std", "second_moment"]
+        table = self.table.astype(dict.fromkeys(returned, object)).fillna(dict.fromkeys(returned, "nan"))
+        return printed(self.verdict, 2, table)
 
 
 def diagnose(

@@ -38,7 +38,7 @@ _KEPT = 1000  # entries of what enters a layer, to see whether they depend on s 
 
 MEASURED = ("measured", "pooled")  # instead of an activation's name: a map without one, or of many positions
 
-Pairs = dict[Call, Call]  # a layer, and the next one
+Pairs = dict[Call, Call]  # a layer, and the next one, or the part of what that takes
 Sizes = Mapping[Call, Any]  # the root mean square that sources return, 1 by default
 
 
@@ -127,6 +127,13 @@ class Laboratory:
         self.nodes, self._model, self._inputs, self._start = nodes, model, inputs, start
         self.sources = [n for n in nodes if n.is_source]
         self.real: set[Call] = set()
+        joins = {n: n.parents[0] for n in self.sources if n.parents and n.parents[0].role == "join"}
+        self.parts = [  # the layer that takes it, the only source that it comes from, and what it is
+            (n, p.hands_on[0], part)
+            for n, join in joins.items()
+            for p, part in join.parts.items()
+            if len(p.feeders) == len(p.hands_on) == 1
+        ]
 
     @property
     def wanted(self) -> dict[Call, float]:
@@ -146,12 +153,17 @@ class Laboratory:
         return probe
 
     def arriving(self, sizes: Sizes, shuffled: bool = False) -> dict[Call, Call]:
-        """Return, for each source, its call on noise, which knows what arrives; NaN if the model raises."""
+        """Return what became of each source, or part, on noise: it knows what arrives, NaN if that failed."""
+        unknown = Call("other", sample=torch.full((1,), NAN))
         try:
             with torch.no_grad():
-                return dict(zip(self.sources, self._run(sizes, shuffled).sources, strict=True))
+                calls = dict(zip(self.sources, self._run(sizes, shuffled).sources, strict=True))
         except Exception:  # of a model that nobody here wrote
-            return dict.fromkeys(self.sources, Call("other", sample=torch.full((1,), NAN)))
+            return dict.fromkeys([*self.sources, *(part for *_, part in self.parts)], unknown)
+        joins = {n: calls[n].parents[0] for n, *_ in self.parts if calls[n].parents}
+        return calls | {
+            part: joins[n].parts.get(calls[m], unknown) for n, m, part in self.parts if n in joins
+        }
 
     def returns_shares(self) -> bool:
         """Return whether outputs lie from 0 to 1 however large layers' outputs are: a sigmoid comes last."""
@@ -221,10 +233,12 @@ def correct_gains(laboratory: Laboratory) -> None:
     Only where nothing but this one layer feeds the next weights, entry by entry or by pairs; elsewhere, and
     if the model cannot run on noise, gains stay as they are.
     """
-    wanted, pairs = laboratory.wanted, _pairs(laboratory.sources)
+    wanted, pairs = laboratory.wanted, _pairs(laboratory)
     one, four = (laboratory.arriving({n: k * size for n, size in wanted.items()}) for k in (1, 4))
-    changes = {n: (four[n].sample - one[n].sample).norm() for n in one}
-    _find_norms(laboratory.sources, {n for n in one if changes[n] < SAME_MAP * one[n].sample.norm()})
+    changes = {n: (four[n].sample - one[n].sample).norm() for n in laboratory.sources}
+    _find_norms(
+        laboratory.sources, {n for n in laboratory.sources if changes[n] < SAME_MAP * one[n].sample.norm()}
+    )
     pairs = {n: after for n, after in pairs.items() if not n.norm_next}
     unknown = {n: j for n, j in pairs.items() if not _as_named(n, j, wanted[n], one[j].entered.second)}
     if not any(math.isfinite(one[after].entered.second) for after in unknown.values()):
@@ -250,10 +264,12 @@ def _find_norms(sources: list[Call], normalized: set[Call]) -> None:
             n.activation, n.gain, n.norm_next = "norm", 1.0, True
 
 
-def _pairs(sources: list[Call]) -> Pairs:
-    """Return {layer: the next one}, where nothing else feeds that, and it feeds nothing else."""
-    times = Counter(n for source in sources for n in source.fed)
-    pairs = {n.fed[0]: n for n in sources if len(n.fed) == 1 and times[n.fed[0]] == 1 and n.role != "norm"}
+def _pairs(laboratory: Laboratory) -> Pairs:
+    """Return {layer: the next one}, where nothing else feeds that or a part, and it feeds nothing else."""
+    times = Counter(n for source in laboratory.sources for n in source.fed)
+    pairs = {n.fed[0]: n for n in laboratory.sources if len(n.fed) == 1 and n.role != "norm"}
+    pairs |= {m: part for n, m, part in laboratory.parts if n.role != "norm"}
+    pairs = {n: after for n, after in pairs.items() if times[n] == 1}
     layers = {n: after for n, after in pairs.items() if n.role == "layer" and n.numel > 1}
     return {n: after for n, after in layers.items() if _keeps_units(n, after)}
 

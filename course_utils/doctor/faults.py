@@ -165,7 +165,7 @@ def _step(case: Case) -> Findings:
 def _jump(n: Call) -> int:
     """Return 1, or -1, if weights multiply, or divide, the second moment by STEP, also as received next."""
     entered, received = n.entered.second, [n.activated.left.second, *n.arriving]
-    if n.activation == "pooled":  # what counts is what comes out of the pool
+    if n.activation == "pooled" and n.arriving:  # what counts is what comes out of the pool
         received = n.arriving
     off, slack = n.weight_ratio**2, (1 + 4 * standard_error(n)) ** 2  # what chance allows
     if min(received) > limit.STEP * entered and off > slack * limit.STEP / 2:
@@ -229,7 +229,7 @@ def _drift(case: Case, n: Call, faded: bool) -> Findings:
 
 def _regained(case: Case, n: Call) -> bool:
     """Return whether the next weights receive what has faded in full size, as a sum over a set is."""
-    after = [m for m in case.nodes if m.is_source and m.fed == [n]]
+    after = [m for m in case.nodes if m.is_source and n in m.fed]
     return bool(after) and all(m.entered.varying > n.start.varying / limit.FAR for m in after)
 
 

@@ -29,7 +29,7 @@ ROWS = {"layer", "norm", "composite", "activation"}  # the roles of calls that m
 class Call:
     """A call, what was recorded of it, and what the others tell about it.
 
-    Roles: input, layer, norm, composite, activation, sum, join, other.
+    Roles: input, layer, norm, composite, activation, sum, join, other; part, of what a join takes.
     """
 
     role: str
@@ -47,6 +47,7 @@ class Call:
     taken: int = 0  # entries of its input
     taken_units: int = 0
     unit_dim: int = -1  # the dimension of units, or channels
+    parts: dict[Any, Any] = field(default_factory=dict)  # of a join, by the parent that each comes from
     sample: Tensor | None = None  # of the numbers that enter it, in an experiment
     phi: Callable[[Tensor], Tensor] | None = None  # of an activation
     reads: tuple[int, int] | None = None  # if not all units: the first, -1 if unknown, and how many
@@ -142,6 +143,11 @@ def _demote_parts(parents: list[Call]) -> None:
         if chain[-1] in parents and part.numel == chain[-1].numel:
             for call in chain[:-1]:
                 call.role = "other"
+
+
+def _part(x: Tensor, origin: Call) -> Call:
+    units = x.shape[origin.unit_dim] if -x.ndim <= origin.unit_dim < x.ndim else 1
+    return Call("part", entered=measure.moments(x, 0), taken=x.numel(), taken_units=units)
 
 
 class Recorder(TorchFunctionMode):
@@ -362,6 +368,8 @@ class Recorder(TorchFunctionMode):
             meeting = Call(role, call.name, parents=tuple(parents), unit_dim=parents[-1].unit_dim)
             if role == "sum" and result.is_floating_point():
                 self._measure(meeting, result)
+            if role == "join":
+                meeting.parts = {self._origin[x]: _part(x, self._origin[x]) for x in floating}
             self._add(meeting, results)
         elif parents:
             if call.name == "add" and call.output is not None:

@@ -72,6 +72,38 @@ def test_what_arrives_behind_a_pool_has_the_wanted_size(model, x):
     ]
 
 
+def test_a_sum_over_neighbours_that_joins_what_is_there():
+    """Messages between all pairs, their sum beside the state, and a step: three times, in a stream."""
+
+    def mlp(n):
+        return nn.Sequential(nn.Linear(n, 32), nn.SiLU(), nn.Linear(32, 32), nn.SiLU())
+
+    class Neighbours(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Linear(8, 32), nn.Linear(32, 5)
+            self.message, self.step = (nn.ModuleList(mlp(64) for _ in range(3)) for _ in range(2))
+            for step in self.step:
+                del step[3]
+
+        def forward(self, x):
+            h, n, self.sizes = self.first(x), x.shape[1], []
+            for message, step in zip(self.message, self.step, strict=True):
+                pairs = torch.cat([h[:, :, None].expand(-1, n, n, -1), h[:, None].expand(-1, n, n, -1)], -1)
+                total = message(pairs).sum(2)
+                self.sizes.append(total.square().mean().item())
+                h = h + step(torch.cat([h, total], -1))
+            return self.last(h.mean(1))
+
+    model = defaults(Neighbours())
+    table = initialize_(model, SET, generator=seeded()).table.set_index("parameter")
+    assert [table.follows[f"message.{k}.2.weight"] for k in range(3)] == ["pooled"] * 3
+    model(SET)
+    assert all(1 / 3 < size < 9 for size in model.sizes)  # the stream has grown by then
+    diagnosis = diagnose(model, SET, LABELS)
+    assert diagnosis.healthy, diagnosis.verdict
+
+
 def test_a_single_position_is_no_pool():
     table = initialize_(defaults(on_each(lambda z: z[:, 0])), SET).table
     assert table.follows[table.parameter == "first.2.weight"].tolist() == ["relu"]

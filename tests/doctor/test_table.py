@@ -127,6 +127,16 @@ def test_a_product_with_a_parameter_is_a_layer(function):
     assert table[["layer", "kind", "fan_in", "fan_out"]].to_numpy().tolist() == [["matrix", "Linear", 3, 8]]
 
 
+def test_what_is_nan_is_printed_and_what_does_not_apply_is_not():
+    def printed(model):
+        return [line.split() for line in str(diagnose(model, batch(16, 4))).splitlines() if "Linear" in line]
+
+    assert "nan" not in printed(nn.Sequential(nn.Linear(4, 4), nn.ReLU()))[0]
+    broken = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+    broken[0].bias.data[0] = math.nan
+    assert printed(broken)[0][3:6] == ["nan"] * 3
+
+
 def test_relus_that_are_zero_on_the_whole_batch_are_dead():
     model = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Conv1d(3, 4, 1), nn.ReLU6())
     for layer, dead in [(model[0], 3), (model[2], 1)]:
