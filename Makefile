@@ -24,7 +24,7 @@ LAB := -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root)
 N ?= 00
 TO ?= class
 
-.PHONY: help lab slides assignment layout test outputs resolution bench sizes places zoo site mutants pins clean
+.PHONY: help lab slides assignment layout test notebook outputs resolution bench sizes places zoo site mutants pins clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +45,15 @@ test: $(STAMP) ## run everything that CI runs: lint, format, unit tests, every n
 	@$(PY) -m ruff check
 	@$(PY) -m ruff format --check
 	@$(PY) -m pytest --nbval --numprocesses 4 --dist loadfile --no-loadscope-reorder
+
+notebook: $(STAMP) ## store all that follows from a notebook after a change: make notebook N=04 (needs a Chromium)
+	@$(PY) tests/write_exercises.py notebooks/$(N)*.ipynb
+	@$(PY) tests/store_outputs.py notebooks/$(N)*.ipynb
+	@$(PY) tests/reading_time.py notebooks/$(N)*.ipynb
+	@$(PY) tests/lay_out_slides.py notebooks/$(N)*.ipynb
+	@$(PY) tests/claim_cells.py
+	@$(PY) tests/resolution.py > /dev/null
+	@$(PY) tests/stored_texts.py
 
 outputs: $(STAMP) ## run every notebook in place and store its outputs
 	@$(PY) tests/store_outputs.py notebooks/*.ipynb
