@@ -3,15 +3,14 @@
 import math
 from functools import partial
 
+import hypothesis
 import pytest
 import torch
+from hypothesis import strategies as st
 from initializer_cases import ALL, DTYPES, STOCHASTIC, refuses, seeded
 
 from course_utils import activations, mean_field
 from course_utils import initializers as init
-
-hypothesis = pytest.importorskip("hypothesis", reason="needs the extra `mutants`")
-st = hypothesis.strategies
 
 # The same examples in every run, however long they take: a test passes always or never.
 given, course = hypothesis.given, hypothesis.settings(derandomize=True, deadline=None, max_examples=60)
