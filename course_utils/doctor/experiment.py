@@ -236,9 +236,7 @@ def correct_gains(laboratory: Laboratory) -> None:
     wanted, pairs = laboratory.wanted, _pairs(laboratory)
     one, four = (laboratory.arriving({n: k * size for n, size in wanted.items()}) for k in (1, 4))
     changes = {n: (four[n].sample - one[n].sample).norm() for n in laboratory.sources}
-    _find_norms(
-        laboratory.sources, {n for n in laboratory.sources if changes[n] < SAME_MAP * one[n].sample.norm()}
-    )
+    _find_norms(laboratory.sources, {n for n in changes if changes[n] < SAME_MAP * one[n].sample.norm()})
     pairs = {n: after for n, after in pairs.items() if not n.norm_next}
     unknown = {n: j for n, j in pairs.items() if not _as_named(n, j, wanted[n], one[j].entered.second)}
     if not any(math.isfinite(one[after].entered.second) for after in unknown.values()):
@@ -279,7 +277,8 @@ def _keeps_units(node: Call, after: Call) -> bool:
 
     Not so in attention whose queries, keys and values one layer returns.
     """
-    return after.taken in (node.numel, node.numel / 2) or 2 * after.taken_units % node.unit_count == 0
+    whole = after.taken in (node.numel, node.numel / 2)
+    return whole or (after.taken_units * node.unit_count > 0 and 2 * after.taken_units % node.unit_count == 0)
 
 
 def _as_named(node: Call, after: Call, size: float, arriving: float) -> bool:
@@ -287,12 +286,12 @@ def _as_named(node: Call, after: Call, size: float, arriving: float) -> bool:
     phi = node.activated.phi or (lambda z: z)
     gated = after.taken < node.numel and node.activated.reads  # times the other half of what it returns
     expected = float(gaussian_expectation(lambda z: phi(z).square(), size)) * (size**2 if gated else 1)
-    chance = (
-        4 * math.sqrt(5 / after.taken) if after.taken < node.numel and not gated else 0
-    )  # of ReLU's squares
-    return (
-        abs(arriving / expected - 1) < SAME_MAP * (5 if gated else 1) + chance
-    )  # noise, in pairs, is rougher
+    slack = SAME_MAP * (5 if gated else 1)  # noise, in pairs, is rougher
+    if (
+        after.taken < node.numel and not gated
+    ):  # a sample of positions has chance, of ReLU's squares as much as
+        slack += 4 * math.sqrt(5 / after.taken)
+    return abs(arriving / expected - 1) < slack
 
 
 def _solve(laboratory: Laboratory, pairs: Pairs) -> dict[Call, float]:

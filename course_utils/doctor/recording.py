@@ -139,7 +139,7 @@ def _demote_parts(parents: list[Call]) -> None:
     for part in (p for p in parents if p.role == "activation"):
         chain = [part]
         while chain[-1].role == "activation":
-            chain += chain[-1].parents[:1]
+            chain.append(chain[-1].parents[0])
         if chain[-1] in parents and part.numel == chain[-1].numel:
             for call in chain[:-1]:
                 call.role = "other"
