@@ -229,8 +229,8 @@ def _drift(case: Case, n: Call, faded: bool) -> Findings:
 
 def _regained(case: Case, n: Call) -> bool:
     """Return whether the next weights receive what has faded in full size, as a sum over a set is."""
-    after = [m for m in case.nodes if m.is_source and n in m.fed]
-    return bool(after) and all(m.entered.varying > n.start.varying / limit.FAR for m in after)
+    after, start = [m for m in case.nodes if m.is_source and n in m.fed], n.activated.start
+    return bool(after and start) and all(m.entered.varying > start.varying / limit.FAR for m in after)
 
 
 @judge(4, "not finite")
