@@ -201,8 +201,8 @@ def _signal(case: Case) -> Findings:
         after, may_fade = n.activated, n.last or n.activated.function in SIGMOIDS
         faded = min(after.total, after.total_varying) < 1 / limit.FAR and not may_fade
         exploded = after.total > limit.FAR and after.left.second > limit.LARGE_INPUT
-        faded = faded and not _regained(case, n)
-        if passing and (faded or exploded) and not (n.bypassed or n.norm_next):
+        judged = passing and (faded or exploded) and not (n.bypassed or n.norm_next)
+        if judged and (exploded or not _regained(case, n)):
             yield from _drift(case, n, faded)
             return
 
@@ -230,7 +230,7 @@ def _drift(case: Case, n: Call, faded: bool) -> Findings:
 def _regained(case: Case, n: Call) -> bool:
     """Return whether the next weights receive what has faded in full size, as a sum over a set is."""
     after, start = [m for m in case.nodes if m.is_source and n in m.fed], n.activated.start
-    return bool(after and start) and all(m.entered.varying > start.varying / limit.FAR for m in after)
+    return bool(after) and all(m.entered.varying > start.varying / limit.FAR for m in after)
 
 
 @judge(4, "not finite")

@@ -460,3 +460,15 @@ def test_a_head_of_coordinates_over_neighbours_keeps_its_small_gain():
     assert all("set on purpose" in reasons[f"move.{k}.weight"] for k in range(3))
     assert all(layer.weight.equal(old) for layer, old in zip(model.move, before, strict=True))
     assert model(points).square().mean() < 3 * points.square().mean()
+
+
+def test_a_gate_that_no_input_feeds_may_be_shut():
+    def function(m, x):
+        return m.last(F.silu(m.gate(torch.zeros_like(x))) * m.first(x))
+
+    layers = {name: nn.Linear(20, 32) for name in ("gate", "first")}
+    model = built(lambda: Parts(function, **layers, last=nn.Linear(32, 5)))
+    initialize_(model, Z, generator=seeded())
+    nn.init.constant_(model.gate.bias, -12.0)
+    (finding,) = [f for f in diagnose(model, Z, LABELS).findings if f.is_fault]
+    assert finding.fault == "vanishing signal"
