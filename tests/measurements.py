@@ -14,10 +14,15 @@ def drawn(gain, depth, generator):
     return {"number": number, "layers": depth + 1, "deep": depth > 1}
 
 
-def slow(gain, generator):
-    """Return a number after a while."""
-    time.sleep(0.05)
+def quick(gain, generator):
+    """Return a number."""
     return gain * torch.randn((), generator=generator)
+
+
+def slow(gain, generator):
+    """Return the number of `quick` after a while, in which a sweep can be killed."""
+    time.sleep(0.05)
+    return quick(gain, generator)
 
 
 def deadly(gain, seed):

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from measurements import deadly, drawn, seeding, slow, threads, where
+from measurements import deadly, drawn, quick, seeding, slow, threads, where
 from pandas.testing import assert_frame_equal
 from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -327,7 +327,7 @@ def test_a_killed_sweep_goes_on_where_it_ended(tmp_path):
     assert process.wait() == -signal.SIGKILL
     before = lines(file)
     assert 5 <= len(before) < 40
-    assert_frame_equal(sweep(slow, LONG, seeds=1, workers=2, file=file), alone(slow, LONG, seeds=1))
+    assert_frame_equal(sweep(slow, LONG, seeds=1, workers=2, file=file), alone(quick, LONG, seeds=1))
     assert lines(file)[: len(before) - 1] == before[:-1]  # the last one may have been cut off
     assert 40 <= len(lines(file)) <= 41
 
@@ -364,7 +364,7 @@ def test_a_cluster_that_loses_a_worker_measures_the_same(tmp_path):
         killer.join()
         with Client(cluster) as client:
             assert set(client.run(os.getpid).values()) != set(workers.values())
-    assert_frame_equal(table, alone(slow, LONG, seeds=1))
+    assert_frame_equal(table, alone(quick, LONG, seeds=1))
     assert len(lines(file)) == 40
 
 
