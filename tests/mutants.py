@@ -26,7 +26,7 @@ from forked_kernels import MODULES as ALREADY_IMPORTED
 
 ROOT = Path(__file__).parent.parent
 # module: its tests, in the order in which they find most in least time
-DIAGNOSES = "experiment diagnosis faults table thresholds* healthy left_alone evidence relations"
+DIAGNOSES = "experiment pools diagnosis faults table thresholds* healthy left_alone evidence relations"
 # Laws and experiments are also held to one another by the demos that draw both.
 DRAWN = "demos::test_lines_names_and_sentence_are_what_they_say"
 OF_DEMOS = (
