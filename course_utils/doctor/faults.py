@@ -80,7 +80,6 @@ def _identical(case: Case) -> Findings:
 @judge(1, "zero layer")
 def _zero(case: Case) -> Findings:
     nodes = [n for n in case.trained if n.largest == 0 and not (n.last or n.bypassed)]
-    nodes = [n for n in nodes if not case.is_part_of_a_factor(n)]
     evidence = "All its weights are 0: what follows does not depend on the input."
     cause = "Only the last layer, of the network or of a residual branch, may start at 0."
     yield from say(nodes, "zero layer", evidence, cause, "Draw the weights at random.")

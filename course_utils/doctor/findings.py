@@ -9,7 +9,6 @@ from typing import NamedTuple
 from course_utils.doctor.measuring import NAN
 from course_utils.doctor.recording import Call
 from course_utils.doctor.thresholds import FANS_DIFFER, SAME_STD
-from course_utils.doctor.vocabulary import FACTORS
 
 
 class Law(NamedTuple):
@@ -105,12 +104,6 @@ class Case:
     def is_scale_free(self, node: Call) -> bool:
         """Return whether nothing but norms sees what it returns, alone."""
         return node.norm_next and all(n.fed == [node] for n in self.nodes if node in n.fed)
-
-    def is_part_of_a_factor(self, node: Call) -> bool:
-        """Return whether it goes into a product that is not 0 though it is: 1 + 0 is a factor, too."""
-        below = [n for n in self.nodes if node in n.fed]
-        product = any(n.is_meeting and n.function in FACTORS for n in below)
-        return product and any(n.is_source and n.entered.varying > 0 for n in below)
 
 
 @dataclass(frozen=True)

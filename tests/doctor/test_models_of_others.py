@@ -367,6 +367,7 @@ def test_raw_columns_beside_what_is_looked_up():
 
     city, columns = torch.arange(32) % 9, batch(32, 4)
     assert diagnose(Tabular(), (city, columns)).healthy
+    assert diagnose(Tabular(), (city, columns / 100)).healthy  # beside others a small one does no harm
     finding = diagnose(Tabular(), (city, 1000 * columns)).findings[0]
     assert (finding.layer, finding.fault) == ("trunk", "input scale")
 
