@@ -139,6 +139,8 @@ def _examine(task: Task) -> Callable[[Start], Case]:
         chance = losses.second_softmax > 0 and not classes and not laboratory.returns_shares()
         costs = losses._replace(second_softmax=0.0) if chance else losses
         sizes = {n: math.sqrt(n.left.second) for n in laboratory.sources if n.left.second >= 0}
+        # A gate's bias says how far it is open.
+        laboratory.means = {n: n.left.mean for n in sizes if n.left.mean**2 > n.left.second / 2}
         added = laboratory.contributions(sizes, products=True)
         mark_bypassed(nodes, needed(added))
         meetings = [added[n] for n in places(nodes) if n in added and n.function not in FACTORS]

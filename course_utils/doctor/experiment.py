@@ -46,15 +46,23 @@ class _Probe(Recorder):
     """A Recorder whose sources return noise, or what they compute in another size, by their number.
 
     sizes: the root mean square of what each returns, 1 by default; numbers, or leaves to differentiate by.
-    real: the sources that return no noise. shuffled: the same noise, but all positions in another order.
+    means: what is added to the noise, whose size is then that of both. real: the sources that return no
+    noise. shuffled: the same noise, but all positions in another order.
     """
 
-    def __init__(self, model: nn.Module, sizes: Mapping[int, Any], real: set[int], shuffled: bool) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        sizes: Mapping[int, Any],
+        means: Mapping[int, float],
+        real: set[int],
+        shuffled: bool,
+    ) -> None:
         super().__init__(model)
         self._looks = False
         if not torch.is_grad_enabled():  # else the calls have to be the same, one by one, as of a Recorder
             self._notes = {k: note for k, note in self._notes.items() if k not in ACTIVATIONS | SPELLINGS}
-        self._sizes, self._real, self._shuffled = sizes, real, shuffled
+        self._sizes, self._means, self._real, self._shuffled = sizes, means, real, shuffled
         self.sources: list[Call] = []
         self.outputs: dict[int, Tensor] = {}  # of calls where several sources meet
         self.returned: Any = None  # by the model
@@ -95,7 +103,9 @@ class _Probe(Recorder):
             rows = positions.reshape(-1, positions.shape[-1])
             order = torch.randperm(len(rows), generator=Generator().manual_seed(1))
             noise = rows[order].view(positions.shape).movedim(-1, self.sources[-1].unit_dim)
-        return noise.to(result.detach()) * size
+        mean = self._means.get(number, 0.0)
+        share = math.sqrt(max(1 - mean**2 / float(size) ** 2, 0.0)) if mean else 1.0
+        return noise.to(result.detach()) * (size * share) + mean
 
     def _add(self, call: Call, outputs: Iterable[Tensor]) -> Call:
         outputs = list(outputs)
@@ -127,6 +137,7 @@ class Laboratory:
         self.nodes, self._model, self._inputs, self._start = nodes, model, inputs, start
         self.sources = [n for n in nodes if n.is_source]
         self.real: set[Call] = set()
+        self.means: dict[Call, float] = {}
         joins = {n: n.parents[0] for n in self.sources if n.parents and n.parents[0].role == "join"}
         self.parts = [  # the layer that takes it, the only source that it comes from, and what it is
             (n, p.hands_on[0], part)
@@ -144,7 +155,8 @@ class Laboratory:
         """Raises: whatever the model raises on noise, and RuntimeError if it takes another way."""
         numbered = {i: sizes[n] for i, n in enumerate(self.sources) if n in sizes}
         real = {i for i, n in enumerate(self.sources) if n in self.real}
-        probe = _Probe(self._model, numbered, real, shuffled)
+        means = {i: self.means[n] for i, n in enumerate(self.sources) if n in self.means}
+        probe = _Probe(self._model, numbered, means, real, shuffled)
         self._start()
         torch.default_generator.manual_seed(0)
         probe.returned = probe.run(cloned(self._inputs, False)[0])

@@ -16,6 +16,7 @@ from torch import nn
 
 from course_utils.doctor import thresholds as limit
 from course_utils.doctor.findings import LAWS, Case, Finding, Findings, Law, is_right, say, standard_error
+from course_utils.doctor.measuring import second_moment
 from course_utils.doctor.recording import Call
 from course_utils.doctor.vocabulary import ODD, SIGMOIDS
 
@@ -327,7 +328,10 @@ def _loss(case: Case) -> Findings:
     expected, large = case.losses.equal, case.losses.value > case.losses.equal + limit.EXCESS_LOSS
     heavy = bool(last) and last[0].weight_ratio > limit.LARGE_STD
     far = limit.LARGE_LOSS if heavy else limit.FAR_LOSS
-    if not (last and (large or case.losses.value > far * case.losses.zeros > 0)):
+    zeros = (
+        case.losses.zeros if case.losses.zeros >= 0 else max(-case.losses.zeros, 1.0)
+    )  # a density's, in nats
+    if not (last and (large or case.losses.value > far * zeros > 0)):
         return
     uses = [n.layer for n in case.rows if n.weight is not None and n.weight is last[0].weight]
     remedy = "Scale the last layer's weights down; 0 is fine."
@@ -338,6 +342,12 @@ def _loss(case: Case) -> Findings:
     if itself:
         cause = f"Its weight is that of {uses[0]}, too: what was looked up there meets itself."
         remedy = "Training soon unlearns this; outputs with a weight of their own start without it."
+    bias = last[0].parameters[1] if len(last[0].parameters) > 1 else None
+    if bias is not None and second_moment(bias) > last[0].left.second / 2:
+        cause, remedy = (
+            "Most of what it returns are its biases.",
+            "Set them to 0, or to what a prior asks for.",
+        )
     if heavy:
         cause = "Its weights' std is {n.weight_ratio:.2g} times the wanted one."
     others = f"equal probabilities cost ln K = {expected:.3g}"

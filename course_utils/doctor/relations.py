@@ -117,12 +117,14 @@ def _drowned(case: Case) -> Findings:
         elif large:
             evidence = f"It adds {sizes[large[0]] / stream:.2g} times what it is added to."
             yield from say(large, "exploding signal", evidence, "What came before is lost in it.", _SCALE)
-        yield from _beside(sizes, max(sizes, key=sizes.get))
+        scores = [n for n in case.nodes if n.decided > 0]  # only weigh what is added
+        weighing = {m for n in scores for m in ([n] if n.is_source else n.feeders)}
+        yield from _beside(sizes, max(sizes, key=sizes.get), weighing)
 
 
-def _beside(sizes: dict[Call, float], largest: Call) -> Findings:
+def _beside(sizes: dict[Call, float], largest: Call, weighing: set[Call]) -> Findings:
     """Look for what is far smaller than another, neither of which leads to the other."""
-    small = [n for n in sizes if sizes[n] * limit.DROWNED < sizes[largest]]
+    small = [n for n in sizes if sizes[n] * limit.DROWNED < sizes[largest] and n not in weighing]
     side = [n for n in small if not (n.follows(largest) or largest.follows(n))]
     for n in side[:1]:
         share = sizes[n] / sizes[largest]

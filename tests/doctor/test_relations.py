@@ -472,3 +472,58 @@ def test_a_gate_that_no_input_feeds_may_be_shut():
     nn.init.constant_(model.gate.bias, -12.0)
     (finding,) = [f for f in diagnose(model, Z, LABELS).findings if f.is_fault]
     assert finding.fault == "vanishing signal"
+
+
+class Highway(nn.Module):
+    """t f(x) + (1 - t) x, with gates that start nearly shut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.f, self.gate = nn.Linear(32, 32), nn.Linear(32, 32)
+        nn.init.constant_(self.gate.bias, -2.0)
+
+    def forward(self, x):
+        t = torch.sigmoid(self.gate(x))
+        return t * F.relu(self.f(x)) + (1 - t) * x
+
+
+def test_gates_that_a_bias_holds_nearly_shut_do_not_drown_a_stream():
+    blocks = [Highway() for _ in range(8)]
+    model = built(lambda: nn.Sequential(nn.Linear(20, 32), *blocks, nn.Linear(32, 5)))
+    initialize_(model, Z, generator=seeded(1))
+    assert found(model, Z, LABELS) == []
+
+
+def test_keys_that_only_weigh_are_no_summand_beside_queries():
+    def function(m, x):
+        q, k, v = m.q(m.seed), m.k(x), m.v(x)
+        return m.head(q + (q @ k.mT / 8).softmax(-1) @ v)[:, 0]
+
+    layers = {name: nn.Linear(64, 64) for name in "qkv"}
+    seed = nn.Parameter(0.1 * batch(1, 1, 64))
+    model = built(lambda: Parts(function, **layers, seed=seed, head=nn.Linear(64, 5)))
+    assert not [f for f in found(model, X, Y) if f[2]]
+
+
+@pytest.mark.parametrize("bias", [20.0, 0.0])
+def test_biases_that_make_the_first_loss_are_told_from_weights(bias):
+    model = built(mlp)
+    initialize_(model, Z, generator=seeded())
+    model[2].bias.data[0] = bias
+    said = [f for f in diagnose(model, Z, LABELS).findings if f.is_fault]
+    assert [f.fault for f in said] == ["large initial loss"] * bool(bias)
+    assert all("biases" in f.cause and f.remedy.startswith("Set them to 0") for f in said)
+
+
+def test_a_loss_that_outputs_of_zero_make_negative_has_a_limit_too():
+    def likelihood(outputs, targets):
+        return (
+            ((targets - outputs[:, :1]) / outputs[:, 1:].exp()).square() / 2 + outputs[:, 1:] - 0.92
+        ).mean()
+
+    model, targets = nn.Sequential(nn.Linear(20, 2)), batch(200, 1)
+    initialize_(model, Z, generator=seeded())
+    model[0].weight.data.mul_(0.1)
+    assert found(model, Z, 0.5 * targets, likelihood) == []
+    model[0].bias.data[1] = -5.0
+    assert found(model, Z, 0.5 * targets, likelihood) == [("0", "large initial loss", True)]
