@@ -137,7 +137,7 @@ class Laboratory:
         self.nodes, self._model, self._inputs, self._start = nodes, model, inputs, start
         self.sources = [n for n in nodes if n.is_source]
         self.real: set[Call] = set()
-        self.means: dict[Call, float] = {}
+        self.means: dict[Call, float] = {}  # of sources, around which noise lies
         joins = {n: n.parents[0] for n in self.sources if n.parents and n.parents[0].role == "join"}
         self.parts = [  # the layer that takes it, the only source that it comes from, and what it is
             (n, p.hands_on[0], part)
@@ -299,9 +299,7 @@ def _as_named(node: Call, after: Call, size: float, arriving: float) -> bool:
     gated = after.taken < node.numel and node.activated.reads  # times the other half of what it returns
     expected = float(gaussian_expectation(lambda z: phi(z).square(), size)) * (size**2 if gated else 1)
     slack = SAME_MAP * (5 if gated else 1)  # noise, in pairs, is rougher
-    if (
-        after.taken < node.numel and not gated
-    ):  # a sample of positions has chance, of ReLU's squares as much as
+    if after.taken < node.numel and not gated:  # four standard errors of a sample, if of a ReLU's squares
         slack += 4 * math.sqrt(5 / after.taken)
     return abs(arriving / expected - 1) < slack
 

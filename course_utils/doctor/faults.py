@@ -328,9 +328,9 @@ def _loss(case: Case) -> Findings:
     expected, large = case.losses.equal, case.losses.value > case.losses.equal + limit.EXCESS_LOSS
     heavy = bool(last) and last[0].weight_ratio > limit.LARGE_STD
     far = limit.LARGE_LOSS if heavy else limit.FAR_LOSS
-    zeros = (
-        case.losses.zeros if case.losses.zeros >= 0 else max(-case.losses.zeros, 1.0)
-    )  # a density's, in nats
+    zeros = case.losses.zeros
+    if zeros < 0:  # of a density, in nats
+        zeros = max(-zeros, 1.0)
     if not (last and (large or case.losses.value > far * zeros > 0)):
         return
     uses = [n.layer for n in case.rows if n.weight is not None and n.weight is last[0].weight]
@@ -344,10 +344,8 @@ def _loss(case: Case) -> Findings:
         remedy = "Training soon unlearns this; outputs with a weight of their own start without it."
     bias = last[0].parameters[1] if len(last[0].parameters) > 1 else None
     if bias is not None and second_moment(bias) > last[0].left.second / 2:
-        cause, remedy = (
-            "Most of what it returns are its biases.",
-            "Set them to 0, or to what a prior asks for.",
-        )
+        cause = "Most of what it returns are its biases."
+        remedy = "Set them to 0, or to what a prior asks for."
     if heavy:
         cause = "Its weights' std is {n.weight_ratio:.2g} times the wanted one."
     others = f"equal probabilities cost ln K = {expected:.3g}"

@@ -77,7 +77,8 @@ def initialize_(
     Residual branches: the last layer, or norm if that comes last, gets 1 / sqrt(N) of it, N being what all
     branches add to the second moment of the stream, measured on noise: experts that share the examples count
     as one branch, a gate at 0 as none. Weights that take what they returned before, over time: orthogonal.
-    Biases: 0; norms: 1 and 0; embeddings: N(0, 1). Recurrent modules: orthogonal blocks over time, N(0, 1 /
+    Biases: 0; norms: 1 and 0; embeddings: N(0, 1), smaller where rows are added
+    up. Recurrent modules: orthogonal blocks over time, N(0, 1 /
     fan_in) for the inputs, an LSTM's forget gates bias 1. Attention: N(0, 1 / fan_in) for each projection.
 
     Trap: in plain stacks of GELU, SiLU or Mish the second moment of 1 is an unstable fixed point; what is off

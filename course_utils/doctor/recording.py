@@ -145,9 +145,11 @@ def _demote_parts(parents: list[Call]) -> None:
                 call.role = "other"
 
 
-def _part(x: Tensor, origin: Call) -> Call:
-    units = x.shape[origin.unit_dim] if -x.ndim <= origin.unit_dim < x.ndim else 1
-    return Call("part", entered=measure.moments(x, 0), taken=x.numel(), taken_units=units)
+def _part(tensors: list[Tensor], origin: Call) -> Call:
+    """Return what a join takes of one origin, be it several tensors, as a mean and a maximum of the same."""
+    first, every = tensors[0], torch.cat([x.detach().flatten() for x in tensors])
+    units = first.shape[origin.unit_dim] if -first.ndim <= origin.unit_dim < first.ndim else 1
+    return Call("part", entered=measure.moments(every, 0), taken=every.numel(), taken_units=units)
 
 
 class Recorder(TorchFunctionMode):
@@ -369,7 +371,8 @@ class Recorder(TorchFunctionMode):
             if role == "sum" and result.is_floating_point():
                 self._measure(meeting, result)
             if role == "join":
-                meeting.parts = {self._origin[x]: _part(x, self._origin[x]) for x in floating}
+                of = {p: [x for x in floating if self._origin[x] is p] for p in parents if floating}
+                meeting.parts = {p: _part(tensors, p) for p, tensors in of.items()}
             self._add(meeting, results)
         elif parents:
             if call.name == "add" and call.output is not None:

@@ -98,6 +98,8 @@ def _decided(case: Case) -> Findings:
 @judge(6)
 def _drowned(case: Case) -> Findings:
     """Look where branches meet: for one far larger than the others, the stream, or its neighbour."""
+    scores = [n for n in case.nodes if n.decided > 0]  # in front of a softmax
+    weighing = {m for n in scores for m in ([n] if n.is_source else n.feeders)}
     for second, added in case.meetings:
         sizes = {n: s for n, s in added.items() if s > 1e-7 * second}  # else a norm came in between
         total = sum(sizes.values())
@@ -117,13 +119,11 @@ def _drowned(case: Case) -> Findings:
         elif large:
             evidence = f"It adds {sizes[large[0]] / stream:.2g} times what it is added to."
             yield from say(large, "exploding signal", evidence, "What came before is lost in it.", _SCALE)
-        scores = [n for n in case.nodes if n.decided > 0]  # only weigh what is added
-        weighing = {m for n in scores for m in ([n] if n.is_source else n.feeders)}
         yield from _beside(sizes, max(sizes, key=sizes.get), weighing)
 
 
 def _beside(sizes: dict[Call, float], largest: Call, weighing: set[Call]) -> Findings:
-    """Look for what is far smaller than another, neither of which leads to the other."""
+    """Look for what is far smaller than another; neither leads to the other, or only weighs what is added."""
     small = [n for n in sizes if sizes[n] * limit.DROWNED < sizes[largest] and n not in weighing]
     side = [n for n in small if not (n.follows(largest) or largest.follows(n))]
     for n in side[:1]:

@@ -104,6 +104,26 @@ def test_a_sum_over_neighbours_that_joins_what_is_there():
     assert diagnosis.healthy, diagnosis.verdict
 
 
+def test_two_pools_of_one_layer_beside_another_are_measured_together():
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.beside = nn.Sequential(nn.Linear(8, 64), nn.ReLU()), nn.Linear(8, 64)
+            self.last = nn.Linear(192, 5)
+
+        def pools(self, x):
+            z = self.first(x)
+            return torch.cat([z.mean(1), z.amax(1)], 1)
+
+        def forward(self, x):
+            z = self.first(x)
+            return self.last(torch.cat([z.mean(1), z.amax(1), self.beside(x[:, 0])], 1))
+
+    model = defaults(Both())
+    initialize_(model, SET, generator=seeded())
+    assert model.pools(SET).square().mean().item() == pytest.approx(1, rel=0.25)
+
+
 def test_a_single_position_is_no_pool():
     table = initialize_(defaults(on_each(lambda z: z[:, 0])), SET).table
     assert table.follows[table.parameter == "first.2.weight"].tolist() == ["relu"]
