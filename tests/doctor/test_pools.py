@@ -129,13 +129,22 @@ def test_a_single_position_is_no_pool():
     assert table.follows[table.parameter == "first.2.weight"].tolist() == ["relu"]
 
 
-def test_a_mean_does_not_drive_a_bounded_function_to_its_bounds():
-    def function(z):
-        return (z - z.amax(1, keepdim=True)).mean(1)
+def test_neighbours_that_are_alike_do_not_drive_a_bounded_function_to_its_bounds():
+    class Differences(nn.Module):
+        """What each has less than the largest, of a set, three times."""
 
-    layers = nn.Sequential(nn.Linear(8, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh())
-    model = defaults(Pooled(layers, function))
-    assert initialize_(model, SET, generator=seeded()).table.gain.max() < 1.5
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(n, 64) for n in (8, 64, 64))
+            self.last = nn.Linear(64, 5)
+
+        def forward(self, x):
+            for layer in self.layers:
+                x = torch.tanh(layer(x - x.amax(1, keepdim=True)))
+            return self.last(x.mean(1))
+
+    model = defaults(Differences())
+    assert initialize_(model, SET, generator=seeded()).table.gain.max() == 1
     assert diagnose(model, SET, LABELS).healthy
 
 

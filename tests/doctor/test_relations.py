@@ -495,14 +495,19 @@ def test_gates_that_a_bias_holds_nearly_shut_do_not_drown_a_stream():
 
 
 def test_keys_that_only_weigh_are_no_summand_beside_queries():
-    def function(m, x):
-        q, k, v = m.q(m.seed), m.k(x), m.v(x)
-        return m.head(q + (q @ k.mT / 8).softmax(-1) @ v)[:, 0]
+    """A query that is learned sums up a set: the softmax is flat, so keys hardly change what comes out."""
 
-    layers = {name: nn.Linear(64, 64) for name in "qkv"}
-    seed = nn.Parameter(0.1 * batch(1, 1, 64))
-    model = built(lambda: Parts(function, **layers, seed=seed, head=nn.Linear(64, 5)))
-    assert not [f for f in found(model, X, Y) if f[2]]
+    def function(m, x):
+        x = F.relu(m.first(x))
+        q, k, v = m.q(m.seed), m.k(x), m.v(x)
+        return m.head(q + (q @ k.mT / 32**0.5).softmax(-1) @ v)[:, 0]
+
+    def make():
+        layers = {name: nn.Linear(32, 32) for name in "qkv"}
+        seed = nn.Parameter(0.25 * batch(1, 1, 32))
+        return Parts(function, first=nn.Linear(3, 32), **layers, seed=seed, head=nn.Linear(32, 5))
+
+    assert not [f for f in found(built(make), batch(32, 16, 3), Y) if f[2]]
 
 
 @pytest.mark.parametrize("bias", [20.0, 0.0])
@@ -525,5 +530,7 @@ def test_a_loss_that_outputs_of_zero_make_negative_has_a_limit_too():
     initialize_(model, Z, generator=seeded())
     model[0].weight.data.mul_(0.1)
     assert found(model, Z, 0.5 * targets, likelihood) == []
+    model[0].bias.data[1] = -2.0
+    assert found(model, Z, 0.5 * targets, likelihood) == []  # 4 nats too many are no hundred
     model[0].bias.data[1] = -5.0
     assert found(model, Z, 0.5 * targets, likelihood) == [("0", "large initial loss", True)]
