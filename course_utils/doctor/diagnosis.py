@@ -17,7 +17,7 @@ from course_utils.doctor.faults import verdict_on
 from course_utils.doctor.findings import Case, Finding, Losses
 from course_utils.doctor.graph import analyse, mark_bypassed, needed, places
 from course_utils.doctor.measuring import NAN, second_moment, tensors_in
-from course_utils.doctor.recording import Call, Recorder
+from course_utils.doctor.recording import Call, Recorder, called
 from course_utils.doctor.restoring import restored
 from course_utils.doctor.vocabulary import FACTORS, kind
 
@@ -222,7 +222,7 @@ def _gradients_at(values: dict[Tensor, Tensor], task: Task) -> Gradients:
     model, inputs, targets, loss = task
     for p, value in values.items():
         p.data.copy_(value)
-    outputs = Recorder(model).run(measure.cloned(inputs, False)[0])
+    outputs = called(model, measure.cloned(inputs, False)[0])
     root, error, _ = _objective(outputs, measure.cloned(targets, False)[0], loss)
     return _gradients(root, error, [*values])
 

@@ -18,7 +18,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from course_utils.doctor.graph import Contributions, places
-from course_utils.doctor.measuring import NAN, UNKNOWN, cloned, is_share, second_moment, tensors_in
+from course_utils.doctor.measuring import NAN, Moments, cloned, is_share, second_moment, tensors_in
 from course_utils.doctor.recording import Call, Recorder
 from course_utils.doctor.thresholds import SAME_MAP
 from course_utils.doctor.vocabulary import ACTIVATIONS, CONVOLUTIONS, FACTORS, ODD, SPELLINGS
@@ -104,7 +104,7 @@ class _Probe(Recorder):
             order = torch.randperm(len(rows), generator=Generator().manual_seed(1))
             noise = rows[order].view(positions.shape).movedim(-1, self.sources[-1].unit_dim)
         mean = self._means.get(number, 0.0)
-        share = math.sqrt(max(1 - mean**2 / float(size) ** 2, 0.0)) if mean else 1.0
+        share = math.sqrt(max(1 - (mean / torch.as_tensor(size).item()) ** 2, 0.0)) if mean else 1.0
         return noise.to(result.detach()) * (size * share) + mean
 
     def _add(self, call: Call, outputs: Iterable[Tensor]) -> Call:
@@ -113,13 +113,12 @@ class _Probe(Recorder):
             self.outputs |= {len(self.calls): y for y in outputs[:1] if y.is_floating_point()}
         return super()._add(call, outputs)
 
-    def _add_row(self, role: str, name: str, layer: str, x: Tensor, y: Tensor, batch_dim: int = 0) -> Call:
-        call = super()._add_row(role, name, layer, x, y, batch_dim)
-        call.sample = x.detach().flatten()[:_KEPT].double()
-        return call
-
-    def _measure(self, call: Call, output: Tensor, batch_dim: int = 0) -> None:  # noqa: ARG002
-        call.left, call.numel, call.examples = UNKNOWN, output.numel(), 1
+    def _measure(self, call: Call, output: Tensor, _: int = 0, x: Tensor | None = None) -> None:
+        call.numel = output.numel()
+        if x is not None and not torch.is_grad_enabled():
+            call.sample = x.flatten()[:_KEPT].double()
+            second = second_moment(x) if x.is_floating_point() else NAN
+            call.entered = Moments(NAN, second, NAN)
 
 
 @lru_cache(maxsize=16)

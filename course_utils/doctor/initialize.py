@@ -147,8 +147,10 @@ def _objection(name: str, p: Tensor, wishes: list[Wish | None] | None) -> str:
 
 def _intention(p: Tensor, fresh: Tensor | None, wish: Wish) -> str:
     """Return what somebody set on purpose: a law other than the wish's and torch's own, if it has one."""
+    if fresh is not None and same_law(p, fresh):
+        return ""
     law, own = described(p), "torch has no law of its own for it"
-    if law == wish.law.replace("constant", "all") or (fresh is not None and same_law(p, fresh)):
+    if law == wish.law.replace("constant", "all"):
         return ""
     if fresh is not None:
         own = f"torch's own would be {described(fresh[0])}"

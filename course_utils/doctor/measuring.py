@@ -34,6 +34,12 @@ def second_moment(x: Tensor) -> float:
     return norm**2 / numel
 
 
+def largest(x: Tensor) -> float:
+    """Return the largest absolute value, NaN if there is one."""
+    x = x.detach()  # on a CPU `aminmax` is ten times as fast as a norm
+    return max(map(abs, torch.stack(torch.aminmax(x.abs() if x.is_complex() else x)).tolist()))
+
+
 def moments(x: Tensor, batch_dim: int) -> Moments:
     """Return the moments of a tensor, those of a scalar as if it were a batch of one."""
     if not x.numel():

@@ -128,6 +128,14 @@ class Call:
         return self.weight_std / self.wanted_std
 
 
+def called(model: nn.Module, inputs: Any) -> Any:
+    """Return the model's outputs on a tensor, a tuple or list of arguments, or a dict of keyword ones."""
+    named = inputs if isinstance(inputs, Mapping) else {}
+    positional = () if named else inputs if type(inputs) in (tuple, list) else (inputs,)
+    with patch.object(CheckpointFunction, "apply", _as_is):
+        return model(*positional, **named)
+
+
 def _as_is(function: Callable, _: bool, *args: Any) -> Any:
     """Run what a reentrant checkpoint holds; without inputs to differentiate by, it passes nothing back."""
     with torch.set_grad_enabled(torch.is_grad_enabled() and any(x.requires_grad for x in tensors_in(args))):
@@ -170,16 +178,14 @@ class Recorder(TorchFunctionMode):
         self._stack = [(model, 0)]  # the modules that run, and how many calls there were before each
 
     def run(self, inputs: Any) -> Any:
-        """Return the model's outputs on a tensor, a tuple or list of arguments, or a dict of keyword ones."""
-        named = inputs if isinstance(inputs, Mapping) else {}
-        positional = () if named else inputs if type(inputs) in (tuple, list) else (inputs,)
+        """Return the model's outputs, and note all that happens."""
         for x in tensors_in(inputs):
             call = self._add(Call("input", layer="inputs"), [x])
             call.left = measure.moments(x, 0)
         enter = register_module_forward_pre_hook(lambda m, _: self._stack.append((m, len(self.calls))))
         leave = register_module_forward_hook(self._leave, always_call=True)
-        with enter, leave, patch.object(CheckpointFunction, "apply", _as_is), self:
-            return self._model(*positional, **named)
+        with enter, leave, self:
+            return called(self._model, inputs)
 
     def trace(self, function: Callable[[], tuple]) -> tuple:
         """Return what a function returns, and which calls lead to the first tensor of that, as bits."""
@@ -290,9 +296,7 @@ class Recorder(TorchFunctionMode):
         call = Call(role, name, layer, parents, module=self._stack[-1][0])
         call.taken = x.numel()
         call.taken_units = x.shape[1 if name in words.CONVOLUTIONS and x.ndim > 1 else -1] if x.ndim else 1
-        if x.is_floating_point():
-            call.entered = measure.moments(x, 0)
-        self._measure(call, y, batch_dim)
+        self._measure(call, y, batch_dim, x)
         if y.ndim and y.layout == torch.strided:
             dim = 1 if name in words.CONVOLUTIONS and y.ndim > 1 else words.NORMS.get(name, -1)
             call.unit_stride, call.unit_count = y.stride(dim), y.shape[dim]
@@ -326,7 +330,7 @@ class Recorder(TorchFunctionMode):
         row.area = math.prod(held.shape[2:]) if convolution else 1
         # A weight norm's product has its own law.
         row.trained = row.parameters[0] is not None and held.requires_grad
-        row.largest = torch.linalg.vector_norm(held.detach(), math.inf).item()
+        row.largest = measure.largest(held)
         row.orthogonal, row.weight_std = measure.is_orthogonal(held), math.sqrt(measure.second_moment(held))
 
     def _add_activation(self, name: str, phi: Callable[[Tensor], Tensor], x: Tensor, output: Tensor) -> None:
@@ -351,7 +355,9 @@ class Recorder(TorchFunctionMode):
             return None
         return x.storage_offset() // max(before.unit_stride, 1) if x._is_view() and dims else -1, count
 
-    def _measure(self, call: Call, output: Tensor, batch_dim: int = 0) -> None:
+    def _measure(self, call: Call, output: Tensor, batch_dim: int = 0, x: Tensor | None = None) -> None:
+        if x is not None and x.is_floating_point():
+            call.entered = measure.moments(x, 0)
         call.left, call.numel = measure.moments(output, batch_dim), output.numel()
         call.examples = output.shape[batch_dim] if output.ndim else 1
         if output.requires_grad:  # the hook is for this value, even if it changes in place
