@@ -1,10 +1,12 @@
 """What follows a layer is measured: activations that nobody here named, and what is no activation at all."""
 
 import math
+import warnings
 
 import pytest
 import torch
 import torch.nn.functional as F
+from doctor_networks import Residual
 from initialize_networks import batch, draw_all_, seeded
 from torch import nn
 
@@ -160,3 +162,16 @@ def test_whether_a_sigmoid_comes_last_is_not_guessed_of_a_model_that_cannot_run_
         loss = nn.BCEWithLogitsLoss()
         findings = diagnose(model, x, (x[:, :1] > 0).float(), loss).findings
         assert [f.fault for f in findings if f.is_fault] == twice
+
+
+def test_nobody_is_warned_of_what_the_experiment_does():
+    branch = nn.Linear(6, 6)
+    nn.init.constant_(branch.bias, 10.0)  # noise lies around this mean
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings(record=True) as given:
+            warnings.simplefilter("always")
+            diagnose(nn.Sequential(nn.Linear(6, 6), Residual(branch), nn.Linear(6, 2)), batch(8, 6))
+    finally:
+        torch.set_warn_always(False)
+    assert not [warning.message for warning in given]
