@@ -20,7 +20,7 @@ from torch import Generator, Tensor, nn
 from course_utils.doctor.graph import Contributions, places
 from course_utils.doctor.measuring import NAN, Moments, cloned, is_share, second_moment, tensors_in
 from course_utils.doctor.recording import Call, Recorder
-from course_utils.doctor.thresholds import SAME_MAP
+from course_utils.doctor.thresholds import SAME_MAP, STEP
 from course_utils.doctor.vocabulary import ACTIVATIONS, CONVOLUTIONS, FACTORS, ODD, SPELLINGS
 from course_utils.mean_field import sign_changes
 from course_utils.quadrature import gaussian_expectation
@@ -85,7 +85,7 @@ class _Probe(Recorder):
         """Call the function, but of what will be replaced compute only the shape."""
         x, weight = args[:2] if len(args) > 1 else (None, None)
         wanted = name not in _SKIPPED or len(self.sources) in self._real or not isinstance(weight, Tensor)
-        if wanted or torch.is_autocast_enabled(x.device.type) or not weight.numel():
+        if wanted or self._is_made(weight) or torch.is_autocast_enabled(x.device.type) or not weight.numel():
             return func(*args, **kwargs)
         if name == "linear":
             return x.new_empty(*x.shape[:-1], weight.shape[0])
@@ -137,6 +137,7 @@ class Laboratory:
         self.sources = [n for n in nodes if n.is_source]
         self.real: set[Call] = set()
         self.means: dict[Call, float] = {}  # of sources, around which noise lies
+        self.last = [n for n in self.sources if n.last]  # no other follows
         joins = {n: n.parents[0] for n in self.sources if n.parents and n.parents[0].role == "join"}
         self.parts = [  # the layer that takes it, the only source that it comes from, and what it is
             (n, p.hands_on[0], part)
@@ -163,14 +164,17 @@ class Laboratory:
             raise RuntimeError("on noise the model takes another way through its layers")
         return probe
 
-    def arriving(self, sizes: Sizes, shuffled: bool = False) -> dict[Call, Call]:
-        """Return what became of each source, or part, on noise: it knows what arrives, NaN if that failed."""
+    def arriving(self, sizes: Sizes, shuffled: bool = False) -> dict[Call | None, Call]:
+        """Return what arrives at each source or part, and at None, the output; NaN if that failed."""
         unknown = Call("other", sample=torch.full((1,), NAN))
         try:
             with torch.no_grad():
-                calls = dict(zip(self.sources, self._run(sizes, shuffled).sources, strict=True))
+                probe = self._run(sizes, shuffled)
         except Exception:  # of a model that nobody here wrote
-            return dict.fromkeys([*self.sources, *(part for *_, part in self.parts)], unknown)
+            return dict.fromkeys([*self.sources, *(part for *_, part in self.parts), None], unknown)
+        calls: dict[Call | None, Call] = dict(zip(self.sources, probe.sources, strict=True))
+        output = next((y for y in tensors_in(probe.returned) if y.is_floating_point()), torch.empty(0))
+        calls[None] = Call("other", entered=Moments(NAN, second_moment(output), NAN))
         joins = {n: calls[n].parents[0] for n, *_ in self.parts if calls[n].parents}
         return calls | {
             part: joins[n].parts.get(calls[m], unknown) for n, m, part in self.parts if n in joins
@@ -241,9 +245,49 @@ def _own(y: Tensor, size: Tensor) -> float:
 def correct_gains(laboratory: Laboratory) -> None:
     """Measure what follows each layer; correct gains where that is not the map it was taken for.
 
-    Only where nothing but this one layer feeds the next weights, entry by entry or by pairs; elsewhere, and
-    if the model cannot run on noise, gains stay as they are.
+    Only where nothing but this one layer feeds the next weights, entry by entry or by pairs, or where what
+    several feed is a product that comes out too large; elsewhere, and if the model cannot run on noise,
+    gains stay as they are.
     """
+    _correct_alone(laboratory)
+    _correct_products(laboratory)
+
+
+def _correct_products(laboratory: Laboratory) -> None:
+    """Make the widest factors smaller where a product arrives too large, as of weights that are returned."""
+    wanted, widest = laboratory.wanted, _widest(laboratory)
+    whole = laboratory.arriving(wanted) if widest else {}
+    products = {end: own for end, own in widest.items() if whole[end].entered.second > STEP}
+    halves = {n: wanted[n] / 2 for own in products.values() for n in own}
+    half = laboratory.arriving(wanted | halves) if products else {}
+    for end, own in products.items():
+        large, less = (arriving[end].entered.second for arriving in (whole, half))
+        if abs(large / less / 4 ** len(own) - 1) < SAME_MAP:  # each of them is a factor of all
+            for n in own:
+                n.activation, n.gain = MEASURED[0], wanted[n] / large ** (0.5 / len(own))
+
+
+def _widest(laboratory: Laboratory) -> dict[Call | None, list[Call]]:
+    """Return which layers return most, of several that feed the next weights, or None, the output.
+
+    Only those that meet others not just in sums, and, with all calls of their weights, feed nothing else.
+    """
+    factors = {n for call in laboratory.nodes if call.role == "other" for n in call.feeders}
+    ends = {n: n.feeders for n in laboratory.sources} | {None: laboratory.last}
+    times = Counter(n for feeders in ends.values() for n in feeders)
+    uses = Counter(id(n.weight) for n in laboratory.sources)
+    found = {}
+    for end, feeders in ends.items():
+        own = [n for n in feeders if n in factors and n.role == "layer" and times[n] == 1]
+        most = max((n.numel for n in own), default=0)
+        own = [n for n in own if n.numel == most]
+        shared = Counter(id(n.weight) for n in own)
+        if len(feeders) > 1 and own and all(uses[weight] == count for weight, count in shared.items()):
+            found[end] = own
+    return found
+
+
+def _correct_alone(laboratory: Laboratory) -> None:
     wanted, pairs = laboratory.wanted, _pairs(laboratory)
     one, four = (laboratory.arriving({n: k * size for n, size in wanted.items()}) for k in (1, 4))
     changes = {n: (four[n].sample - one[n].sample).norm() for n in laboratory.sources}

@@ -72,7 +72,8 @@ def initialize_(
     Weights of layers: N(0, gain**2 / fan_in). The gain takes a second moment of 1 through what follows up to
     the next weights: measured with noise in the place of the layer's output, and by quadrature where that is
     a known activation; sqrt(2) for ReLU, 1.47 for GELU. It is critical at the origin for bounded functions
-    (1 for tanh), and 1 before sigmoids (no gain helps), norms, and nothing.
+    (1 for tanh), and 1 before sigmoids (no gain helps), norms, and nothing. Where a product of what several
+    layers return arrives too large, as in a dot product, those that return most share what makes it 1.
     fan_in: the inputs that an output sees on average: with padding fewer than the shape says.
     Residual branches: the last layer, or norm if that comes last, gets 1 / sqrt(N) of it, N being what all
     branches add to the second moment of the stream, measured on noise: experts that share the examples count

@@ -225,7 +225,12 @@ class Recorder(TorchFunctionMode):
 
     def _note_layer(self, call: Invocation) -> bool:
         weight = call.argument("weight", 2 if call.name == "bilinear" else 1)
-        return weight.numel() > 0 and self._add_layer(call, call.argument("input", 0), weight)
+        fits = weight.numel() > 0 and not self._is_made(weight)
+        return fits and self._add_layer(call, call.argument("input", 0), weight)
+
+    def _is_made(self, weight: Tensor) -> bool:
+        """Return whether a weight is made from a signal: what takes it is a product, and no layer."""
+        return weight in self._origin and self._parameter(weight) is None
 
     def _note_product(self, call: Invocation) -> bool:
         """Note a product of which just one factor is a parameter."""
@@ -308,9 +313,6 @@ class Recorder(TorchFunctionMode):
         own = parameter is None or self._stack[-1][0]._parameters.get("weight") is parameter
         layer = self._place(name) if own else self._parameters[id(held)].removesuffix(".weight")
         row = self._add_row("layer", "linear" if name in words.PRODUCTS else name, layer, x, call.output)
-        if parameter is None and weight in self._origin:  # made from a signal
-            row.parents += (self._origin[weight],)
-            row.ancestors |= self._origin[weight].ancestors
         row.unit_dim = 1 if name in words.CONVOLUTIONS else -1
         bias = None if name in words.EMBEDDINGS else call.argument("bias", words.BIAS_PLACE.get(name))
         row.weight, row.parameters = held, (parameter, self._parameter(bias))

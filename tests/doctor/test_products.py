@@ -1,0 +1,116 @@
+"""Products of what several layers return: weights that a layer makes, dot products, linear attention."""
+
+import math
+
+import pytest
+import torch
+from initialize_networks import batch, seeded
+from torch import nn
+from torch.nn import functional as F
+
+from course_utils.doctor import initialize_
+
+WIDTH = 48
+
+
+class Returned(nn.Module):
+    """Layers return the weights of two others, one matrix for all examples."""
+
+    def __init__(self):
+        super().__init__()
+        self.task = nn.Parameter(batch(1, 16))
+        self.trunk, self.head = nn.Linear(16, 32), nn.Linear(32, 5 * WIDTH)
+        self.body = nn.Linear(32, WIDTH * WIDTH)
+
+    def forward(self, x):
+        z = torch.relu(self.trunk(self.task))
+        hidden = torch.relu(F.linear(x, self.body(z).view(WIDTH, WIDTH)))
+        return F.linear(hidden, self.head(z).view(5, WIDTH))
+
+
+class PerExample(nn.Module):
+    """A layer returns the weights between two others, a matrix for each example."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 5)
+        self.made = nn.Sequential(nn.Linear(WIDTH, 32), nn.ReLU(), nn.Linear(32, WIDTH * WIDTH))
+
+    def forward(self, x):
+        weights = self.made(x.flip(-1)).view(-1, WIDTH, WIDTH)
+        return self.last(torch.relu(torch.einsum("boi,bi->bo", weights, torch.relu(self.first(x)))))
+
+
+class DotProduct(nn.Module):
+    def __init__(self, first, second=None):
+        super().__init__()
+        self.first, self.second = first, second or first
+
+    def forward(self, x):
+        return (self.first(x) * self.second(x.flip(0))).sum(-1)
+
+
+class Attention(nn.Module):
+    def __init__(self, weigh):
+        super().__init__()
+        self.q, self.k, self.v, self.out = (nn.Linear(WIDTH, WIDTH) for _ in range(4))
+        self.weigh = weigh
+
+    def forward(self, x):
+        x = x.view(-1, 8, WIDTH)
+        return self.out(self.weigh(self.q(x) @ self.k(x).mT) @ self.v(x))
+
+
+class Similarity(DotProduct):
+    def forward(self, x):
+        return 10 * F.normalize(self.first(x), dim=-1) @ F.normalize(self.second(x), dim=-1).T
+
+
+def layer():
+    return nn.Linear(WIDTH, WIDTH)
+
+
+PRODUCTS = {
+    "weights that are returned": Returned,
+    "a matrix for each example": PerExample,
+    "two towers": lambda: DotProduct(layer(), layer()),
+    "one tower, twice": lambda: DotProduct(layer()),
+    "attention without a softmax": lambda: Attention(nn.Identity()),
+}
+OTHERS = {
+    "attention": lambda: Attention(lambda scores: (scores / math.sqrt(WIDTH)).softmax(-1)),
+    "similarity": lambda: Similarity(layer(), layer()),
+}
+
+
+@pytest.mark.parametrize("make", PRODUCTS.values(), ids=PRODUCTS)
+def test_a_product_starts_at_size_one(make):
+    sizes = []
+    for seed in range(8):
+        model = make()
+        report = initialize_(model, batch(128, WIDTH), overwrite=True, generator=seeded(seed))
+        assert "measured" in report.table["follows"].tolist()
+        sizes.append(model(batch(128, WIDTH)).square().mean().item())
+    assert 1 / 3 < math.exp(sum(map(math.log, sizes)) / 8) < 3, sizes
+
+
+def test_embeddings_that_are_multiplied_are_smaller():
+    class Factors(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.user, self.item = nn.Embedding(50, WIDTH), nn.Embedding(70, WIDTH)
+
+        def forward(self, i):
+            return (self.user(i) * self.item(i)).sum(-1)
+
+    model = Factors()
+    report = initialize_(model, torch.arange(50), overwrite=True, generator=seeded()).table
+    assert report["std"].tolist() == pytest.approx([WIDTH**-0.25] * 2, rel=0.1)
+    assert 0.5 < model(torch.arange(50)).square().mean() < 2
+
+
+@pytest.mark.parametrize("make", OTHERS.values(), ids=OTHERS)
+def test_what_a_softmax_or_a_norm_bounds_keeps_its_gain(make):
+    table = initialize_(make(), batch(128, WIDTH), overwrite=True).table
+    assert "measured" not in table["follows"].tolist()
+    assert table["gain"].dropna().eq(1).all()
