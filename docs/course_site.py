@@ -226,6 +226,7 @@ def prepare(app: Sphinx, config: Config) -> None:
     write(source / "index.md", index(config.course_repository))
     write(source / "claims.md", claims_page())
     write(source / "card.md", card_page())
+    write(source / "doctor.md", (ROOT / "docs" / "doctor.md").read_text(encoding="utf-8"))
     for name, text in beside(source):
         write(source / f"{name}.md", text)
 

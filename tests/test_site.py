@@ -40,7 +40,7 @@ def parsed(name: str) -> BeautifulSoup:
 def test_every_notebook_has_a_page():
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         assert f"{path.stem}.html" in NAMES
-    assert {"index.html", "card.html", "claims.html", "search.html"} <= set(NAMES)
+    assert {"index.html", "card.html", "claims.html", "doctor.html", "search.html"} <= set(NAMES)
 
 
 def test_the_first_page_leads_to_the_pages_for_teachers():
