@@ -20,7 +20,7 @@ from torch import Generator, Tensor, nn
 from course_utils.doctor.graph import Contributions, places
 from course_utils.doctor.measuring import NAN, Moments, cloned, is_share, second_moment, tensors_in
 from course_utils.doctor.recording import Call, Recorder
-from course_utils.doctor.thresholds import SAME_MAP, STEP
+from course_utils.doctor.thresholds import OFF, SAME_MAP
 from course_utils.doctor.vocabulary import ACTIVATIONS, CONVOLUTIONS, FACTORS, ODD, SPELLINGS
 from course_utils.mean_field import sign_changes
 from course_utils.quadrature import gaussian_expectation
@@ -257,14 +257,18 @@ def _correct_products(laboratory: Laboratory) -> None:
     """Make the widest factors smaller where a product arrives too large, as of weights that are returned."""
     wanted, widest = laboratory.wanted, _widest(laboratory)
     whole = laboratory.arriving(wanted) if widest else {}
-    products = {end: own for end, own in widest.items() if whole[end].entered.second > STEP}
-    halves = {n: wanted[n] / 2 for own in products.values() for n in own}
-    half = laboratory.arriving(wanted | halves) if products else {}
-    for end, own in products.items():
-        large, less = (arriving[end].entered.second for arriving in (whole, half))
-        if abs(large / less / 4 ** len(own) - 1) < SAME_MAP:  # each of them is a factor of all
-            for n in own:
-                n.activation, n.gain = MEASURED[0], wanted[n] / large ** (0.5 / len(own))
+    large = {end: own for end, own in widest.items() if whole[end].entered.second > OFF}
+    halves = {n: wanted[n] / 2 for own in large.values() for n in own}
+    half = laboratory.arriving(wanted | halves) if large else {}
+    pairs = {
+        n: end
+        for end, own in large.items()
+        for n in own
+        if half[end].entered.second < whole[end].entered.second / 2  # else most comes from elsewhere
+    }
+    for n, gain in _solve(laboratory, pairs).items() if pairs else ():
+        if gain > 0:
+            n.activation, n.gain = MEASURED[0], gain
 
 
 def _widest(laboratory: Laboratory) -> dict[Call | None, list[Call]]:
@@ -349,7 +353,8 @@ def _as_named(node: Call, after: Call, size: float, arriving: float) -> bool:
 
 def _solve(laboratory: Laboratory, pairs: Pairs) -> dict[Call, float]:
     """Return gains: the smallest size at which 1 arrives; if none does, the critical one at 0."""
-    scan = [laboratory.arriving(dict.fromkeys(pairs, size)) for size in _SIZES]
+    wanted = laboratory.wanted
+    scan = [laboratory.arriving(wanted | dict.fromkeys(pairs, size)) for size in _SIZES]
     found: dict[Call, float] = {}
     brackets: dict[Call, list[tuple[float, float]]] = {}
     for k, j in pairs.items():
@@ -376,7 +381,7 @@ def _refined(laboratory: Laboratory, pairs: Pairs, brackets: dict[Call, list]) -
         if not waiting:
             break
         tried = {k: _crossing(*brackets[k]) for k in brackets}
-        arriving = laboratory.arriving({k: math.exp(a) for k, a in tried.items()})
+        arriving = laboratory.arriving(laboratory.wanted | {k: math.exp(a) for k, a in tried.items()})
         for k in waiting:
             (a, f), (b, g) = brackets[k]
             best[k] = c, h = tried[k], _logarithm(arriving[pairs[k]].entered.second)

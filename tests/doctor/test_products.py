@@ -61,6 +61,21 @@ class Attention(nn.Module):
         return self.out(self.weigh(self.q(x) @ self.k(x).mT) @ self.v(x))
 
 
+class Messages(nn.Module):
+    """Sums over neighbours of products of two layers, with an activation behind, as in SchNet."""
+
+    def __init__(self, steps=3):
+        super().__init__()
+        self.nodes, self.edges, self.out = (nn.ModuleList(layer() for _ in range(steps)) for _ in range(3))
+
+    def forward(self, x):
+        edges = batch(8 * len(x), WIDTH)
+        for node, edge, out in zip(self.nodes, self.edges, self.out, strict=True):
+            messages = node(x).repeat(8, 1) * edge(edges)
+            x = x + out(F.silu(messages.view(8, *x.shape).sum(0)))
+        return x
+
+
 class Similarity(DotProduct):
     def forward(self, x):
         return 10 * F.normalize(self.first(x), dim=-1) @ F.normalize(self.second(x), dim=-1).T
@@ -75,6 +90,7 @@ PRODUCTS = {
     "a matrix for each example": PerExample,
     "two towers": lambda: DotProduct(layer(), layer()),
     "one tower, twice": lambda: DotProduct(layer()),
+    "sums over neighbours": Messages,
     "attention without a softmax": lambda: Attention(nn.Identity()),
 }
 OTHERS = {

@@ -36,7 +36,7 @@ class Known:
     """A laboratory with one layer, of which exp(function(ln size)) arrives."""
 
     def __init__(self, function) -> None:
-        self.function, self.runs = function, 0
+        self.function, self.runs, self.wanted = function, 0, {"layer": 1.0}
 
     def arriving(self, sizes):
         self.runs += 1
