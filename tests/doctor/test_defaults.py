@@ -95,3 +95,11 @@ def test_filters_set_by_hand_do_not_pass():
         assert same_law(torch.where(torch.arange(1000) < zeros, 0.0, x * 1.05), fresh) is passes
         twice = torch.cat([x[: 1000 - zeros], x[:zeros]])
         assert same_law(twice, fresh) is passes
+
+
+@pytest.mark.parametrize("factor", [1e-320, 1e-100, 1e100, 1e300, math.inf, math.nan])
+@pytest.mark.parametrize("count", [1, 500])
+def test_what_is_far_off_does_not_pass(factor, count):
+    x = normal(count, seed=2)
+    assert not same_law(x * factor, normal(16, count, seed=1))
+    assert not same_law(torch.zeros(count), normal(16, count, seed=1))
