@@ -130,3 +130,23 @@ def test_what_a_softmax_or_a_norm_bounds_keeps_its_gain(make):
     table = initialize_(make(), batch(128, WIDTH), overwrite=True).table
     assert "measured" not in table["follows"].tolist()
     assert table["gain"].dropna().eq(1).all()
+
+
+def test_only_the_widest_factor_is_made_smaller():
+    table = initialize_(PerExample(), batch(128, WIDTH), overwrite=True).table.set_index("parameter")
+    assert table["gain"]["first.weight"] == pytest.approx(math.sqrt(2))
+    # Of a sum of WIDTH products, behind a ReLU, half arrives.
+    assert table["gain"]["made.2.weight"] == pytest.approx(math.sqrt(2 / WIDTH), rel=0.05)
+
+
+def test_a_factor_whose_weights_serve_elsewhere_keeps_its_gain():
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.out = layer(), layer(), nn.Linear(WIDTH, 1)
+
+        def forward(self, x):
+            return self.out(self.first(x)) + (self.first(x.flip(0)) * self.second(x)).sum(-1, keepdim=True)
+
+    table = initialize_(Shared(), batch(128, WIDTH), overwrite=True).table.set_index("parameter")
+    assert table["gain"]["first.weight"] == 1
