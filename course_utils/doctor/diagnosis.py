@@ -1,7 +1,8 @@
 """What one forward and one backward pass tell about the initialization of any network."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from course_utils.doctor.graph import analyse, mark_bypassed, needed, places
 from course_utils.doctor.measuring import NAN, second_moment, tensors_in
 from course_utils.doctor.recording import Call, Recorder, called
 from course_utils.doctor.restoring import restored
+from course_utils.doctor.thresholds import NO_GRADIENT
 from course_utils.doctor.vocabulary import FACTORS, kind
 
 Gradients = dict[Tensor, Tensor]
@@ -97,7 +99,7 @@ def diagnose(
     prior, a short memory, copies, a path that is drowned.
     Raises: TypeError or ValueError for arguments that do not fit together; whatever the model raises.
     """
-    measure.check_arguments(model, inputs)
+    measure.check_can_run(model, inputs)
     if not (loss is None or callable(loss)):
         raise TypeError(f"loss must be a function of (outputs, targets), or None; got {type(loss).__name__}")
     if isinstance(loss, type):
@@ -105,20 +107,19 @@ def diagnose(
             f"loss must be a function of (outputs, targets); got the class {loss.__name__}: pass an object"
         )
     with torch.inference_mode(False), torch.enable_grad(), restored(model, inputs) as start:
-        conclude = _examine((model, inputs, targets, loss))
-        case = conclude(start)  # by experiments, each of which starts anew
+        case = _examine((model, inputs, targets, loss), start)
     findings = verdict_on(case)
     return Diagnosis(_table(case, findings), case.losses.value, case.losses.equal, findings)
 
 
-def _examine(task: Task) -> Callable[[Start], Case]:
-    """Run the model once, and return what makes a case of it, by experiments that start anew."""
+def _examine(task: Task, start: Start) -> Case:
+    """Run the model once, and make a case of that and of experiments, each of which starts anew."""
     model, inputs, targets, loss = task
     recorder = Recorder(model)
     given, copies = measure.cloned(inputs, not any(p.requires_grad for p in model.parameters()))
     outputs, wanted = recorder.run(given), measure.cloned(targets, False)[0]
-    calls = recorder.calls
-    (root, error, classes), reached = recorder.trace(lambda: _objective(outputs, wanted, loss))
+    nodes = recorder.calls
+    (root, error, classes), reached = recorder.trace(_objective, outputs, wanted, loss)
     leaves = [p for p in model.parameters() if p.requires_grad] or copies
     steps = _differentiate(recorder, root, error, leaves)
     named = [*(("inputs", x) for x in tensors_in(given)), *model.named_parameters(), *model.named_buffers()]
@@ -129,27 +130,25 @@ def _examine(task: Task) -> Callable[[Start], Case]:
         if x.is_floating_point() and x.numel() and not math.isfinite(second_moment(x))
     ]
     losses = _losses(outputs, wanted, root, loss, classes) if error is None else Losses()
-    nodes, may_step = analyse(calls), bool(steps and not broken and math.isfinite(root.sum().item()))
+    analyse(nodes)
+    may_step = not broken and math.isfinite(root.sum().item())
     used = [p for p in leaves if may_step and p.ndim > 1 and id(p) in recorder.seen]
-    waiting = _without_gradient(nodes, reached, used, steps)
-
-    def conclude(start: Start) -> Case:
-        laboratory = Laboratory(nodes, model, inputs, start)
-        correct_gains(laboratory)
-        chance = losses.second_softmax > 0 and not classes and not laboratory.returns_shares()
-        costs = losses._replace(second_softmax=0.0) if chance else losses
-        sizes = {n: math.sqrt(n.left.second) for n in laboratory.sources if n.left.second >= 0}
-        # A gate's bias says how far it is open.
-        laboratory.means = {n: n.left.mean for n in sizes if n.left.mean**2 > n.left.second / 2}
-        added = laboratory.contributions(sizes, products=True)
-        mark_bypassed(nodes, needed(added))
-        meetings = [added[n] for n in places(nodes) if n in added and n.function not in FACTORS]
-        still = {*_still_after(task, start, steps, waiting)} if waiting else ()
-        stuck = [name.removesuffix(".weight") for name, p in model.named_parameters() if p in still]
-        more = (meetings, recorder.added, recorder.factors, stuck)
-        return Case(nodes, costs, broken, bool(steps), error is None, *more)
-
-    return conclude
+    waiting, has_loss = _without_gradient(nodes, reached, used, steps), error is None
+    del given, copies, outputs, wanted, root, error, leaves, named  # the first pass, before there are others
+    laboratory = Laboratory(nodes, model, inputs, start)
+    correct_gains(laboratory)
+    if losses.second_softmax > 0 and not classes and not laboratory.returns_shares():
+        losses = losses._replace(second_softmax=0.0)
+    sizes = {n: math.sqrt(n.left.second) for n in laboratory.sources if n.left.second >= 0}
+    # A gate's bias says how far it is open.
+    laboratory.means = {n: n.left.mean for n in sizes if n.left.mean**2 > n.left.second / 2}
+    added = laboratory.contributions(sizes, products=True)
+    mark_bypassed(nodes, needed(added))
+    meetings = [added[n] for n in places(nodes) if n in added and n.function not in FACTORS]
+    still = {*_still_after(task, start, steps, waiting)} if waiting else ()
+    stuck = [_layer_of(name) for name, p in model.named_parameters() if p in still]
+    more = (meetings, recorder.added, recorder.factors, [*dict.fromkeys(stuck)])
+    return Case(nodes, losses, broken, bool(steps), has_loss, *more)
 
 
 def _gradients(root: Tensor, error: Tensor | None, leaves: list[Tensor]) -> Gradients:
@@ -177,7 +176,7 @@ def _without_gradient(nodes: list[Call], reached: int, among: list[Tensor], step
     """Return the parameters that lead to the loss, but get no gradient."""
     using: dict[Tensor, list[Call]] = {}  # the calls that take a parameter, or whose module owns it
     for n in nodes:
-        own = n.module._parameters.values() if n.role in ("layer", "composite") else ()
+        own = _owned(n.module) if n.role in ("layer", "composite") else ()
         for p in {*n.parameters, *own} - {None}:
             using.setdefault(p, []).append(n)
 
@@ -192,8 +191,20 @@ def _without_gradient(nodes: list[Call], reached: int, among: list[Tensor], step
     return [p for p in _waiting(among, steps) if leads_on(p)]
 
 
+def _owned(module: nn.Module) -> Iterator[Tensor | None]:
+    """Yield the parameters of a module, or what these are computed from."""
+    yield from module._parameters.values()
+    if nn.utils.parametrize.is_parametrized(module):
+        yield from module.parametrizations.parameters()
+
+
+def _layer_of(name: str) -> str:
+    return name.partition(".parametrizations.")[0].removesuffix(".weight")
+
+
 def _waiting(parameters: list[Tensor], steps: Gradients) -> list[Tensor]:
-    return [p for p in parameters if p not in steps or second_moment(steps[p]) == 0]
+    least = NO_GRADIENT * max(map(second_moment, steps.values()), default=0.0)
+    return [p for p in parameters if p not in steps or second_moment(steps[p]) <= least]
 
 
 def _still_after(task: Task, start: Start, steps: Gradients, waiting: list[Tensor]) -> list[Tensor]:
@@ -201,30 +212,25 @@ def _still_after(task: Task, start: Start, steps: Gradients, waiting: list[Tenso
 
     One step frees what waits for a last layer of zeros, two what waits for two of them, one behind the other.
     """
-    values = {p: p.detach().clone() for p in task[0].parameters() if p.requires_grad}
+    model, inputs, targets, loss = task
+    values = {p: p.detach().clone() for p in model.parameters() if p.requires_grad}
     for _ in range(3):
         for p, g in steps.items():
             size = max(second_moment(p), 1 / max(p.numel(), 1)) / (second_moment(g) or 1.0)
             values[p] -= 0.01 * math.sqrt(size) * g.to(p.dtype) if math.isfinite(size) else 0.0
         try:
             start()
-            steps = _gradients_at(values, task)
+            for p, value in values.items():
+                p.data.copy_(value)
+            outputs = called(model, measure.cloned(inputs, False)[0])
+            root, error, _ = _objective(outputs, measure.cloned(targets, False)[0], loss)
+            steps = _gradients(root, error, [*values])
         except Exception:  # of a model that nobody here wrote, on weights that it never had
             return []
         waiting = _waiting(waiting, steps)
         if not waiting:
             break
     return waiting
-
-
-def _gradients_at(values: dict[Tensor, Tensor], task: Task) -> Gradients:
-    """Return the gradients of the parameters that get one at these values."""
-    model, inputs, targets, loss = task
-    for p, value in values.items():
-        p.data.copy_(value)
-    outputs = called(model, measure.cloned(inputs, False)[0])
-    root, error, _ = _objective(outputs, measure.cloned(targets, False)[0], loss)
-    return _gradients(root, error, [*values])
 
 
 def _objective(outputs: Any, targets: Any, loss: Callable | None) -> tuple[Tensor, Tensor | None, int]:
@@ -264,34 +270,26 @@ def _objective(outputs: Any, targets: Any, loss: Callable | None) -> tuple[Tenso
 
 
 @torch.no_grad()
-def _losses(outputs: Any, targets: Any, root: Tensor, loss: Callable | None, classes: int) -> Losses:
-    try:
-        zeros = measure.mapped(lambda y: torch.zeros_like(y) if y.is_floating_point() else y, outputs)
+def _losses(y: Any, targets: Any, root: Tensor, loss: Callable | None, classes: int) -> Losses:
+    of_zeros, constant, second_softmax, equal = NAN, NAN, 0.0, math.log(classes) if classes else NAN
+    with suppress(Exception):  # of a loss that nobody here wrote
+        zeros = measure.mapped(lambda x: torch.zeros_like(x) if x.is_floating_point() else x, y)
         of_zeros = _objective(zeros, targets, loss)[0].item()
-    except Exception:  # of a loss that nobody here wrote
-        of_zeros = NAN
-    constant, second_softmax = _constant_loss(outputs, targets, root, loss)
-    equal = math.log(classes) if classes else NAN
+    with suppress(Exception):  # the same: it takes no logits, or no labels
+        known = isinstance(y, Tensor) and y.is_floating_point() and targets.numel() > 0
+        if known and targets.is_floating_point():
+            constant = _of_numbers(y, targets, loss)
+        elif known:
+            constant, second_softmax = _of_labels(y, targets, root)
     if loss is not None and not classes and math.isfinite(constant):  # of one probability
         equal = math.log(2)
-        if measure.is_share(outputs):  # if a sigmoid has made them
-            second_softmax = loss(targets.to(outputs.dtype), targets).item()
+        if measure.is_share(y):  # if a sigmoid has made them
+            second_softmax = loss(targets.to(y.dtype), targets).item()
     return Losses(root.item(), equal, of_zeros, constant, second_softmax)
 
 
-def _constant_loss(y: Any, targets: Any, root: Tensor, loss: Callable | None) -> tuple[float, float]:
-    """Return the loss of the best constant output, NaN if unknown; the least of a second softmax, or 0."""
-    both = isinstance(y, Tensor) and isinstance(targets, Tensor)
-    try:
-        if both and y.is_floating_point() and targets.numel():
-            of_labels = not targets.is_floating_point()
-            return _of_labels(y, targets, root) if of_labels else (_of_numbers(y, targets, loss), 0.0)
-    except Exception:  # of a loss that nobody here wrote: it takes no logits, or no labels
-        pass
-    return NAN, 0.0
-
-
 def _of_numbers(y: Tensor, targets: Tensor, loss: Callable | None) -> float:
+    """Return the loss of the best constant output, NaN if unknown."""
     p = targets.double().mean()
     if loss is None:
         return targets.double().var(correction=0).item()
@@ -303,6 +301,7 @@ def _of_numbers(y: Tensor, targets: Tensor, loss: Callable | None) -> float:
 
 
 def _of_labels(y: Tensor, targets: Tensor, root: Tensor) -> tuple[float, float]:
+    """Return the same, and the least that a second softmax can cost, or 0 if there is none."""
     value, _, classes = _objective(y, targets, None)
     if not classes or not math.isclose(value.item(), root.item(), rel_tol=1e-4):
         return NAN, 0.0

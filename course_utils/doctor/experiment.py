@@ -43,26 +43,18 @@ Sizes = Mapping[Call, Any]  # the root mean square that sources return, 1 by def
 
 
 class _Probe(Recorder):
-    """A Recorder whose sources return noise, or what they compute in another size, by their number.
+    """A Recorder whose sources return noise, or, if in `laboratory.real`, what they compute in another size.
 
     sizes: the root mean square of what each returns, 1 by default; numbers, or leaves to differentiate by.
-    means: what is added to the noise, whose size is then that of both. real: the sources that return no
-    noise. shuffled: the same noise, but all positions in another order.
+    shuffled: the same noise, but all positions in another order.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        sizes: Mapping[int, Any],
-        means: Mapping[int, float],
-        real: set[int],
-        shuffled: bool,
-    ) -> None:
-        super().__init__(model)
+    def __init__(self, laboratory: "Laboratory", sizes: Sizes, shuffled: bool) -> None:
+        super().__init__(laboratory.model)
         self._looks = False
         if not torch.is_grad_enabled():  # else the calls have to be the same, one by one, as of a Recorder
             self._notes = {k: note for k, note in self._notes.items() if k not in ACTIVATIONS | SPELLINGS}
-        self._sizes, self._means, self._real, self._shuffled = sizes, means, real, shuffled
+        self._laboratory, self._sizes, self._shuffled = laboratory, sizes, shuffled
         self.sources: list[Call] = []
         self.outputs: dict[int, Tensor] = {}  # of calls where several sources meet
         self.returned: Any = None  # by the model
@@ -75,16 +67,21 @@ class _Probe(Recorder):
         result = super().__torch_function__(func, types, args, kwargs)
         if len(self.calls) == before or not self.calls[-1].is_source:
             return result
-        self.sources.append(self.calls[-1])
         first = next(tensors_in(result))
-        replaced = self._instead(first, len(self.sources) - 1)
+        replaced = self._instead(first, self._next)
+        self.sources.append(self.calls[-1])
         self._origin[replaced] = self.sources[-1]
         return replaced if first is result else (replaced, *result[1:])
+
+    @property
+    def _next(self) -> Call | None:
+        """The source that is called next, as it was recorded without noise; None if there were no more."""
+        return next(iter(self._laboratory.sources[len(self.sources) :]), None)
 
     def _call(self, func: Callable, name: str, args: tuple, kwargs: dict) -> Any:
         """Call the function, but of what will be replaced compute only the shape."""
         x, weight = args[:2] if len(args) > 1 else (None, None)
-        wanted = name not in _SKIPPED or len(self.sources) in self._real or not isinstance(weight, Tensor)
+        wanted = name not in _SKIPPED or self._next in self._laboratory.real or not isinstance(weight, Tensor)
         if wanted or self._is_made(weight) or torch.is_autocast_enabled(x.device.type) or not weight.numel():
             return func(*args, **kwargs)
         if name == "linear":
@@ -92,18 +89,18 @@ class _Probe(Recorder):
         shape = func(*(a.detach().to("meta") if isinstance(a, Tensor) else a for a in args), **kwargs)
         return torch.empty_like(shape, device=x.device)
 
-    def _instead(self, result: Tensor, number: int) -> Tensor:
-        size = self._sizes.get(number, 1.0)
-        if number in self._real:
+    def _instead(self, result: Tensor, source: Call | None) -> Tensor:
+        size, number, unit_dim = self._sizes.get(source, 1.0), len(self.sources), self.calls[-1].unit_dim
+        if source in self._laboratory.real:
             return result * (size / (math.sqrt(second_moment(result)) or 1.0))
         shift = 7919 * number**2 + 104729 * number  # so that no two pairs are equally far apart
         noise = _quantiles(result.numel()).roll(shift).view(result.shape)
         if self._shuffled:
-            positions = noise.movedim(self.sources[-1].unit_dim, -1)
+            positions = noise.movedim(unit_dim, -1)
             rows = positions.reshape(-1, positions.shape[-1])
             order = torch.randperm(len(rows), generator=Generator().manual_seed(1))
-            noise = rows[order].view(positions.shape).movedim(-1, self.sources[-1].unit_dim)
-        mean = self._means.get(number, 0.0)
+            noise = rows[order].view(positions.shape).movedim(-1, unit_dim)
+        mean = self._laboratory.means.get(source, 0.0)
         share = math.sqrt(max(1 - (mean / torch.as_tensor(size).item()) ** 2, 0.0)) if mean else 1.0
         return noise.to(result.detach()) * (size * share) + mean
 
@@ -133,10 +130,10 @@ class Laboratory:
     """Runs a model on noise, each time from the start that `restored` yields, and says what arrives where."""
 
     def __init__(self, nodes: list[Call], model: nn.Module, inputs: Any, start: Callable[[], None]) -> None:
-        self.nodes, self._model, self._inputs, self._start = nodes, model, inputs, start
+        self.nodes, self.model, self._inputs, self._start = nodes, model, inputs, start
         self.sources = [n for n in nodes if n.is_source]
         self.real: set[Call] = set()
-        self.means: dict[Call, float] = {}  # of sources, around which noise lies
+        self.means: dict[Call, float] = {}  # of sources, added to the noise, whose size is that of both
         self.last = [n for n in self.sources if n.last]  # no other follows
         joins = {n: n.parents[0] for n in self.sources if n.parents and n.parents[0].role == "join"}
         self.parts = [  # the layer that takes it, the only source that it comes from, and what it is
@@ -153,10 +150,7 @@ class Laboratory:
 
     def _run(self, sizes: Sizes, shuffled: bool = False) -> _Probe:
         """Raises: whatever the model raises on noise, and RuntimeError if it takes another way."""
-        numbered = {i: sizes[n] for i, n in enumerate(self.sources) if n in sizes}
-        real = {i for i, n in enumerate(self.sources) if n in self.real}
-        means = {i: self.means[n] for i, n in enumerate(self.sources) if n in self.means}
-        probe = _Probe(self._model, numbered, means, real, shuffled)
+        probe = _Probe(self, sizes, shuffled)
         self._start()
         torch.default_generator.manual_seed(0)
         probe.returned = probe.run(cloned(self._inputs, False)[0])

@@ -4,7 +4,7 @@ A fault rests on an effect: a signal, a gradient or a loss of the wrong size, or
 law that the weights follow explains it; only one that contradicts those of other layers is a fault by itself.
 
 To add a fault, write a judge here, among those of its stage: `@judge(stage, name)` adds its name to FAULTS.
-Stages are heard in the order of this file, each only if those before it found no fault.
+Stages are heard by their numbers, those of `relations` too, each only if those before it found no fault.
 """
 
 import math
@@ -71,11 +71,16 @@ def _is_fresh(norm: nn.Module | None) -> bool:
 
 @judge(1, "identical units")
 def _identical(case: Case) -> Findings:
-    nodes = [n for n in case.trained if n.identical and n.largest > 0]
+    nodes = [n for n in case.nodes if n.identical and n.largest > 0 and (n.trained or _is_computed(n))]
     evidence = "All its units have the same weights and biases."
     cause = "A constant initialization: its units are copies, and stay so unless their outgoing "
     cause += "weights differ."
     yield from say(nodes, "identical units", evidence, cause, "Draw the weights at random.")
+
+
+def _is_computed(n: Call) -> bool:
+    """Return whether a layer's weights are computed from those that are trained, as by a weight norm."""
+    return n.weight.requires_grad and nn.utils.parametrize.is_parametrized(n.module, "weight")
 
 
 @judge(1, "zero layer")
@@ -137,6 +142,9 @@ def _blame_weights(nodes: list[Call], symptom: str = "", is_fault: bool = True) 
 def _wrong_fan(case: Case) -> Findings:
     """Blame fan_out where at least as many layers use fan_in; all of them may use it."""
     outwards = [n for n in case.telling if "fan_out" in n.laws and not is_right(n)]
+    if any(n.gain > limit.GAIN and {"Xavier"} == {*n.laws} for n in case.telling):
+        # Where fan_in is small, Xavier's law, as of the whole network, is also fan_out's with a ReLU's gain.
+        outwards = [n for n in outwards if "Xavier" not in n.laws]
     if any(n.gain > limit.GAIN and is_right(n) for n in case.judged):
         # He's law throughout, the last layer too, is also fan_out's there if fan_out = fan_in / 2.
         outwards = [n for n in outwards if not (n.gain < limit.GAIN and "He" in n.laws)]
@@ -223,8 +231,9 @@ def _drift(case: Case, n: Call, faded: bool) -> Findings:
         yield from _blame_weights(off, evidence)
     else:
         fault = f"{'vanishing' if faded else 'exploding'} signal"
-        cause = "The weights do not explain it: look at biases, and at branches that are added."
-        yield Finding(layer, fault, evidence.strip(), cause, "Normalize, or scale the branches down.")
+        cause = "No weights of a known law explain it: look at others, at biases, at branches that are added."
+        remedy = f"Normalize, or scale what leads to it {'up' if faded else 'down'}."
+        yield Finding(layer, fault, evidence.strip(), cause, remedy)
 
 
 def _regained(case: Case, n: Call) -> bool:
@@ -348,6 +357,9 @@ def _loss(case: Case) -> Findings:
         remedy = "Set them to 0, or to what a prior asks for."
     if heavy:
         cause = "Its weights' std is {n.weight_ratio:.2g} times the wanted one."
+    if last[0].norm_next:
+        cause = "A norm takes the size from what it returns: what multiplies behind that is too large."
+        remedy = "Let the factor behind the norm, such as a scale or one over a temperature, start smaller."
     others = f"equal probabilities cost ln K = {expected:.3g}"
     if not large:
         others = f"outputs of 0 cost {case.losses.zeros:.3g}"
@@ -367,7 +379,8 @@ def _remarks(case: Case) -> Findings:
     if not case.rows:
         yield Finding("", "no layers", "No layer, norm or activation was called.", "", "", False)
     if not case.has_gradient:
-        cause = "The output depends on no parameter that requires a gradient, nor on a floating-point input."
+        what = "loss" if case.has_loss else "output"
+        cause = f"The {what} depends on no parameter that requires a gradient, nor on a floating-point input."
         yield Finding("", "no gradient", "The gradients are NaN.", cause, "", False)
 
 

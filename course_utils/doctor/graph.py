@@ -32,7 +32,10 @@ def analyse(nodes: list[Call]) -> list[Call]:
             children[parent.index].append(node)
     for node, after in zip(reversed(nodes), reversed(children), strict=True):
         _look_ahead(node, after)
-    _look_back(nodes)
+    sources = sum(1 << n.index for n in nodes if n.is_source)
+    for node in nodes:
+        node.depth = (node.ancestors & sources).bit_count()
+        node.fed = sorted({n for p in node.parents for n in p.hands_on}, key=attrgetter("index"))
     mark_bypassed(nodes)
     for uses in by_weight(n for n in nodes if n.role == "layer"):
         for node in uses:
@@ -69,14 +72,6 @@ def _look_ahead(node: Call, after: list[Call]) -> None:
         if first.role == "activation":
             node.activated, first.is_row = first, False
             node.gain = _gain(node.activation, first.phi)
-
-
-def _look_back(nodes: list[Call]) -> None:
-    """Find how deep the calls lie, and what feeds them with nothing in between."""
-    sources = sum(1 << n.index for n in nodes if n.is_source)
-    for node in nodes:
-        node.depth = (node.ancestors & sources).bit_count()
-        node.fed = sorted({n for p in node.parents for n in p.hands_on}, key=attrgetter("index"))
 
 
 def _gain(name: str, phi: Callable[[Tensor], Tensor]) -> float:

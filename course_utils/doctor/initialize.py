@@ -15,7 +15,7 @@ from course_utils.doctor.defaults import described, fresh_parameters, same_law
 from course_utils.doctor.diagnosis import printed
 from course_utils.doctor.experiment import MEASURED, Laboratory, correct_gains
 from course_utils.doctor.graph import analyse, branches
-from course_utils.doctor.measuring import NAN, check_arguments, cloned, is_fixed
+from course_utils.doctor.measuring import NAN, check_can_run, cloned, is_fixed
 from course_utils.doctor.recording import Call, Recorder
 from course_utils.doctor.restoring import restored
 from course_utils.doctor.thresholds import SAME_MAP
@@ -101,7 +101,7 @@ def initialize_(
     Source: He et al. (2015) for the gain; Radford et al. (2019) for 1 / sqrt(N); Jozefowicz et al. (2015) for
     the forget gate.
     """
-    check_arguments(model, inputs)
+    check_can_run(model, inputs)
     parameters, wishes = dict(model.named_parameters()), _wishes_by_name(model, inputs)
     reasons = {name: _objection(name, p, wishes.get(name)) for name, p in parameters.items()}
     aliases: dict[Tensor, list[str]] = {}  # all the names of each parameter, several of one that is tied

@@ -165,7 +165,7 @@ def cloned(values: Any, differentiable: bool) -> tuple[Any, list[Tensor]]:
     return mapped(copied, values), leaves
 
 
-def check_arguments(model: nn.Module, inputs: Any) -> None:
+def check_can_run(model: nn.Module, inputs: Any) -> None:
     """Refuse what a Recorder cannot run: no module, a compiled one, one without values, no inputs."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module; got {type(model).__name__}")

@@ -187,11 +187,11 @@ class Recorder(TorchFunctionMode):
         with enter, leave, self:
             return called(self._model, inputs)
 
-    def trace(self, function: Callable[[], tuple]) -> tuple:
-        """Return what a function returns, and which calls lead to the first tensor of that, as bits."""
+    def trace(self, function: Callable[..., tuple], *args: Any) -> tuple:
+        """Return function(*args), and which calls lead to the first tensor of that, as bits."""
         self.calls, self._notes, self._looks = [*self.calls], {}, False
         with self:
-            result = function()
+            result = function(*args)
         return result, getattr(self._origin.get(result[0]), "ancestors", 0)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -248,7 +248,6 @@ class Recorder(TorchFunctionMode):
             return False
         if name in words.NORMS:
             row = self._add_row("norm", name, self._place(name), x, call.output)
-            row.unit_dim = words.NORMS[name]
             row.parameters = tuple(self._parameter(call.keywords.get(key)) for key in ("weight", "bias"))
         elif name in words.COMPOSITES:
             time_first = call.output.ndim > 2 and call.args[-1] is not True  # the last says batch_first
@@ -299,12 +298,12 @@ class Recorder(TorchFunctionMode):
     def _add_row(self, role: str, name: str, layer: str, x: Tensor, y: Tensor, batch_dim: int = 0) -> Call:
         parents = (self._origin[x],) if x in self._origin else ()
         call = Call(role, name, layer, parents, module=self._stack[-1][0])
+        call.unit_dim = 1 if name in words.CONVOLUTIONS else words.NORMS.get(name, -1)
         call.taken = x.numel()
-        call.taken_units = x.shape[1 if name in words.CONVOLUTIONS and x.ndim > 1 else -1] if x.ndim else 1
+        call.taken_units = x.shape[1 if name in words.CONVOLUTIONS else -1] if x.ndim else 1
         self._measure(call, y, batch_dim, x)
         if y.ndim and y.layout == torch.strided:
-            dim = 1 if name in words.CONVOLUTIONS and y.ndim > 1 else words.NORMS.get(name, -1)
-            call.unit_stride, call.unit_count = y.stride(dim), y.shape[dim]
+            call.unit_stride, call.unit_count = y.stride(call.unit_dim), y.shape[call.unit_dim]
         return self._add(call, [y])
 
     def _add_layer(self, call: Invocation, x: Tensor, weight: Tensor) -> bool:
@@ -313,7 +312,6 @@ class Recorder(TorchFunctionMode):
         own = parameter is None or self._stack[-1][0]._parameters.get("weight") is parameter
         layer = self._place(name) if own else self._parameters[id(held)].removesuffix(".weight")
         row = self._add_row("layer", "linear" if name in words.PRODUCTS else name, layer, x, call.output)
-        row.unit_dim = 1 if name in words.CONVOLUTIONS else -1
         bias = None if name in words.EMBEDDINGS else call.argument("bias", words.BIAS_PLACE.get(name))
         row.weight, row.parameters = held, (parameter, self._parameter(bias))
         if self._looks:

@@ -163,11 +163,13 @@ def _lost(case: Case) -> Findings:
 @judge(6)
 def _stuck(case: Case) -> Findings:
     name, *others = case.stuck or [""]
-    evidence = "Its weights are used, but get no gradient at all, not even after three steps."
+    evidence = "Its weights are used, but get no gradient, or one 1e10 times smaller than others, after "
+    evidence += "three steps, too."
     evidence += f" The same with {len(others)} more: {', '.join(others[:3])}." if others else ""
     cause = "Something behind it passes nothing back: two factors that are both 0, units that are off for "
     cause += "all inputs, a detached or rounded value."
-    remedy = "Let one of the two factors be random, or do not cut the graph; freeze what should not learn."
+    remedy = "Let one of the two factors be random, set biases to 0, or do not cut the graph; freeze what "
+    remedy += "should not learn."
     if name:
         yield Finding(name, "vanishing gradient", evidence, cause, remedy, True, tuple(others))
 

@@ -1,4 +1,4 @@
-"""Where `diagnose` draws the line between healthy and faulty: every number, once, and why it is that one."""
+"""Where `diagnose` draws the line between healthy and faulty: every limit, and why it is that one."""
 
 # Effects. All factors are on the second moment, of the signal or of the gradient.
 FAR = 1e4  # from the first layer to the last: healthy deep networks wander by 10 to 30
@@ -14,6 +14,7 @@ LARGE_CELL = 5.0  # std of a recurrent module's weights, times sqrt(fan_in): tor
 LARGE_ROWS = 100.0  # second moment of what an embedding returns, with no norm behind it
 LARGE_LOSS = 10.0  # times what outputs of 0 cost, where the last weights are LARGE_STD
 FAR_LOSS = 100.0  # times what outputs of 0 cost: outputs ten times as large as the targets
+NO_GRADIENT = 1e-20  # times the largest squared gradient: by a hundredth of Adam's eps nothing moves
 LOST = 1e-6  # share of the second moment that varies over the batch
 EXCESS_LOSS = 2.5  # above ln K: logits of variance 2, from He's law in the last layer, are worth 1
 SMALL_INPUT, LARGE_INPUT = 1e-3, 10.0  # second moment: of pixels in 0 to 255 it is above 10,000

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from course_utils.doctor import diagnose
-from course_utils.doctor.thresholds import DEAD, EXCESS_LOSS, SATURATED
+from course_utils.doctor.thresholds import DEAD, EXCESS_LOSS, LARGE_INPUT, SATURATED, SMALL_INPUT
 
 SPREAD = 100.0  # largest second moment over smallest, of signal or gradient, from one end to the other
+CENTRED = 0.5  # largest share of the inputs' second moment in their mean; after a repair it should be less
 SHARED = 0.5  # the largest part of a layer's weights that its units may have in common
 
 
@@ -104,7 +105,7 @@ def input_scale(patient: Patient, table: pd.DataFrame) -> tuple[bool, str]:
         return False, "the inputs are indices of tokens and have no scale."
     mean, moment = patient.inputs.mean().item(), patient.inputs.square().mean().item()
     words = f"the inputs have mean {mean:.2f} and second moment {moment:.2g}."
-    return not 1e-3 < moment < 10 or mean**2 > moment / 2, words
+    return not SMALL_INPUT < moment < LARGE_INPUT or mean**2 > CENTRED * moment, words
 
 
 def identical(patient: Patient, table: pd.DataFrame) -> tuple[bool, str]:

@@ -151,9 +151,15 @@ def test_packed_sequences_and_other_mappings_are_inputs_too():
     assert diagnose(Pair(), UserDict(a=FOURS)).table["layer"].tolist() == ["fc"]
 
 
-def test_a_detached_loss_has_no_gradient():
-    diagnosis = diagnose(nn.Linear(4, 3), FOURS, None, lambda y, _: y.detach().sum())
-    assert [f.fault for f in diagnosis.findings] == ["no gradient"]
+def test_a_detached_loss_is_a_fault():
+    model = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 3))
+    (fault,) = diagnose(model, FOURS, None, lambda y, _: y.detach().sum()).findings
+    assert (fault.layer, fault.fault, fault.others) == ("0", "vanishing gradient", ("1",))
+
+
+def test_a_constant_loss_has_no_gradient():
+    (remark,) = diagnose(nn.Linear(4, 3), FOURS, None, lambda *_: torch.ones(())).findings
+    assert str(remark).startswith("No gradient. The gradients are NaN. The loss depends on no parameter")
 
 
 def test_a_loss_may_refuse_outputs_that_are_all_alike():

@@ -403,3 +403,19 @@ def test_three_others_are_named_and_more_are_counted(count, words):
     nodes = [Call("layer", layer=name) for name in "abcde"[:count]]
     (finding,) = say(nodes, "dead", "Small.", "", "")
     assert (finding.layer, finding.evidence, finding.others) == ("a", words, (*"bcde"[: count - 1],))
+
+
+def test_a_large_loss_behind_a_norm_is_not_blamed_on_weights():
+    class Cosines(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.last = nn.Linear(8, 16), nn.Linear(16, 16)
+            self.scale = nn.Parameter(torch.tensor(60.0))
+
+        def forward(self, x):
+            y = nn.functional.normalize(self.last(self.body(x)), dim=-1)
+            return self.scale * y @ y.mT
+
+    (found,) = (f for f in diagnose(Cosines(), batch(32, 8), torch.arange(32).roll(1)).findings if f.is_fault)
+    assert (found.layer, found.fault) == ("last", "large initial loss")
+    assert found.remedy.startswith("Let the factor behind the norm")

@@ -187,6 +187,14 @@ def small_before_norm(seed):
     return model
 
 
+def few_inputs(seed):
+    """Xavier's law: fan_out's, too, in the first layer, and LeCun's, by chance, in the small last one."""
+    model = xavier(mlp(16, 512, 64, 32, 16), seed)
+    last = model[-1].weight.data
+    last.mul_(1.07 / math.sqrt(32) / last.std())
+    return model
+
+
 def plain(activation, weight_init_, depth=8):
     def build(seed):
         return PlainNetwork([WIDTH] * (depth + 1), activation, weight_init_, generator=generator(seed))
@@ -208,6 +216,7 @@ HEALTHY = {  # network, inputs, targets
         batch(64, 600),
         None,
     ),
+    "Xavier, ReLU, few inputs": (few_inputs, batch(64, 16), labels(64)),
     "Xavier, tanh": (
         lambda s: he(mlp(300, 100, 200, 100, 10, act=nn.Tanh), s, 1.0, "fan_avg"),
         batch(64, 300),

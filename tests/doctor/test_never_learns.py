@@ -57,6 +57,37 @@ def test_weights_that_no_step_reaches_are_a_fault(around, zeros, stuck):
     assert all(torch.equal(value, before[name]) for name, value in bits(model).items())
 
 
+def test_weights_that_are_computed_from_others_are_looked_at_too():
+    model = Blocks(lambda m, h: m.b(torch.relu(m.a(h)).detach()))
+    for layer in (model.first, model.a, model.b):
+        nn.utils.parametrizations.weight_norm(layer)
+    (found,) = (f for f in diagnose(model, X, Y).findings if f.is_fault)
+    assert {found.layer, *found.others} == {"first", "a"}
+    model.around = lambda m, h: m.b(torch.relu(m.a(h)))
+    assert diagnose(model, X, Y).healthy
+
+
+@pytest.mark.parametrize("kind", ["weight_norm", "spectral_norm"])
+def test_equal_rows_are_found_in_a_layer_whose_weights_are_computed(kind):
+    model = Blocks(lambda m, h: m.b(torch.relu(m.a(h))))
+    with torch.no_grad():
+        model.a.weight.copy_(model.a.weight[:1].expand(16, 16))
+    getattr(nn.utils.parametrizations, kind)(model.a)
+    (found,) = (f for f in diagnose(model, X, Y).findings if f.is_fault)
+    assert (found.layer, found.fault, found.others) == ("a", "identical units", ())
+    model.a.parametrizations.requires_grad_(False)
+    assert "identical units" not in {f.fault for f in diagnose(model, X, Y).findings}
+
+
+@pytest.mark.parametrize(("bias", "stuck"), [(-35, {"a", "b"}), (-10, set())])
+def test_a_gradient_too_small_for_any_step_is_none(bias, stuck):
+    """Of SiLU the slope is 35 exp(-35) = 2e-14 there, and 5e-4 at -10."""
+    model = Blocks(lambda m, h: h + m.b(F.silu(m.a(h))))
+    nn.init.constant_(model.a.bias, bias)
+    diagnosis = diagnose(model, X, Y)
+    assert {layer for f in diagnosis.findings if f.is_fault for layer in (f.layer, *f.others)} == stuck
+
+
 WAITS = {
     "a last layer of zeros": (branch, ("last",)),
     "a branch that ends in zeros": (branch, ("b",)),

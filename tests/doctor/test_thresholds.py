@@ -83,7 +83,7 @@ def test_far_and_step(off: float, wrong: bool, sign: int, fault: str):
 def test_weights_explain_a_drift_only_if_they_are_off(off: float, explained: bool):
     (finding,) = diagnose(chain(*[math.sqrt(off * OFF)] * 30), X).findings
     assert finding.fault == "exploding signal"
-    assert finding.cause.startswith("The weights do not explain it") != explained
+    assert finding.cause.startswith("No weights of a known law explain it") != explained
     assert (len(finding.others) > 15) == explained
 
 
