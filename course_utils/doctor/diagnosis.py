@@ -1,7 +1,7 @@
 """What one forward and one backward pass tell about the initialization of any network."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -147,7 +147,9 @@ def _examine(task: Task, start: Start) -> Case:
     meetings = [added[n] for n in places(nodes) if n in added and n.function not in FACTORS]
     still = {*_still_after(task, start, steps, waiting)} if waiting else ()
     stuck = [_layer_of(name) for name, p in model.named_parameters() if p in still]
-    more = (meetings, recorder.added, recorder.factors, [*dict.fromkeys(stuck)])
+    parameters = model.named_parameters()
+    infinite = [name for name, p in parameters if p in steps and not math.isfinite(second_moment(steps[p]))]
+    more = (meetings, recorder.added, recorder.factors, [*dict.fromkeys(stuck)], infinite)
     return Case(nodes, losses, broken, bool(steps), has_loss, *more)
 
 
@@ -176,7 +178,7 @@ def _without_gradient(nodes: list[Call], reached: int, among: list[Tensor], step
     """Return the parameters that lead to the loss, but get no gradient."""
     using: dict[Tensor, list[Call]] = {}  # the calls that take a parameter, or whose module owns it
     for n in nodes:
-        own = _owned(n.module) if n.role in ("layer", "composite") else ()
+        own = measure.owned(n.module) if n.role in ("layer", "composite") else ()
         for p in {*n.parameters, *own} - {None}:
             using.setdefault(p, []).append(n)
 
@@ -191,19 +193,12 @@ def _without_gradient(nodes: list[Call], reached: int, among: list[Tensor], step
     return [p for p in _waiting(among, steps) if leads_on(p)]
 
 
-def _owned(module: nn.Module) -> Iterator[Tensor | None]:
-    """Yield the parameters of a module, or what these are computed from."""
-    yield from module._parameters.values()
-    if nn.utils.parametrize.is_parametrized(module):
-        yield from module.parametrizations.parameters()
-
-
 def _layer_of(name: str) -> str:
     return name.partition(".parametrizations.")[0].removesuffix(".weight")
 
 
 def _waiting(parameters: list[Tensor], steps: Gradients) -> list[Tensor]:
-    least = NO_GRADIENT * max(map(second_moment, steps.values()), default=0.0)
+    least = NO_GRADIENT * max(filter(math.isfinite, map(second_moment, steps.values())), default=0.0)
     return [p for p in parameters if p not in steps or second_moment(steps[p]) <= least]
 
 

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from itertools import groupby
 from operator import itemgetter
 
-from torch import nn
+from torch import Tensor, nn
 
 from course_utils.doctor import thresholds as limit
 from course_utils.doctor.findings import LAWS, Case, Finding, Findings, Law, is_right, say, standard_error
-from course_utils.doctor.measuring import second_moment
+from course_utils.doctor.measuring import has_identical_units, owned, second_moment
 from course_utils.doctor.recording import Call
 from course_utils.doctor.vocabulary import ODD, SIGMOIDS
 
@@ -71,21 +71,25 @@ def _is_fresh(norm: nn.Module | None) -> bool:
 
 @judge(1, "identical units")
 def _identical(case: Case) -> Findings:
-    nodes = [n for n in case.nodes if n.identical and n.largest > 0 and (n.trained or _is_computed(n))]
+    nodes = [n for n in case.nodes if n.identical and n.largest > 0]
+    alike = {n for n in nodes if any(has_identical_units(p, None, n.out_dim) for p in _made_of(n))}
+    nodes = [n for n in nodes if n.trained or n in alike]
     evidence = "All its units have the same weights and biases."
     cause = "A constant initialization: its units are copies, and stay so unless their outgoing "
     cause += "weights differ."
     yield from say(nodes, "identical units", evidence, cause, "Draw the weights at random.")
 
 
-def _is_computed(n: Call) -> bool:
-    """Return whether a layer's weights are computed from those that are trained, as by a weight norm."""
-    return n.weight.requires_grad and nn.utils.parametrize.is_parametrized(n.module, "weight")
+def _made_of(n: Call) -> list[Tensor]:
+    """Return the trained parameters that a layer's weights are computed from, entry by entry."""
+    own = owned(n.module) if n.weight is not None and n.weight.requires_grad else []
+    return [p for p in own if p.shape == n.weight.shape and p.requires_grad]
 
 
 @judge(1, "zero layer")
 def _zero(case: Case) -> Findings:
-    nodes = [n for n in case.trained if n.largest == 0 and not (n.last or n.bypassed)]
+    nodes = [n for n in case.nodes if n.largest == 0 and not (n.last or n.bypassed)]
+    nodes = [n for n in nodes if n.trained or _made_of(n)]
     evidence = "All its weights are 0: what follows does not depend on the input."
     cause = "Only the last layer, of the network or of a residual branch, may start at 0."
     yield from say(nodes, "zero layer", evidence, cause, "Draw the weights at random.")
@@ -233,6 +237,8 @@ def _drift(case: Case, n: Call, faded: bool) -> Findings:
         fault = f"{'vanishing' if faded else 'exploding'} signal"
         cause = "No weights of a known law explain it: look at others, at biases, at branches that are added."
         remedy = f"Normalize, or scale what leads to it {'up' if faded else 'down'}."
+        if value != n.activated.total:
+            remedy = "Normalize over the batch, or scale what varies up, and what does not down."
         yield Finding(layer, fault, evidence.strip(), cause, remedy)
 
 
@@ -257,7 +263,11 @@ def _broken_gradient(case: Case) -> Findings:
     evidence = "The gradient of its weights is NaN or infinite, though all that passes forward is finite."
     cause = "An infinite slope behind it, as that of a square root at 0, or an overflow on the way back."
     nodes = [n for n in case.trained if n.has_gradient and not math.isfinite(n.weight_gradient)]
-    yield from say(nodes[::-1], "not finite", evidence, cause, "Add a small constant inside the root.")
+    remedy = "Add a small constant inside the root."
+    yield from say(nodes[::-1], "not finite", evidence, cause, remedy)
+    if not nodes:
+        for name in case.infinite[:1]:
+            yield Finding(name, "not finite", evidence.replace("of its weights ", ""), cause, remedy)
 
 
 @judge(5, "saturated")

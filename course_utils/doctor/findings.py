@@ -88,6 +88,7 @@ class Case:
     added: dict[str, float]  # parameters that are added: second moments, in units of what they are added to
     factors: dict[str, float]  # root mean squares of parameters that multiply
     stuck: list[str]  # what has weights without a gradient, after three steps, too
+    infinite: list[str]  # the parameters whose gradient is not finite
 
     def __post_init__(self) -> None:
         self.rows = [n for n in self.nodes if n.is_row]

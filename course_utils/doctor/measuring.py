@@ -66,6 +66,13 @@ def is_orthogonal(weight: Tensor) -> bool:
     return len(matrix) > 1 and bool(products.fill_diagonal_(0).abs().max() < 1e-4 * matrix[0] @ matrix[0])
 
 
+def owned(module: nn.Module) -> list[Tensor]:
+    """Return the parameters of a module, and those that its weights are computed from."""
+    parametrized = nn.utils.parametrize.is_parametrized(module)
+    more = module.parametrizations.parameters() if parametrized else ()
+    return [p for p in (*module._parameters.values(), *more) if p is not None]
+
+
 def tensors_in(values: Any) -> Iterator[Tensor]:
     """Yield the tensors in nested tuples, lists and mappings, in order."""
     if isinstance(values, Tensor):

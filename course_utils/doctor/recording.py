@@ -298,7 +298,8 @@ class Recorder(TorchFunctionMode):
     def _add_row(self, role: str, name: str, layer: str, x: Tensor, y: Tensor, batch_dim: int = 0) -> Call:
         parents = (self._origin[x],) if x in self._origin else ()
         call = Call(role, name, layer, parents, module=self._stack[-1][0])
-        call.unit_dim = 1 if name in words.CONVOLUTIONS else words.NORMS.get(name, -1)
+        dim = 1 if name in words.CONVOLUTIONS else words.NORMS.get(name, -1)
+        call.unit_dim = dim if dim < y.ndim else -1  # of a vector that is normalized
         call.taken = x.numel()
         call.taken_units = x.shape[1 if name in words.CONVOLUTIONS else -1] if x.ndim else 1
         self._measure(call, y, batch_dim, x)
@@ -350,7 +351,7 @@ class Recorder(TorchFunctionMode):
     def _read(self, x: Tensor, before: Call) -> tuple[int, int] | None:
         """Return the first unit that a view takes of what a call returned, and how many; None if all."""
         dims = [d for d in range(x.ndim) if x.stride(d) == before.unit_stride and x.shape[d] > 1]
-        count = x.shape[dims[0]] if dims else x.shape[before.unit_dim]
+        count = x.shape[dims[0] if dims else before.unit_dim if before.unit_dim < x.ndim else -1]
         if count == before.unit_count:
             return None
         return x.storage_offset() // max(before.unit_stride, 1) if x._is_view() and dims else -1, count

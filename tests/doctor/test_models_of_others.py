@@ -297,6 +297,57 @@ def test_a_stream_that_is_scaled_down_at_each_turn_of_a_loop():
     assert finding.fault == "vanishing signal"
 
 
+def test_a_stream_in_which_a_constant_drowns_what_varies():
+    """Each remedy of the report's sentence, followed, ends it."""
+
+    class Drowned(nn.Module):
+        def __init__(self, constant, scale, norm=nn.Identity):
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(16, 16) for _ in range(8))
+            self.last, self.norm, self.scale = nn.Linear(16, 3), norm(16), scale
+            self.constant = constant * batch(16, seed=5)
+            initialize_(nn.Sequential(*self.layers, self.last), batch(32, 16), generator=seeded())
+
+        def forward(self, x):
+            for layer in self.layers:
+                x = self.norm(self.scale * layer(x) + self.constant)
+            return self.last(x)
+
+    x = batch(64, 16)
+    (finding,) = diagnose(Drowned(1, 0.1), x).findings
+    assert finding.fault == "vanishing signal"
+    assert finding.evidence.startswith("The part of the second moment that depends on the input at")
+    assert finding.remedy == "Normalize over the batch, or scale what varies up, and what does not down."
+    assert diagnose(Drowned(1, 0.1, nn.BatchNorm1d), x).healthy
+    assert diagnose(Drowned(0.01, 1), x).healthy
+
+
+class OfOne(nn.Module):
+    """A vector that has lost its batch, behind a layer of its own and in front of one."""
+
+    def __init__(self, layer, head, reduced):
+        super().__init__()
+        self.layer, self.head, self.reduced = layer, head, reduced
+
+    def forward(self, x):
+        h = self.layer(x)
+        return self.head((h.mean((2, 3)) if h.ndim == 4 else h) + self.reduced(h))
+
+
+@pytest.mark.parametrize("examine", [diagnose, initialize_])
+@pytest.mark.parametrize(
+    ("layer", "x", "reduced"),
+    [
+        (nn.Linear(8, 4), (32, 8), lambda h: F.normalize(h.mean(0), dim=0)),
+        (nn.Conv2d(3, 4, 3), (8, 3, 6, 6), lambda h: torch.relu(h[0, 0, 0]).sum()),
+        (nn.Conv2d(3, 4, 3), (8, 3, 6, 6), lambda h: torch.relu(h.mean((0, 2, 3)))),
+    ],
+    ids=["normalized mean", "row of an image", "mean of channels"],
+)
+def test_vectors_without_a_batch_do_not_stop_it(examine, layer, x, reduced):
+    examine(OfOne(layer, nn.Linear(4, 3), reduced), batch(*x))
+
+
 def test_dead_channels_in_front_of_a_local_response_norm():
     layers = nn.Conv2d(3, 128, 3, padding=1), nn.LocalResponseNorm(5), nn.ReLU(), nn.Flatten()
     model = nn.Sequential(*layers, nn.Linear(128 * 36, 4))

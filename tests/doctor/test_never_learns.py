@@ -79,6 +79,58 @@ def test_equal_rows_are_found_in_a_layer_whose_weights_are_computed(kind):
     assert "identical units" not in {f.fault for f in diagnose(model, X, Y).findings}
 
 
+class Standardized(nn.Linear):
+    def forward(self, x):
+        varying = self.weight - self.weight.mean(1, keepdim=True)
+        return F.linear(x, varying / (4 * varying.std(1, keepdim=True)), self.bias)
+
+
+class Blurred(nn.Linear):
+    """Equal units by construction: of a trained number, not of weights that could differ."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes, bias=False)
+        self.weight = nn.Parameter(torch.tensor(0.25))
+
+    def forward(self, x):
+        return F.linear(x, self.weight.expand(16, 16) / 4)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize(("kind", "named"), [("old norm", ["a"]), (Standardized, ["a"]), (Blurred, [])])
+def test_equal_rows_of_what_the_weights_are_made_of_are_found(kind, named):
+    model = Blocks(branch)
+    if kind != "old norm":
+        model.a = kind(16, 16)
+    if kind != Blurred:
+        nn.init.zeros_(model.a.bias)
+        model.a.weight.data = model.a.weight[:1].detach().repeat(16, 1)
+    if kind == "old norm":
+        nn.utils.weight_norm(model.a)
+    found = [f for f in diagnose(model, X, Y).findings if f.fault == "identical units"]
+    assert [f.layer for f in found] == named
+
+
+def test_a_weight_norm_of_zeros_is_a_layer_of_zeros():
+    model = Blocks(lambda m, h: m.b(torch.relu(m.a(h))))
+    nn.utils.parametrizations.weight_norm(model.a)
+    nn.init.zeros_(model.a.parametrizations.weight.original0)
+    (found,) = (f for f in diagnose(model, X, Y).findings if f.is_fault)
+    assert (found.layer, found.fault) == ("a", "zero layer")
+    model.a.parametrizations.requires_grad_(False)
+    assert "zero layer" not in {f.fault for f in diagnose(model, X, Y).findings}
+
+
+@pytest.mark.parametrize(("value", "named"), [(0.0, ["z"]), (1.0, [])])
+def test_an_infinite_gradient_of_what_is_no_layers_weight_is_a_fault(value, named):
+    model = Blocks(branch)
+    model.around = lambda m, h: h + m.z.sqrt()
+    model.z = nn.Parameter(torch.full((16,), value))
+    found = [f for f in diagnose(model, X, Y).findings if f.is_fault]
+    assert [f.layer for f in found if f.fault == "not finite"] == named
+    assert len(found) == len(named)
+
+
 @pytest.mark.parametrize(("bias", "stuck"), [(-35, {"a", "b"}), (-10, set())])
 def test_a_gradient_too_small_for_any_step_is_none(bias, stuck):
     """Of SiLU the slope is 35 exp(-35) = 2e-14 there, and 5e-4 at -10."""
