@@ -127,12 +127,15 @@ def _examine(task: Task, start: Start) -> Case:
     broken = [
         name
         for name, x in named
-        if x.is_floating_point() and x.numel() and not math.isfinite(second_moment(x))
+        if (x.is_floating_point() or x.is_complex()) and x.numel() and not math.isfinite(second_moment(x))
     ]
     losses = _losses(outputs, wanted, root, loss, classes) if error is None else Losses()
     analyse(nodes)
     may_step = not broken and math.isfinite(root.sum().item())
-    used = [p for p in leaves if may_step and p.ndim > 1 and id(p) in recorder.seen]
+    names = {p: name for name, p in model.named_parameters()}
+    multiplying = {n.parameters[0] for n in nodes if n.role == "norm" and n.parameters}
+    multiplying |= {p for p in leaves if names.get(p) in recorder.factors}
+    used = [p for p in leaves if (p.ndim > 1 or p in multiplying) and id(p) in recorder.seen and may_step]
     waiting, has_loss = _without_gradient(nodes, reached, used, steps), error is None
     del given, copies, outputs, wanted, root, error, leaves, named  # the first pass, before there are others
     laboratory = Laboratory(nodes, model, inputs, start)
@@ -266,10 +269,12 @@ def _objective(outputs: Any, targets: Any, loss: Callable | None) -> tuple[Tenso
 
 @torch.no_grad()
 def _losses(y: Any, targets: Any, root: Tensor, loss: Callable | None, classes: int) -> Losses:
-    of_zeros, constant, second_softmax, equal = NAN, NAN, 0.0, math.log(classes) if classes else NAN
+    zeros = ones = constant = NAN
+    second_softmax, equal = 0.0, math.log(classes) if classes else NAN
     with suppress(Exception):  # of a loss that nobody here wrote
-        zeros = measure.mapped(lambda x: torch.zeros_like(x) if x.is_floating_point() else x, y)
-        of_zeros = _objective(zeros, targets, loss)[0].item()
+        zeros = _of_outputs(0.0, y, targets, loss)
+    with suppress(Exception):
+        ones = zeros if math.isfinite(zeros) else _of_outputs(1.0, y, targets, loss)
     with suppress(Exception):  # the same: it takes no logits, or no labels
         known = isinstance(y, Tensor) and y.is_floating_point() and targets.numel() > 0
         if known and targets.is_floating_point():
@@ -280,7 +285,18 @@ def _losses(y: Any, targets: Any, root: Tensor, loss: Callable | None, classes: 
         equal = math.log(2)
         if measure.is_share(y):  # if a sigmoid has made them
             second_softmax = loss(targets.to(y.dtype), targets).item()
-    return Losses(root.item(), equal, of_zeros, constant, second_softmax)
+    if loss is not None and not classes and isinstance(y, Tensor):
+        for dim in (dim for dim in {1, y.ndim - 1} if y.ndim > 1 and measure.is_probability(y.exp(), dim)):
+            uniform = math.log(y.shape[dim])  # of log probabilities, whatever the shape of the targets
+            if math.isclose(_of_outputs(-uniform, y, targets, loss), uniform, rel_tol=1e-3):
+                equal = uniform
+    return Losses(root.item(), equal, zeros, ones, constant, second_softmax)
+
+
+def _of_outputs(value: float, y: Any, targets: Any, loss: Callable | None) -> float:
+    """Return the loss of outputs that are all one number."""
+    outputs = measure.mapped(lambda x: torch.full_like(x, value) if x.is_floating_point() else x, y)
+    return _objective(outputs, targets, loss)[0].item()
 
 
 def _of_numbers(y: Tensor, targets: Tensor, loss: Callable | None) -> float:

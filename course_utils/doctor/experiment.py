@@ -260,7 +260,7 @@ def _correct_products(laboratory: Laboratory) -> None:
         for n in own
         if half[end].entered.second < whole[end].entered.second / 2  # else most comes from elsewhere
     }
-    for n, gain in _solve(laboratory, pairs).items() if pairs else ():
+    for n, gain in _solve(laboratory, pairs, beside=True).items() if pairs else ():
         if gain > 0:
             n.activation, n.gain = MEASURED[0], gain
 
@@ -290,11 +290,13 @@ def _correct_alone(laboratory: Laboratory) -> None:
     one, four = (laboratory.arriving({n: k * size for n, size in wanted.items()}) for k in (1, 4))
     changes = {n: (four[n].sample - one[n].sample).norm() for n in laboratory.sources}
     _find_norms(laboratory.sources, {n for n in changes if changes[n] < SAME_MAP * one[n].sample.norm()})
-    pairs = {n: after for n, after in pairs.items() if not n.norm_next}
+    times = Counter(n for source in laboratory.sources for n in source.fed)
+    large = {n for n, j in pairs.items() if _is_pooled(n, j) and one[j].entered.second > OFF}
+    pairs = {n: j for n, j in pairs.items() if not n.norm_next and (times[n] == 1 or n in large)}
     unknown = {n: j for n, j in pairs.items() if not _as_named(n, j, wanted[n], one[j].entered.second)}
     if not any(math.isfinite(one[after].entered.second) for after in unknown.values()):
         return
-    pooled = {n for n, j in unknown.items() if j.taken not in (n.numel, n.numel / 2)}
+    pooled = {n for n, j in unknown.items() if _is_pooled(n, j)}
     shuffled = laboratory.arriving(wanted, shuffled=True)
     laboratory.real = pooled | {
         n
@@ -316,13 +318,16 @@ def _find_norms(sources: list[Call], normalized: set[Call]) -> None:
 
 
 def _pairs(laboratory: Laboratory) -> Pairs:
-    """Return {layer: the next one}, where nothing else feeds that or a part, and it feeds nothing else."""
-    times = Counter(n for source in laboratory.sources for n in source.fed)
-    pairs = {n.fed[0]: n for n in laboratory.sources if len(n.fed) == 1 and n.role != "norm"}
-    pairs |= {m: part for n, m, part in laboratory.parts if n.role != "norm"}
-    pairs = {n: after for n, after in pairs.items() if times[n] == 1}
-    layers = {n: after for n, after in pairs.items() if n.role == "layer" and n.numel > 1}
-    return {n: after for n, after in layers.items() if _keeps_units(n, after)}
+    """Return {layer: the next one}, where nothing else feeds that or a part; of several a pool."""
+    pairs = [(n.fed[0], n) for n in laboratory.sources if len(n.fed) == 1 and n.role != "norm"]
+    pairs += [(m, part) for n, m, part in laboratory.parts if n.role != "norm"]
+    layers = [(n, after) for n, after in pairs if n.role == "layer" and n.numel > 1]
+    return dict(sorted((p for p in layers if _keeps_units(*p)), key=lambda pair: _is_pooled(*pair)))
+
+
+def _is_pooled(node: Call, after: Call) -> bool:
+    """Return whether what arrives has lost positions; two halves may be multiplied."""
+    return after.taken not in (node.numel, node.numel / 2)
 
 
 def _keeps_units(node: Call, after: Call) -> bool:
@@ -345,21 +350,27 @@ def _as_named(node: Call, after: Call, size: float, arriving: float) -> bool:
     return abs(arriving / expected - 1) < slack
 
 
-def _solve(laboratory: Laboratory, pairs: Pairs) -> dict[Call, float]:
-    """Return gains: the smallest size at which 1 arrives; if none does, the critical one at 0."""
+def _solve(laboratory: Laboratory, pairs: Pairs, beside: bool = False) -> dict[Call, float]:
+    """Return gains: the smallest size at which 1 arrives; if none does, the critical one at 0.
+
+    beside: 1 beside what does not come from these layers, as a bias that another returns.
+    """
     wanted = laboratory.wanted
     scan = [laboratory.arriving(wanted | dict.fromkeys(pairs, size)) for size in _SIZES]
     found: dict[Call, float] = {}
+    given: dict[Call, float] = {}
     brackets: dict[Call, list[tuple[float, float]]] = {}
     for k, j in pairs.items():
         seen = np.nan_to_num([arriving[j].entered.second for arriving in scan], nan=1e300, posinf=1e300)
+        given[k] = seen[0] if beside and seen[0] >= 0.5 else 0.0
+        seen -= given[k]
         before, after = sign_changes(np.where(abs(seen - 1) < SAME_MAP, 0.0, seen - 1))
         found[k] = NAN
         if before.size and seen[0] < 0.5:  # else what does not come from this layer is 1 already
             brackets[k] = [(math.log(_SIZES[i]), _logarithm(seen[i])) for i in (before[0], after[0])]
         elif seen[0] > 0 and abs(seen[1] / seen[0] / 16 - 1) < SAME_MAP:  # linear at the origin
             found[k] = _SIZES[0] / math.sqrt(seen[0])
-    return found | _refined(laboratory, pairs, brackets)
+    return found | _refined(laboratory, pairs, given, brackets)
 
 
 def _logarithm(second: float) -> float:
@@ -367,7 +378,9 @@ def _logarithm(second: float) -> float:
     return math.log(min(max(second, 1e-30), 1e30)) if second == second else math.log(1e30)
 
 
-def _refined(laboratory: Laboratory, pairs: Pairs, brackets: dict[Call, list]) -> dict[Call, float]:
+def _refined(
+    laboratory: Laboratory, pairs: Pairs, given: Mapping[Call, float], brackets: dict[Call, list]
+) -> dict[Call, float]:
     """Return gains where 1 arrives between two sizes: false position in logarithms, after Illinois."""
     best = {k: min(ends, key=lambda end: abs(end[1])) for k, ends in brackets.items()}
     for _ in range(_STEPS):
@@ -378,7 +391,7 @@ def _refined(laboratory: Laboratory, pairs: Pairs, brackets: dict[Call, list]) -
         arriving = laboratory.arriving(laboratory.wanted | {k: math.exp(a) for k, a in tried.items()})
         for k in waiting:
             (a, f), (b, g) = brackets[k]
-            best[k] = c, h = tried[k], _logarithm(arriving[pairs[k]].entered.second)
+            best[k] = c, h = tried[k], _logarithm(arriving[pairs[k]].entered.second - given[k])
             # (b, g) is the end that moved last; one that stays counts for half, lest it stay for ever.
             brackets[k] = [(b, g), (c, h)] if (h < 0) != (g < 0) else [(a, f / 2), (c, h)]
     return {k: math.exp(a) for k, (a, _) in best.items()}

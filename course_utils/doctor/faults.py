@@ -18,7 +18,7 @@ from course_utils.doctor import thresholds as limit
 from course_utils.doctor.findings import LAWS, Case, Finding, Findings, Law, is_right, say, standard_error
 from course_utils.doctor.measuring import has_identical_units, owned, second_moment
 from course_utils.doctor.recording import Call
-from course_utils.doctor.vocabulary import ODD, SIGMOIDS
+from course_utils.doctor.vocabulary import EMBEDDINGS, ODD, SIGMOIDS
 
 Judge = Callable[[Case], Findings]
 JUDGES: list[tuple[int, tuple[str, ...], Judge]] = []
@@ -43,7 +43,9 @@ def _input_scale(case: Case) -> Findings:
     taking = [n for n in case.rows if n.role in ("layer", "composite") and n.parents]
     sizes = [(n, n.entered) for n in taking if n.parents[0].role == "input"]
     joined = [(n, p) for n in taking for p in n.parents[0].parents if n.parents[0].role == "join"]
-    sizes += [(n, p.left) for n, p in joined if p.role == "input" and p.left.second > limit.LARGE_INPUT]
+    behind = [(n, p.parents[0]) for n in taking for p in n.parents if p.role == "activation" and p.parents]
+    also = [(n, p) for n, p in joined + behind if p.role == "input" and n.entered.second > limit.LARGE_INPUT]
+    sizes += [(n, p.left) for n, p in also if p.left.second > limit.LARGE_INPUT]
     small, large, offset = limit.SMALL_INPUT, limit.LARGE_INPUT, limit.OFFSET
     odd = [(n, x) for n, x in sizes if x.second < small or x.second > large or x.mean**2 > offset * x.second]
     for n, x in odd[:1]:
@@ -89,15 +91,23 @@ def _made_of(n: Call) -> list[Tensor]:
 @judge(1, "zero layer")
 def _zero(case: Case) -> Findings:
     nodes = [n for n in case.nodes if n.largest == 0 and not (n.last or n.bypassed)]
-    nodes = [n for n in nodes if n.trained or _made_of(n)]
+    layers = [n for n in nodes if n.trained or _made_of(n)]
+    norms = [n for n in nodes if n.role == "norm" and n.parameters[0].requires_grad]
     evidence = "All its weights are 0: what follows does not depend on the input."
     cause = "Only the last layer, of the network or of a residual branch, may start at 0."
-    yield from say(nodes, "zero layer", evidence, cause, "Draw the weights at random.")
+    yield from say(layers, "zero layer", evidence, cause, "Draw the weights at random.")
+    yield from say(norms, "zero layer", evidence, cause, "Let them start at 1.")
+    silent = [n for n in case.rows if n.last and n.examples > 1 and n.entered.varying == 0]
+    for name, (rms, before) in case.factors.items():
+        if rms == 0 and not before.bypassed and any(n.follows(before) for n in silent):
+            evidence = "It multiplies a signal by 0: what follows does not depend on the input."
+            yield Finding(name, "zero layer", evidence, cause, "Let it start at 1.")
 
 
 def _lacking(case: Case) -> list[Call]:
     """Return the layers before a ReLU or the like whose law is right but for the gain."""
     needy = [n for n in case.judged if n.gain > limit.GAIN and n.activation != "pooled"]
+    needy = [n for n in needy if not n.activated.dead > limit.DEAD]  # their gain was measured at 0
     lacking = [n for n in needy if not is_right(n) and {"LeCun", "Xavier"} & {*n.laws}]
     # LeCun's law is also He's with fan_out if fan_out = 2 fan_in.
     return [n for n in lacking if not {"fan_out"} & case.shared & {*n.laws}]
@@ -182,8 +192,9 @@ def _jump(n: Call) -> int:
     off, slack = n.weight_ratio**2, (1 + 4 * standard_error(n)) ** 2  # what chance allows
     if min(received) > limit.STEP * entered and off > slack * limit.STEP / 2:
         return int(n.activated.function not in ODD)
+    dead = n.activated.dead > limit.DEAD  # a fault of its own, whatever the weights
     small = max(received) < entered / limit.STEP and n.activation != "pooled"  # a mean makes smaller
-    return -int(small and 0 < off < 2 / limit.STEP / slack)
+    return -int(small and not dead and 0 < off < 2 / limit.STEP / slack)
 
 
 @judge(2, "dead")
@@ -192,7 +203,9 @@ def _dead(case: Case) -> Findings:
     alive = [(n, n.activated) for n in case.rows if n.left.second > 0]
     nodes = [n for n, c in alive if c.dead > min(max(limit.DEAD, 0.5 + 2 / math.sqrt(max(c.units, 1))), 0.99)]
     evidence = "{n.activated.dead:.0%} of its units are 0 on the whole batch."
-    cause = "What enters the activation lies too far below 0, on average at {n.left.mean:.2g}."
+    cause = "What enters the activation lies too far below 0."
+    if nodes and nodes[0].left.mean < 0:  # else a bias is added to what it returns
+        cause = "What enters the activation lies too far below 0, on average at {n.left.mean:.2g}."
     remedy = "Set the biases to 0, and centre the inputs and the weights."
     yield from say(nodes, "dead", evidence, cause, remedy)
 
@@ -209,7 +222,7 @@ def _culprits(case: Case, last: Call, factor: float) -> list[Call]:
 def _signal(case: Case) -> Findings:
     """Blame what makes the signal, or the part of it that depends on the input, leave [1 / FAR, FAR]."""
     for n in case.nodes:
-        passing = (n.is_row and n.role not in ("norm", "composite")) or n.role == "sum"
+        passing = (n.is_row and n.role not in ("norm", "composite")) or (n.role == "sum" and not n.last)
         after, may_fade = n.activated, n.last or n.activated.function in SIGMOIDS
         faded = min(after.total, after.total_varying) < 1 / limit.FAR and not may_fade
         exploded = after.total > limit.FAR and after.left.second > limit.LARGE_INPUT
@@ -273,11 +286,12 @@ def _broken_gradient(case: Case) -> Findings:
 @judge(5, "saturated")
 def _saturated(case: Case) -> Findings:
     nodes = [n for n in case.rows if n.activated.saturated > limit.SATURATED]
-    nodes = [n for n in nodes if not n.bypassed or n.weight_ratio > limit.LARGE_CELL]
+    nodes = [n for n in nodes if not n.bypassed or n.weight_std * math.sqrt(n.seen) > limit.LARGE_CELL]
     for n in nodes[:1]:
         share = n.activated.saturated
         evidence = f"{share:.0%} of its outputs are at a bound, where the derivative is about 0."
-        size = (n.entered if n.role == "activation" else n.left).second
+        before = 0.0 if n.role == "activation" else n.left.second  # where the activation writes in place
+        size = max(n.activated.entered.second, before)
         cause = f"What enters the activation is large: second moment {size:.2g}"
         if n.weight_ratio > limit.LARGE_STD:
             cause += f"; the weights' std is {n.weight_ratio:.2g} times the wanted one"
@@ -297,13 +311,15 @@ def _gradient(case: Case) -> Findings:
         hidden = (n.is_row or n.role == "sum") and not (n.bypassed or n.last or n.gated) and n.index > looped
         if hidden and (n.role == "norm" or not n.norm_next) and not math.isnan(n.gradient):
             paths.setdefault(starts, []).append(n)
+    heads = [n for n in case.nodes if n.last and n.role in ("layer", "composite")]
     for hidden in paths.values():
-        leading = 0  # to others
+        looked_at: set[Call] = set()
+        leading = {n: [h for h in heads if h.follows(n)] for n in hidden}  # a gradient comes from each head
         for last in reversed(hidden):
-            if leading >> last.index & 1:
+            if last in looked_at:
                 continue
-            leading |= last.ancestors
-            path = [n for n in hidden if last.follows(n)]
+            path = [n for n in hidden if last.follows(n) and leading[n] == leading[last]]
+            looked_at |= {*path}
             if factor := _too_far(path):
                 yield from _explain_gradient(case, path, factor)
                 return
@@ -344,20 +360,22 @@ def _explain_gradient(case: Case, path: list[Call], factor: float) -> Findings:
 @judge(7, "large initial loss")
 def _loss(case: Case) -> Findings:
     last = ([n for n in case.rows if n.last and n.weight is not None] or case.rows)[-1:]
-    expected, large = case.losses.equal, case.losses.value > case.losses.equal + limit.EXCESS_LOSS
+    excess = limit.EXCESS_COSINE if last and last[0].norm_next else limit.EXCESS_LOSS
+    expected, large = case.losses.equal, case.losses.value > case.losses.equal + excess
     heavy = bool(last) and last[0].weight_ratio > limit.LARGE_STD
     far = limit.LARGE_LOSS if heavy else limit.FAR_LOSS
-    zeros = case.losses.zeros
+    zeros = case.losses.ones
     if zeros < 0:  # of a density, in nats
         zeros = max(-zeros, 1.0)
     if not (last and (large or case.losses.value > far * zeros > 0)):
         return
-    uses = [n.layer for n in case.rows if n.weight is not None and n.weight is last[0].weight]
+    same = [n for n in case.rows if n.weight is not None and n.weight is last[0].weight]
+    uses = [n.layer for n in same if n.function in EMBEDDINGS]
     remedy = "Scale the last layer's weights down; 0 is fine."
-    if len(uses) > 1:
+    if uses:
         remedy = f"Draw the weight with std 1 / sqrt(fan_in), and not 0: {uses[0]} uses it, too."
     cause = "Its inputs have second moment {n.entered.second:.2g}."
-    itself = len(uses) > 1 and not heavy and last[0].entered.second < limit.STEP
+    itself = bool(uses) and not heavy and last[0].entered.second < limit.STEP
     if itself:
         cause = f"Its weight is that of {uses[0]}, too: what was looked up there meets itself."
         remedy = "Training soon unlearns this; outputs with a weight of their own start without it."
@@ -372,11 +390,11 @@ def _loss(case: Case) -> Findings:
         remedy = "Let the factor behind the norm, such as a scale or one over a temperature, start smaller."
     others = f"equal probabilities cost ln K = {expected:.3g}"
     if not large:
-        others = f"outputs of 0 cost {case.losses.zeros:.3g}"
+        others = f"outputs of {int(case.losses.zeros != case.losses.ones)} cost {case.losses.ones:.3g}"
     evidence = f"The loss is {case.losses.value:.3g}; {others}."
     second, added = case.meetings[-1] if case.meetings else (0.0, {})
     largest = [max(added, key=added.get)] if added and max(added.values()) > second / 2 else []
-    guilty = [*dict.fromkeys(last + largest)]
+    guilty = [*dict.fromkeys(last + [n for n in largest if not n.weight_ratio < limit.LARGE_STD])]
     yield from say(guilty, "large initial loss", evidence, cause, remedy, is_fault=not itself)
 
 

@@ -26,7 +26,7 @@ _OUTWARDS += "alone, or a matrix drawn for x @ W and put in transposed."
 _NO_KERNEL = "The fan counts the channels but forgets the kernel's area of {n.area}."
 _DEFAULT = "torch's default has variance 1 / (3 fan_in), a sixth of what a ReLU needs."
 LAWS: dict[str, Law] = {
-    "torch default": Law(lambda n: 1 / math.sqrt(3 * n.weight.shape[1] * n.area), "", _DEFAULT),
+    "torch default": Law(lambda n: 1 / math.sqrt(3 * math.prod(n.weight.shape[1:2]) * n.area), "", _DEFAULT),
     "fan_in": Law(lambda n: n.gain / math.sqrt(n.fan_in)),
     "wanted": Law(lambda n: n.wanted_std),
     "fan_avg": Law(lambda n: n.gain / math.sqrt((n.fan_in + n.fan_out) / 2)),
@@ -71,6 +71,7 @@ class Losses(NamedTuple):
     value: float = NAN
     equal: float = NAN  # probabilities
     zeros: float = NAN
+    ones: float = NAN  # the same as that of zeros, unless that is not finite, as of a scale
     constant: float = NAN  # the best one
     second_softmax: float = 0.0  # the least that one can cost, if there are two; else 0
 
@@ -86,7 +87,7 @@ class Case:
     has_loss: bool
     meetings: list[tuple[float, dict[Call, float]]]  # the second moment in a sum, and what each source adds
     added: dict[str, float]  # parameters that are added: second moments, in units of what they are added to
-    factors: dict[str, float]  # root mean squares of parameters that multiply
+    factors: dict[str, tuple[float, Call]]  # parameters that multiply: root mean squares, and what of
     stuck: list[str]  # what has weights without a gradient, after three steps, too
     infinite: list[str]  # the parameters whose gradient is not finite
 

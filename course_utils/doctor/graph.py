@@ -159,7 +159,8 @@ def branches(nodes: list[Call], contributions: Contributions) -> dict[Call, floa
     for place, (second, added) in contributions.items():
         root = min(n.depth for n in place.fed)
         ends = [n for n in added if n.depth > root and n not in alone]
-        whole = sum(added[n] for n in ends)
+        pooled = {n for n in ends if place.last and place.numel < n.numel}  # as a score over time: no branch
+        whole = sum(min(added[n], 1.0) if n in pooled else added[n] for n in ends)
         if sum(added.values()) > ADDITIVE * second:  # a product
             continue
         error = len(added) / math.sqrt(min((n.numel for n in ends), default=1))  # of products of noise

@@ -15,7 +15,7 @@ from course_utils.doctor.defaults import described, fresh_parameters, same_law
 from course_utils.doctor.diagnosis import printed
 from course_utils.doctor.experiment import MEASURED, Laboratory, correct_gains
 from course_utils.doctor.graph import analyse, branches
-from course_utils.doctor.measuring import NAN, check_can_run, cloned, is_fixed
+from course_utils.doctor.measuring import NAN, check_can_run, cloned, is_fixed, second_moment
 from course_utils.doctor.recording import Call, Recorder
 from course_utils.doctor.restoring import restored
 from course_utils.doctor.thresholds import SAME_MAP
@@ -119,12 +119,23 @@ def initialize_(
             objections = [_intention(p, draws, wishes[name][0]) for draws in fresh]
             reasons[name] = "" if "" in objections else objections[0]
     plan = {name: wishes[name][0] for name, why in reasons.items() if not why}
+    for name, original in _copies(parameters, plan).items():
+        reasons[name] += f"; it was equal to {original}, which is drawn: copy that again"
     _write({parameters[name]: wish.fill_ for name, wish in plan.items()}, generator)
     shapes = {name: "×".join(map(str, parameters[name].shape)) for name in plan}
     rows = [{"parameter": name, "shape": shapes[name], **vars(wish)} for name, wish in plan.items()]
     columns = ["parameter", "shape", "layer", "kind", "follows", "fan_in", "gain", "std", "law"]
     alone = pd.DataFrame([item for item in reasons.items() if item[1]], columns=["parameter", "reason"])
     return Initialization(pd.DataFrame(rows, columns=columns), alone)
+
+
+def _copies(parameters: Mapping[str, Tensor], plan: Collection[str]) -> dict[str, str]:
+    """Return {name: the original} of parameters that are not planned, but equal to one that is."""
+    keys = {name: (p.shape, second_moment(p)) for name, p in parameters.items() if p.ndim > 1}
+    keys = {name: key for name, key in keys.items() if key[1] > 0}
+    originals = {keys[name]: name for name in reversed(plan) if name in keys}
+    pairs = {name: originals[key] for name, key in keys.items() if name not in plan and key in originals}
+    return {name: one for name, one in pairs.items() if parameters[name].equal(parameters[one])}
 
 
 def _objection(name: str, p: Tensor, wishes: list[Wish | None] | None) -> str:

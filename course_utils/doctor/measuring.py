@@ -30,12 +30,14 @@ def second_moment(x: Tensor) -> float:
         x = (x.coalesce() if x.is_sparse else x).values()
     norm = torch.linalg.vector_norm(x, dtype=torch.promote_types(x.dtype, torch.float32)).item()
     if not 1e-12 < norm / math.sqrt(numel) < 1e12:  # float64 is ten times slower
-        norm = torch.linalg.vector_norm(x, dtype=torch.float64).item()
+        norm = torch.linalg.vector_norm(x, dtype=torch.promote_types(x.dtype, torch.float64)).item()
     return norm**2 / numel
 
 
 def largest(x: Tensor) -> float:
-    """Return the largest absolute value, NaN if there is one."""
+    """Return the largest absolute value, NaN if there is one or no value at all."""
+    if not x.numel():
+        return NAN
     x = x.detach()  # on a CPU `aminmax` is ten times as fast as a norm
     return max(map(abs, torch.stack(torch.aminmax(x.abs() if x.is_complex() else x)).tolist()))
 
@@ -53,14 +55,14 @@ def moments(x: Tensor, batch_dim: int) -> Moments:
 
 def has_identical_units(weight: Tensor, bias: Tensor | None, out_dim: int) -> bool:
     """Return whether all units, along `out_dim`, have the same weights and biases."""
-    units = weight.detach().movedim(out_dim, 0)
+    units = torch.atleast_1d(weight.detach()).movedim(out_dim, 0)
     same = len(units) > 1 and torch.equal(units[0], units[1]) and bool((units == units[:1]).all())
     return same and (bias is None or bool((bias == bias[0]).all()))
 
 
 def is_orthogonal(weight: Tensor) -> bool:
     """Return whether eight of the rows, or of the columns if these are fewer, are orthogonal."""
-    matrix = weight.detach().reshape(len(weight), -1)
+    matrix = torch.atleast_2d(weight.detach()).flatten(1)
     matrix = (matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T)[:8].double()
     products = matrix @ matrix.T
     return len(matrix) > 1 and bool(products.fill_diagonal_(0).abs().max() < 1e-4 * matrix[0] @ matrix[0])
@@ -86,9 +88,11 @@ def tensors_in(values: Any) -> Iterator[Tensor]:
 
 def decided(p: Tensor) -> float:
     """Return the share of its slope that a softmax has lost: 0 if all is equal, 1 if each is 0 or 1."""
-    p = p.detach()[:8].double()
-    dims = [dim for dim in {p.ndim - 1, 1} if is_probability(p, dim)]  # none if they are something else
-    return 1 - (1 - p.square().sum(dims[0]).mean().item()) / (1 - 1 / p.shape[dims[0]]) if dims else 0.0
+    p = p.detach()[:8]
+    dim = next((dim for dim in {p.ndim - 1, 1} if is_probability(p, dim)), None)
+    if dim is None:  # something else
+        return 0.0
+    return 1 - (1 - p.double().square().sum(dim).mean().item()) / (1 - 1 / p.shape[dim])
 
 
 def is_share(x: Tensor) -> bool:
@@ -97,9 +101,9 @@ def is_share(x: Tensor) -> bool:
 
 
 def is_probability(p: Tensor, dim: int) -> bool:
-    """Return whether the numbers along a dimension are never negative, and add up to 1."""
-    some = p.shape[dim] > 1 and p.numel() > 0
-    return some and bool((p >= 0).all()) and bool(((p.sum(dim) - 1).abs() < 1e-3).all())
+    """Return whether the numbers along a dimension are never negative, and add up to 1 but for rounding."""
+    some, error = p.shape[dim] > 1 and p.numel() > 0, max(1e-3, torch.finfo(p.dtype).eps)
+    return some and bool((p >= 0).all()) and bool(((p.double().sum(dim) - 1).abs() < error).all())
 
 
 def is_fixed(x: Tensor) -> bool:

@@ -172,7 +172,7 @@ class Recorder(TorchFunctionMode):
         self._modules = {id(module): name for name, module in model.named_modules()}
         self._parameters = {id(p): name for name, p in model.named_parameters()}
         self.added: dict[str, float] = {}  # parameters that are added, in units of what they are added to
-        self.factors: dict[str, float] = {}  # root mean squares of parameters that multiply
+        self.factors: dict[str, tuple[float, Call]] = {}  # that multiply: root mean square, and which call's
         self.sequences: list[tuple[Call, Tensor, int]] = []  # what recurrent modules take, dimension of time
         self._origin = WeakIdKeyDictionary()  # the call that a tensor comes from
         self._stack = [(model, 0)]  # the modules that run, and how many calls there were before each
@@ -249,6 +249,7 @@ class Recorder(TorchFunctionMode):
         if name in words.NORMS:
             row = self._add_row("norm", name, self._place(name), x, call.output)
             row.parameters = tuple(self._parameter(call.keywords.get(key)) for key in ("weight", "bias"))
+            row.largest = NAN if row.parameters[0] is None else measure.largest(row.parameters[0])
         elif name in words.COMPOSITES:
             time_first = call.output.ndim > 2 and call.args[-1] is not True  # the last says batch_first
             row = self._add_row("composite", name, self._place(name), x, call.output, int(time_first))
@@ -403,7 +404,7 @@ class Recorder(TorchFunctionMode):
     def _note_factor(self, args: tuple, before: Call) -> None:
         for p in (p for x in args if (p := self._parameter(x)) is not None and p.requires_grad):
             rms = math.sqrt(measure.second_moment(p))
-            self.factors[self._parameters[id(p)]] = rms
+            self.factors[self._parameters[id(p)]] = rms, before
             before.gated |= rms < SMALL_FACTOR
 
     def _place(self, name: str) -> str:

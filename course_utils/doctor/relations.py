@@ -51,7 +51,7 @@ def _constants(case: Case) -> Findings:
         if ratio > limit.CONSTANT:
             evidence = f"It is added to what has {1 / ratio:.2g} of its second moment."
             yield Finding(name, "exploding signal", evidence, _CONSTANT, "Scale it down.")
-    for name, rms in case.factors.items():
+    for name, (rms, _) in case.factors.items():
         if rms > limit.LARGE_FACTOR:
             evidence = f"It multiplies a signal by {rms:.2g}."
             yield Finding(name, "exploding signal", evidence, "", "Let it start between 0 and 1.")
@@ -61,13 +61,15 @@ def _constants(case: Case) -> Findings:
 def _huge(case: Case) -> Findings:
     """Judge what is too large wherever it stands: layers, rows, modules whose gates no pass sees."""
     growing: list[Call] = []
-    for n in case.nodes:
-        for name, p in n.module.named_parameters() if n.role == "composite" else ():
+    modules = {n.module: n for n in reversed(case.nodes) if n.role == "composite"}  # by their first calls
+    for module, n in modules.items():
+        for name, p in module.named_parameters():
             ratio = math.sqrt(second_moment(p) * p.shape[-1])
             if "weight_" in name and ratio > limit.LARGE_CELL:
                 evidence = f"The std of {escaped(name)} is {ratio:.2g} times 1 / sqrt({p.shape[-1]})."
                 cause = "Its gates are open or shut, whatever the input."
                 yield from say([n], "exploding signal", evidence, cause, _DRAW_ANEW)
+    for n in case.nodes:
         received = min(n.left.second, n.activated.left.second, *n.arriving)
         ratio = n.weight_std * math.sqrt(n.seen) / (1.0 if math.isnan(n.gain) else n.gain)
         grows = received > max(1.0, limit.FAR_STEP * n.entered.second) and ratio**2 > limit.FAR_STEP / 2
@@ -111,8 +113,9 @@ def _drowned(case: Case) -> Findings:
         ends = sorted(behind, key=sizes.get)
         stream = total - sum(sizes[n] for n in ends)
         most = {n: limit.LOST_STREAM if n.norm_next else limit.DROWNING for n in ends}
-        large = [n for n in reversed(ends) if sizes[n] > most[n] * stream]
-        if len(ends) > 2 and sizes[ends[-1]] > max(limit.CONSTANT * stream, limit.DROWNING * sizes[ends[-2]]):
+        large = [n for n in reversed(ends) if sizes[n] > max(most[n] * stream, 1.0)]
+        least = max(limit.CONSTANT * stream, 1.0)  # a branch of the right size is none too many
+        if len(ends) > 2 and sizes[ends[-1]] > max(least, limit.DROWNING * sizes[ends[-2]]):
             evidence = f"It adds {sizes[ends[-1]] / sizes[ends[-2]]:.2g} times what any other branch adds."
             cause = "The others hardly count beside it."
             yield from say(ends[-1:], "exploding signal", evidence, cause, _SCALE)
@@ -142,6 +145,13 @@ def _lost(case: Case) -> Findings:
     """Look for layers that receive next to nothing, or nothing that depends on the input."""
     varying = sum(1 << n.index for n in case.nodes if n.role == "input" and n.left.varying > 0)
     gates = sum(1 << n.index for n in case.nodes if n.gated)
+    for n in (n for n in case.rows if n.last and n.role == "norm" and n.examples > 1):
+        if n.left.varying < limit.ALIKE * n.left.second and n.ancestors & varying:
+            evidence = f"What {escaped(n.layer)} returns varies over the batch by {n.left.varying:.2g} of "
+            evidence += f"{n.left.second:.2g}."
+            cause = "A part that is the same for all examples is far larger than the rest of what enters it."
+            yield from say(n.feeders or [n], "vanishing signal", evidence, cause, "Set biases to 0.")
+            return
     for n in (n for n in case.rows if n.role in ("layer", "composite")):
         x, from_input = n.entered, n.parents and n.parents[0].role == "input"
         if n.bypassed or from_input or not n.ancestors & varying or n.ancestors & gates:

@@ -16,7 +16,9 @@ LARGE_LOSS = 10.0  # times what outputs of 0 cost, where the last weights are LA
 FAR_LOSS = 100.0  # times what outputs of 0 cost: outputs ten times as large as the targets
 NO_GRADIENT = 1e-20  # times the largest squared gradient: by a hundredth of Adam's eps nothing moves
 LOST = 1e-6  # share of the second moment that varies over the batch
+ALIKE = 1e-3  # the same, of what is normalized and returned: directions are all that it tells
 EXCESS_LOSS = 2.5  # above ln K: logits of variance 2, from He's law in the last layer, are worth 1
+EXCESS_COSINE = 10.0  # the same, of cosines over a temperature: 0.07 is worth 6 in 16 dimensions, and trains
 SMALL_INPUT, LARGE_INPUT = 1e-3, 10.0  # second moment: of pixels in 0 to 255 it is above 10,000
 OFFSET = 0.9  # share of the inputs' second moment in their mean: of pixels in 0 to 1 it is 0.75
 

@@ -312,3 +312,18 @@ def test_a_norm_of_nothing():
     model = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(0))
     model.forward = lambda x: model[1](model[0](x)[:, :0])
     assert "0.weight" in set(initialize.initialize_(model, batch(4, 8)).table.parameter)
+
+
+def test_copies_of_what_is_drawn_are_named():
+    """A momentum encoder that runs frozen, and a target network that does not run, start as copies."""
+    model = Function(lambda m, x: m.online(x) + m.momentum(x).detach() + m.other(x))
+    model.add("online", nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)))
+    for name in ("momentum", "target"):
+        model.add(name, copy.deepcopy(model.online).requires_grad_(False))
+    model.add("other", nn.Linear(8, 4).requires_grad_(False))
+    nn.init.zeros_(model.target[2].weight)
+    report = left_alone(draw_all_(model, batch(32, 8), generator=seeded()))
+    ending = "; it was equal to online.{}, which is drawn: copy that again"
+    copies = {name: why.partition(";")[2] for name, why in report.items() if ";" in why}
+    wanted = {"momentum.0.weight": "0.weight", "momentum.2.weight": "2.weight", "target.0.weight": "0.weight"}
+    assert copies == {name: ending.format(original)[1:] for name, original in wanted.items()}

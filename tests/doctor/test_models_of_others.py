@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from initialize_networks import batch, left_alone, seeded, tokens
+from initialize_networks import Function, batch, left_alone, seeded, tokens
 from torch import nn
 from torch.nn.utils import prune
 
@@ -455,3 +455,156 @@ def test_neighbours_in_a_sparse_buffer(layout):
 
     assert initialize_(Graph(), X, generator=seeded()).left_alone.empty
     assert diagnose(Graph(), X, torch.arange(64) % 3).healthy
+
+
+VIEWS = {  # a parameter's shape, and the matrix of 16 × 16 that is made of it
+    "a vector in rows": ((256,), lambda p: p.view(16, 16)),
+    "a vector, repeated": ((16,), lambda p: p.expand(16, 16)),
+    "a column, repeated": ((16, 1), lambda p: p.expand(16, 16)),
+    "a number, repeated": ((), lambda p: p.expand(16, 16)),
+    "a part of a vector": ((300,), lambda p: p[20:276].view(16, 16)),
+    "windows of a vector": ((31,), lambda p: p.unfold(0, 16, 1)),
+    "a matrix of three": ((3, 16, 16), lambda p: p[1]),
+    "blocks": ((4, 4, 16), lambda p: p.view(16, 16).T),
+}
+USES = {
+    "linear": F.linear,
+    "matmul": torch.matmul,
+    "bmm": lambda x, w: torch.bmm(x[:, None], w.expand(len(x), 16, 16))[:, 0],
+    "conv": lambda x, w: F.conv1d(x[:, :, None], w[:, :, None])[:, :, 0],
+    "transposed conv": lambda x, w: F.conv_transpose1d(x[:, :, None], w[:, :, None])[:, :, 0],
+    "bilinear": lambda x, w: F.bilinear(x[:, :4], x[:, 4:8], w.reshape(16, 4, 4)),
+    "embedding": lambda x, w: F.embedding(x.abs().sum(1).long() % 16, w) + x,
+}
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+@pytest.mark.parametrize(("shape", "view"), VIEWS.values(), ids=VIEWS)
+def test_weights_of_any_shape_stop_neither_call(shape, view, use):
+    model = Function(lambda m, x: m.last(F.relu(use(F.relu(m.first(x)), view(m.p)))), p=shape)
+    model.add("first", nn.Linear(16, 16)).add("last", nn.Linear(16, 3))
+    diagnose(model, batch(32, 16), torch.arange(32) % 3)
+    report = initialize_(model, batch(32, 16), overwrite=True, generator=seeded())
+    assert "p" in {*report.table["parameter"], *report.left_alone["parameter"]}
+
+
+SPOILT = {  # of complex weights and of what is behind them
+    "a last layer of zeros": (lambda m: nn.init.zeros_(m.last.weight), []),
+    "a first layer of zeros": (lambda m: nn.init.zeros_(m.first.weight), [("first", "zero layer")]),
+    "a complex NaN": (lambda m: m.w.data[0].fill_(math.nan), [("w", "not finite")]),
+}
+
+
+@pytest.mark.parametrize(("spoil", "named"), SPOILT.values(), ids=SPOILT)
+def test_what_is_wrong_around_complex_weights_is_found(spoil, named):
+    class Spectral(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Linear(8, 8), nn.Linear(8, 3)
+            self.w = nn.Parameter(torch.complex(batch(8, 8), batch(8, 8, seed=2)) / 4)
+
+        def forward(self, x):
+            modes = torch.fft.rfft(self.first(x), dim=1) @ self.w
+            return self.last(torch.relu(torch.fft.irfft(modes, n=16, dim=1))).mean(1)
+
+    model = Spectral()
+    nn.init.zeros_(model.first.bias)
+    spoil(model)
+    diagnosis = diagnose(model, batch(16, 16, 8), torch.arange(16) % 3)
+    assert [(f.layer, f.fault) for f in diagnosis.findings if f.is_fault][:1] == named
+
+
+@pytest.mark.parametrize(("scale", "named"), [(1, []), (30, ["first"])])
+@pytest.mark.parametrize("phi", [F.silu, F.elu])
+def test_inputs_that_meet_an_activation_first_have_a_scale_too(phi, scale, named):
+    model = Function(lambda m, x: m.last(phi(m.first(phi(x)))))
+    model.add("first", nn.Linear(16, 32)).add("last", nn.Linear(32, 3))
+    findings = diagnose(model, scale * batch(32, 16), torch.arange(32) % 3).findings
+    assert [f.layer for f in findings if f.fault == "input scale"] == named
+
+
+def test_a_branch_of_the_right_size_beside_small_rows_is_no_explosion():
+    """Embeddings N(0, 0.01²) are common in recommenders; a batch norm makes another branch as large as 1."""
+
+    class Recommender(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rows = nn.Embedding(50, 8)
+            nn.init.normal_(self.rows.weight, 0, 0.01, generator=seeded())
+            self.deep = nn.Sequential(nn.Linear(40, 32), nn.BatchNorm1d(32), nn.ReLU())
+            self.cross, self.out = nn.Linear(40, 40), nn.Linear(72, 1)
+
+        def forward(self, x):
+            e = self.rows(x).flatten(1)
+            return self.out(torch.cat([e * self.cross(e) + e, self.deep(e)], 1))
+
+    assert diagnose(Recommender(), tokens(64, 5), batch(64, 1)).healthy
+
+
+def test_a_bias_that_is_added_apart_makes_units_dead():
+    model = Function(lambda m, x: m.last((m.first(x) + m.bias).relu_()), bias=(32,))
+    model.add("first", nn.Linear(16, 32, bias=False)).add("last", nn.Linear(32, 3))
+    initialize_(model, batch(64, 16), generator=seeded())
+    nn.init.constant_(model.bias, -30.0)
+    (finding,) = diagnose(model, batch(64, 16), torch.arange(64) % 3).findings
+    assert (finding.layer, finding.fault) == ("first", "dead")
+    assert "on average" not in finding.cause  # what the layer returns is not what enters the activation
+
+
+class Cell(nn.Module):
+    """A cell with gates, by hand or by module, called at each step."""
+
+    def __init__(self, cell, size):
+        super().__init__()
+        self.cell, self.last = cell, nn.Linear(16, 3)
+        with torch.no_grad():
+            for p in cell.parameters():
+                p.normal_(0, size / 4, generator=seeded()) if p.ndim > 1 else p.zero_()
+
+    def forward(self, x):
+        h = c = x.new_zeros(len(x), 16)
+        for step in x.unbind(1):
+            if isinstance(self.cell, nn.LSTMCell):
+                h, c = self.cell(step, (h, c))
+            else:
+                i, f, o, g = self.cell(torch.cat([step, h], 1)).chunk(4, 1)
+                c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+                h = torch.sigmoid(o) * torch.tanh(c)
+        return self.last(h)
+
+
+@pytest.mark.parametrize(
+    ("cell", "fault"),
+    [(nn.LSTMCell, "exploding signal"), (nn.Linear, "saturated")],
+    ids=["module", "by hand"],
+)
+def test_a_cell_whose_gates_are_shut_or_open_is_named_once(cell, fault):
+    def found(size):
+        layer = nn.LSTMCell(8, 16) if cell == nn.LSTMCell else nn.Linear(24, 64)
+        diagnosis = diagnose(Cell(layer, size), batch(32, 5, 8), torch.arange(32) % 3)
+        return [(f.layer.partition(" ")[0], f.fault) for f in diagnosis.findings if f.is_fault]
+
+    assert found(1) == []
+    assert found(20) == [("cell", fault)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_softmax_that_has_decided_is_seen_in_low_precision(dtype):
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.q, self.k, self.v, self.last = (nn.Linear(32, n) for n in (32, 32, 32, 3))
+            initialize_(self, batch(16, 12, 32), generator=seeded())
+
+        def forward(self, x):
+            with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+                weights = (self.q(x) @ self.k(x).mT / math.sqrt(32)).to(dtype).softmax(-1)
+                return self.last(weights @ self.v(x)).mean(1)
+
+    model = Attention()
+    x, y = batch(16, 12, 32), torch.arange(16) % 3
+    assert diagnose(model, x, y).healthy
+    model.q.weight.data *= 6
+    (finding,) = (f for f in diagnose(model, x, y).findings if f.is_fault)
+    assert finding.fault == "saturated"
+    assert {finding.layer, *finding.others} == {"q", "k"}

@@ -124,6 +124,26 @@ def test_two_pools_of_one_layer_beside_another_are_measured_together():
     assert model.pools(SET).square().mean().item() == pytest.approx(1, rel=0.25)
 
 
+@pytest.mark.parametrize("pool", ["sum", "mean"])
+def test_of_a_layer_that_feeds_more_than_a_pool_only_a_large_pool_counts(pool):
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Sequential(nn.Linear(8, 64), nn.ReLU()), nn.Linear(64, 5)
+            self.each = nn.Linear(64, 5)
+
+        def forward(self, x):
+            z = self.first(x)
+            self.size = getattr(z, pool)(1).square().mean().item()
+            return self.second(getattr(z, pool)(1)) + self.each(z).mean(1)
+
+    model = defaults(Two())
+    table = initialize_(model, SET, generator=seeded()).table
+    assert table.follows[0] == ("pooled" if pool == "sum" else "relu")
+    model(SET)
+    assert 0.3 < model.size < 1.5
+
+
 def test_a_single_position_is_no_pool():
     table = initialize_(defaults(on_each(lambda z: z[:, 0])), SET).table
     assert table.follows[table.parameter == "first.2.weight"].tolist() == ["relu"]

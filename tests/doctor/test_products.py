@@ -150,3 +150,25 @@ def test_a_factor_whose_weights_serve_elsewhere_keeps_its_gain():
 
     table = initialize_(Shared(), batch(128, WIDTH), overwrite=True).table.set_index("parameter")
     assert table["gain"]["first.weight"] == 1
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_weights_and_biases_that_are_returned_start_at_size_one(depth):
+    class Made(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Linear(WIDTH, WIDTH)
+            self.weights = nn.ModuleList(nn.Linear(WIDTH, WIDTH**2) for _ in range(depth))
+            self.biases = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(depth))
+
+        def forward(self, x):
+            h, y = torch.relu(self.first(x)), x
+            for k, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+                made = weight(h).unflatten(1, (WIDTH, WIDTH))
+                y = torch.bmm(made, (y if k == 0 else torch.relu(y))[:, :, None])[:, :, 0] + bias(h)
+            return y
+
+    model, x = Made(), batch(256, WIDTH)
+    initialize_(model, x, overwrite=True, generator=seeded())
+    with torch.no_grad():
+        assert 1 / 4 < model(x).square().mean() < 4

@@ -59,7 +59,7 @@ MAPS = {  # the logarithm of what arrives, where it is 0, and in how many runs t
 def test_the_size_is_found_in_a_few_runs(name):
     function, root, runs = MAPS[name]
     laboratory, ends = Known(function), [(a, function(a)) for a in (0.0, 1.0)]
-    found = _refined(laboratory, {"layer": "next"}, {"layer": ends})
+    found = _refined(laboratory, {"layer": "next"}, {"layer": 0.0}, {"layer": ends})
     assert abs(function(math.log(found["layer"]))) < 1e-3
     assert found["layer"] == pytest.approx(math.exp(root), rel=1e-3)
     assert laboratory.runs <= runs
@@ -68,13 +68,15 @@ def test_the_size_is_found_in_a_few_runs(name):
 def test_an_end_that_is_the_crossing_is_taken_as_it_is():
     laboratory = Known(lambda a: a)
     ends = {"layer": [(0.0009, 0.0009), (-1.0, -1.0)]}
-    assert _refined(laboratory, {"layer": "next"}, ends) == {"layer": pytest.approx(math.exp(0.0009))}
+    assert _refined(laboratory, {"layer": "next"}, {"layer": 0.0}, ends) == {
+        "layer": pytest.approx(math.exp(0.0009))
+    }
     assert laboratory.runs == 0
-    _refined(laboratory, {"layer": "next"}, {"layer": [(0.0011, 0.0011), (-1.0, -1.0)]})
+    _refined(laboratory, {"layer": "next"}, {"layer": 0.0}, {"layer": [(0.0011, 0.0011), (-1.0, -1.0)]})
     assert laboratory.runs == 1
 
 
 def test_what_never_arrives_is_sought_for_twelve_runs():
     laboratory = Known(lambda a: -1 if a < 0.5 else 1)
-    _refined(laboratory, {"layer": "next"}, {"layer": [(0.0, -1.0), (1.0, 1.0)]})
+    _refined(laboratory, {"layer": "next"}, {"layer": 0.0}, {"layer": [(0.0, -1.0), (1.0, 1.0)]})
     assert laboratory.runs == 12

@@ -1,0 +1,203 @@
+"""What a model returns and what its loss asks of it: heads of several kinds, used in several ways."""
+
+import math
+
+import pytest
+import torch
+from initialize_networks import batch, seeded
+from torch import nn
+from torch.nn import functional as F
+
+from course_utils.doctor import diagnose, initialize_
+
+X, Y = batch(64, 16), torch.arange(64) % 5
+
+
+def trunk(*layers, width=32):
+    return nn.Sequential(nn.Linear(16, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), *layers)
+
+
+class Headed(nn.Module):
+    """A trunk, heads, and what is made of all that these return."""
+
+    def __init__(self, made, *sizes, **modules):
+        super().__init__()
+        self.trunk, self.made = trunk(), made
+        self.heads = nn.ModuleList(nn.Linear(32, n) for n in sizes)
+        initialize_(nn.Sequential(self.trunk, self.heads[0]), X, generator=seeded())
+
+    def forward(self, x):
+        h = self.trunk(x)
+        return self.made(*(head(h) for head in self.heads))
+
+
+def faults(model, x=X, y=Y, loss=None):
+    return [f for f in diagnose(model, x, y, loss).findings if f.is_fault]
+
+
+def negative_log_likelihood(outputs, targets):
+    mean, scale = outputs
+    return (scale.log() + ((targets - mean) / scale) ** 2 / 2).mean()
+
+
+@pytest.mark.parametrize("positive", [torch.exp, F.softplus])
+@pytest.mark.parametrize(("bias", "named"), [(0.0, []), (-6.0, ["heads.1"])])
+def test_a_scale_that_starts_too_small_is_named(positive, bias, named):
+    model = Headed(lambda mean, scale: (mean, positive(scale)), 1, 1)
+    nn.init.constant_(model.heads[1].bias, bias)
+    found = faults(model, X, X[:, :1], negative_log_likelihood)
+    assert [f.layer for f in found] == named
+    for f in found:
+        assert f.fault == "large initial loss"
+        cost = (1 - X[:, 0].double()).square().mean() / 2  # of outputs of 1
+        assert f.evidence.endswith(f"; outputs of 1 cost {cost:.3g}.")
+        nn.init.zeros_(model.heads[1].bias)  # as the remedy says
+        assert faults(model, X, X[:, :1], negative_log_likelihood) == []
+
+
+@pytest.mark.parametrize("dim", [1, 2])
+@pytest.mark.parametrize(("bias", "named"), [(0.0, []), (30.0, ["0"])])
+def test_log_probabilities_in_any_layout_are_compared_with_equal_ones(dim, bias, named):
+    class Steps(nn.Sequential):
+        def forward(self, x):
+            z = super().forward(x)
+            return F.log_softmax(z if dim == 2 else z.mT, dim).transpose(0, 1 if dim == 2 else 0)
+
+    model = Steps(nn.Linear(16, 5))
+    nn.init.constant_(model[0].bias.data[:1], bias)
+
+    def loss(outputs, targets):
+        rows = outputs.transpose(0, 1) if dim == 2 else outputs.mT
+        return F.nll_loss(rows.reshape(-1, 5), targets.flatten())
+
+    labels = 1 + torch.arange(64 * 7).view(64, 7) % 4
+    found = faults(model, batch(64, 7, 16), labels, loss)
+    assert [f.layer for f in found] == named
+    assert all(f"equal probabilities cost ln K = {math.log(5):.3g}" in f.evidence for f in found)
+
+
+@pytest.mark.parametrize(("temperature", "named"), [(0.02, ["head (call 2)"]), (1.0, [])])
+def test_a_head_that_is_called_twice_was_not_looked_up(temperature, named):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.trunk, self.head = trunk(), nn.Linear(32, 5)
+            initialize_(self, (X, X), generator=seeded())
+
+        def forward(self, one, other):
+            return torch.stack([self.head(self.trunk(x)) for x in (one, other)], 1) / temperature
+
+    def loss(outputs, targets):
+        return F.cross_entropy(outputs.flatten(0, 1), targets.flatten())
+
+    found = faults(Twice(), (X, batch(64, 16, seed=2)), torch.stack([Y, Y], 1), loss)
+    assert [f.layer for f in found] == named
+    assert all(f.remedy == "Scale the last layer's weights down; 0 is fine." for f in found)
+
+
+class Cosine(nn.Module):
+    """Cosines between what a trunk returns and a vector of each class, over a temperature."""
+
+    def __init__(self, temperature):
+        super().__init__()
+        self.trunk, self.temperature = trunk(nn.Linear(32, 16)), temperature
+        initialize_(self.trunk, X, generator=seeded())
+        self.classes = nn.Parameter(batch(5, 16, seed=4))
+
+    def forward(self, x):
+        return F.normalize(self.trunk(x), dim=1) @ F.normalize(self.classes, dim=1).T / self.temperature
+
+
+@pytest.mark.parametrize(("temperature", "is_fault"), [(0.03, False), (0.003, True)])
+def test_cosines_may_be_over_a_small_temperature(temperature, is_fault):
+    assert [f.fault for f in faults(Cosine(temperature))] == ["large initial loss"] * is_fault
+
+
+@pytest.mark.parametrize(("bias", "is_fault"), [(0.0, False), (1.0, False), (30.0, True)])
+def test_directions_that_are_alike_for_all_examples_are_a_fault(bias, is_fault):
+    model = Cosine(0.2)
+    nn.init.constant_(model.trunk[4].bias, bias)
+    found = faults(model)
+    assert [(f.layer, f.fault) for f in found] == [("trunk.4", "vanishing signal")] * is_fault
+    assert all(f.remedy == "Set biases to 0." for f in found)
+
+
+@pytest.mark.parametrize("weight", [1.0, 1e-4])
+def test_gradients_of_two_heads_are_not_compared(weight):
+    """A loss that counts for little sends little back, and nothing in between explodes."""
+
+    class Auxiliary(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Sequential(nn.Linear(16, 32), nn.BatchNorm1d(32), nn.ReLU())
+            self.beside, self.last = (
+                nn.Sequential(nn.Linear(32, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 5))
+                for _ in range(2)
+            )
+            initialize_(self, X, generator=seeded())
+
+        def forward(self, x):
+            h = self.first(x)
+            return self.last(h), self.beside(h)
+
+    def loss(outputs, targets):
+        main, beside = (F.cross_entropy(z, targets) for z in outputs)
+        return main + weight * beside
+
+    assert faults(Auxiliary(), loss=loss) == []
+
+
+def test_a_gradient_that_explodes_in_front_of_two_heads_is_seen():
+    model = Headed(lambda a, b: (a, b), 5, 5)
+    for _ in range(45):
+        model.trunk.extend([nn.Linear(32, 32, bias=False), nn.BatchNorm1d(32), nn.ReLU()])
+        nn.init.normal_(model.trunk[-3].weight, 0, math.sqrt(1 / 16), seeded(len(model.trunk)))
+
+    def loss(outputs, targets):
+        return sum(F.cross_entropy(z, targets) for z in outputs)
+
+    (found,) = faults(model, loss=loss)
+    assert found.fault == "exploding gradient"
+
+
+def test_a_large_loss_names_what_is_large_alone():
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.o = nn.Linear(16, 32), trunk(nn.Linear(32, 32)), nn.Linear(32, 5)
+            initialize_(self, X, generator=seeded())
+            self.o.weight.data *= 30
+
+        def forward(self, x):
+            return self.o(torch.relu(self.a(x) + self.b(x)))
+
+    assert [(f.layer, f.others) for f in faults(Residual())] == [("o", ())]
+
+
+class Chain(nn.Module):
+    """A conditional random field behind a layer: scores over time, and their sum over all paths."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm, self.scores = nn.LSTM(16, 32, batch_first=True), nn.Linear(32, 5)
+        self.transitions = nn.Parameter(0.1 * batch(5, 5, seed=6))
+
+    def forward(self, x, labels):
+        z, _ = self.lstm(x)
+        z = self.scores(z)
+        total, path = z[:, 0], z[:, 0].gather(1, labels[:, :1])[:, 0]
+        for t in range(1, x.shape[1]):
+            total = torch.logsumexp(total[:, :, None] + self.transitions + z[:, t, None], 1)
+            path = path + self.transitions[labels[:, t - 1], labels[:, t]] + z[range(len(x)), t, labels[:, t]]
+        return (torch.logsumexp(total, 1) - path).mean() / x.shape[1]
+
+
+@pytest.mark.parametrize("steps", [8, 40])
+def test_a_sum_over_time_behind_the_last_layer_is_no_explosion_and_no_branches(steps):
+    given = batch(24, steps, 16), torch.arange(24 * steps).view(24, steps) % 5
+    torch.manual_seed(0)
+    model = Chain()
+    assert faults(model, given, None, lambda outputs, _: outputs) == []
+    table = initialize_(model, given, generator=seeded()).table.set_index("parameter")
+    assert table["std"]["scores.weight"] == pytest.approx(1 / math.sqrt(32))
+    assert faults(model, given, None, lambda outputs, _: outputs) == []

@@ -1,0 +1,90 @@
+"""Norms and factors that are 0 at the start: switched off for good, or freed by the first step."""
+
+import pytest
+import torch
+from initialize_networks import batch, seeded
+from torch import nn
+from torch.nn import functional as F
+
+from course_utils.doctor import diagnose, initialize_
+
+X, Y = batch(64, 16), torch.arange(64) % 5
+
+
+class Root(nn.Module):
+    """A norm by root mean squares, as written by hand."""
+
+    def __init__(self, n):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(n))
+
+    def forward(self, x):
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6) * self.weight
+
+
+class Factor(Root):
+    def forward(self, x):
+        return x * self.weight
+
+
+def behind_a_sum(m, x):
+    return m.norm(x + m.b(F.gelu(m.a(x))))
+
+
+def in_front_of_a_branch(m, x):
+    return x + m.b(F.gelu(m.a(m.norm(x))))
+
+
+def behind_a_branch(m, x):
+    return x + m.norm(m.b(F.gelu(m.a(x))))
+
+
+def in_a_stack(m, x):
+    return m.b(F.gelu(m.norm(m.a(x))))
+
+
+class Net(nn.Module):
+    def __init__(self, norm, block):
+        super().__init__()
+        self.first, self.a, self.b, self.last = (nn.Linear(16, n) for n in (16, 16, 16, 5))
+        self.norm, self.block = norm(16), block
+        initialize_(self, X, generator=seeded())
+
+    def forward(self, x):
+        return self.last(self.block(self, self.first(x)))
+
+
+ENDS_ALL = {behind_a_sum: True, in_front_of_a_branch: False, behind_a_branch: False, in_a_stack: True}
+
+
+@pytest.mark.parametrize("norm", [nn.LayerNorm, nn.BatchNorm1d, nn.RMSNorm, Root, Factor])
+@pytest.mark.parametrize("block", ENDS_ALL)
+def test_what_multiplies_all_by_0_is_named_unless_another_path_leads_around(norm, block):
+    model = Net(norm, block)
+    assert diagnose(model, X, Y).healthy
+    nn.init.zeros_(model.norm.weight)
+    found = [f for f in diagnose(model, X, Y).findings if f.is_fault]
+    name = "norm.weight" if norm in (Root, Factor) else "norm"
+    assert [(f.layer, f.fault) for f in found] == [(name, "zero layer")] * ENDS_ALL[block]
+    assert all(f.remedy.endswith("start at 1.") for f in found)
+
+
+@pytest.mark.parametrize("norm", [nn.LayerNorm, Root])
+def test_a_frozen_factor_of_0_is_meant(norm):
+    model = Net(norm, in_a_stack)
+    nn.init.zeros_(model.norm.weight).requires_grad_(False)
+    assert "zero layer" not in {f.fault for f in diagnose(model, X, Y).findings}
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d, nn.LayerNorm, Factor])
+def test_of_two_factors_that_are_0_both_are_named(norm):
+    model = Net(norm, behind_a_branch)
+    for p in (model.norm.weight, model.b.weight, model.b.bias):
+        nn.init.zeros_(p)
+    (found,) = (f for f in diagnose(model, X, Y).findings if f.is_fault)
+    assert found.fault == "vanishing gradient"
+    assert {"b", "norm"} <= {found.layer, *found.others}
+
+
+def test_a_norm_without_values_is_none():
+    assert diagnose(nn.Sequential(nn.Linear(16, 16), nn.LayerNorm(16, elementwise_affine=False)), X).healthy
