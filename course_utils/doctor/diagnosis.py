@@ -205,15 +205,22 @@ def _waiting(parameters: list[Tensor], steps: Gradients) -> list[Tensor]:
     return [p for p in parameters if p not in steps or second_moment(steps[p]) <= least]
 
 
+def _has(steps: Gradients, p: Tensor) -> bool:
+    return p in steps and bool(steps[p].any())
+
+
 def _still_after(task: Task, start: Start, steps: Gradients, waiting: list[Tensor]) -> list[Tensor]:
     """Take three steps, each of a hundredth of the weights; return what still waits for a gradient.
 
     One step frees what waits for a last layer of zeros, two what waits for two of them, one behind the other.
+    What had no gradient at all is free with any.
     """
     model, inputs, targets, loss = task
+    without = {p for p in waiting if not _has(steps, p)}
     values = {p: p.detach().clone() for p in model.parameters() if p.requires_grad}
     for _ in range(3):
-        for p, g in steps.items():
+        for p in steps.keys() - {*waiting}:
+            g = steps[p]
             size = max(second_moment(p), 1 / max(p.numel(), 1)) / (second_moment(g) or 1.0)
             values[p] -= 0.01 * math.sqrt(size) * g.to(p.dtype) if math.isfinite(size) else 0.0
         try:
@@ -225,7 +232,7 @@ def _still_after(task: Task, start: Start, steps: Gradients, waiting: list[Tenso
             steps = _gradients(root, error, [*values])
         except Exception:  # of a model that nobody here wrote, on weights that it never had
             return []
-        waiting = _waiting(waiting, steps)
+        waiting = [p for p in _waiting(waiting, steps) if not (p in without and _has(steps, p))]
         if not waiting:
             break
     return waiting

@@ -173,7 +173,7 @@ def _lost(case: Case) -> Findings:
 @judge(6)
 def _stuck(case: Case) -> Findings:
     name, *others = case.stuck or [""]
-    evidence = "Its weights are used, but get no gradient, or one 1e10 times smaller than others, after "
+    evidence = "Its weights are used, but get no gradient, or one 1e12 times smaller than others, after "
     evidence += "three steps, too."
     evidence += f" The same with {len(others)} more: {', '.join(others[:3])}." if others else ""
     cause = "Something behind it passes nothing back: two factors that are both 0, units that are off for "

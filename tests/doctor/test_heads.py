@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from doctor_networks import defaults
 from initialize_networks import batch, seeded
 from torch import nn
 from torch.nn import functional as F
@@ -151,7 +152,7 @@ def test_a_gradient_that_explodes_in_front_of_two_heads_is_seen():
     model = Headed(lambda a, b: (a, b), 5, 5)
     for _ in range(45):
         model.trunk.extend([nn.Linear(32, 32, bias=False), nn.BatchNorm1d(32), nn.ReLU()])
-        nn.init.normal_(model.trunk[-3].weight, 0, math.sqrt(1 / 16), seeded(len(model.trunk)))
+        nn.init.normal_(model.trunk[-3].weight, 0, math.sqrt(1 / 16), generator=seeded(len(model.trunk)))
 
     def loss(outputs, targets):
         return sum(F.cross_entropy(z, targets) for z in outputs)
@@ -195,8 +196,7 @@ class Chain(nn.Module):
 @pytest.mark.parametrize("steps", [8, 40])
 def test_a_sum_over_time_behind_the_last_layer_is_no_explosion_and_no_branches(steps):
     given = batch(24, steps, 16), torch.arange(24 * steps).view(24, steps) % 5
-    torch.manual_seed(0)
-    model = Chain()
+    model = defaults(Chain())
     assert faults(model, given, None, lambda outputs, _: outputs) == []
     table = initialize_(model, given, generator=seeded()).table.set_index("parameter")
     assert table["std"]["scores.weight"] == pytest.approx(1 / math.sqrt(32))

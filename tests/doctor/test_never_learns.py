@@ -131,9 +131,9 @@ def test_an_infinite_gradient_of_what_is_no_layers_weight_is_a_fault(value, name
     assert len(found) == len(named)
 
 
-@pytest.mark.parametrize(("bias", "stuck"), [(-35, {"a", "b"}), (-10, set())])
+@pytest.mark.parametrize(("bias", "stuck"), [(-40, {"a", "b"}), (-10, set())])
 def test_a_gradient_too_small_for_any_step_is_none(bias, stuck):
-    """Of SiLU the slope is 35 exp(-35) = 2e-14 there, and 5e-4 at -10."""
+    """Of SiLU the slope is 40 exp(-40) = 2e-16 there, and 5e-4 at -10."""
     model = Blocks(lambda m, h: h + m.b(F.silu(m.a(h))))
     nn.init.constant_(model.a.bias, bias)
     diagnosis = diagnose(model, X, Y)
@@ -239,3 +239,21 @@ def test_a_reentrant_checkpoint_passes_back_what_it_would_in_training():
     finding = diagnose(cut, X, Y).findings[0]
     assert (finding.layer, finding.fault) == ("first", "vanishing gradient")
     assert finding.others == ("a",)
+
+
+def test_a_gradient_that_gates_nearly_shut_make_tiny_at_first_is_free_once_they_open():
+    """As in CaiT: branches scaled by next to nothing, whose scales grow with the first steps."""
+    model = Blocks(branch)
+    model.outer, model.inner = (nn.Parameter(torch.full((16,), 1e-8)) for _ in range(2))
+    model.around = lambda m, h: h + m.outer * m.b(torch.relu(m.inner * m.a(h)))
+    nn.init.zeros_(model.b.bias)
+    assert {f.fault for f in diagnose(model, X, Y).findings if f.is_fault} == set()
+    nn.init.zeros_(model.outer).requires_grad_(False)
+    assert {f.fault for f in diagnose(model, X, Y).findings if f.is_fault} == {"vanishing gradient"}
+
+
+def test_queries_that_are_0_at_first_are_free_after_a_step():
+    """As in DETR: what weighs values of 0 gets a gradient, if a tiny one, as soon as they are not 0."""
+    model = Blocks(lambda m, h: h + torch.softmax(m.a(h) * 1e-9, 1) * m.b(h), "b")
+    nn.init.zeros_(model.b.bias)
+    assert {f.fault for f in diagnose(model, X, Y).findings if f.is_fault} == set()
