@@ -276,12 +276,12 @@ def _objective(outputs: Any, targets: Any, loss: Callable | None) -> tuple[Tenso
 
 @torch.no_grad()
 def _losses(y: Any, targets: Any, root: Tensor, loss: Callable | None, classes: int) -> Losses:
-    zeros = ones = constant = NAN
+    zeros = plain = constant = NAN
     second_softmax, equal = 0.0, math.log(classes) if classes else NAN
     with suppress(Exception):  # of a loss that nobody here wrote
         zeros = _of_outputs(0.0, y, targets, loss)
     with suppress(Exception):
-        ones = zeros if math.isfinite(zeros) else _of_outputs(1.0, y, targets, loss)
+        plain = zeros if math.isfinite(zeros) else _of_outputs(1.0, y, targets, loss)
     with suppress(Exception):  # the same: it takes no logits, or no labels
         known = isinstance(y, Tensor) and y.is_floating_point() and targets.numel() > 0
         if known and targets.is_floating_point():
@@ -297,7 +297,7 @@ def _losses(y: Any, targets: Any, root: Tensor, loss: Callable | None, classes: 
             uniform = math.log(y.shape[dim])  # of log probabilities, whatever the shape of the targets
             if math.isclose(_of_outputs(-uniform, y, targets, loss), uniform, rel_tol=1e-3):
                 equal = uniform
-    return Losses(root.item(), equal, zeros, ones, constant, second_softmax)
+    return Losses(root.item(), equal, zeros, plain, constant, second_softmax)
 
 
 def _of_outputs(value: float, y: Any, targets: Any, loss: Callable | None) -> float:

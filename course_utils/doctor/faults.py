@@ -360,11 +360,15 @@ def _explain_gradient(case: Case, path: list[Call], factor: float) -> Findings:
 @judge(7, "large initial loss")
 def _loss(case: Case) -> Findings:
     last = ([n for n in case.rows if n.last and n.weight is not None] or case.rows)[-1:]
+    second, added = next(((s, a) for s, a in case.meetings if {*last} & {*a}), (0.0, {}))
+    largest = [max(added, key=added.get)] if added and max(added.values()) > second / 2 else []
+    if largest and largest[0].last and largest[0].weight is not None:  # of several whose sum is returned
+        last = largest
     excess = limit.EXCESS_COSINE if last and last[0].norm_next else limit.EXCESS_LOSS
     expected, large = case.losses.equal, case.losses.value > case.losses.equal + excess
     heavy = bool(last) and last[0].weight_ratio > limit.LARGE_STD
     far = limit.LARGE_LOSS if heavy else limit.FAR_LOSS
-    zeros = case.losses.ones
+    zeros = case.losses.plain
     if zeros < 0:  # of a density, in nats
         zeros = max(-zeros, 1.0)
     if not (last and (large or case.losses.value > far * zeros > 0)):
@@ -390,10 +394,8 @@ def _loss(case: Case) -> Findings:
         remedy = "Let the factor behind the norm, such as a scale or one over a temperature, start smaller."
     others = f"equal probabilities cost ln K = {expected:.3g}"
     if not large:
-        others = f"outputs of {int(case.losses.zeros != case.losses.ones)} cost {case.losses.ones:.3g}"
+        others = f"outputs of {int(not math.isfinite(case.losses.zeros))} cost {case.losses.plain:.3g}"
     evidence = f"The loss is {case.losses.value:.3g}; {others}."
-    second, added = case.meetings[-1] if case.meetings else (0.0, {})
-    largest = [max(added, key=added.get)] if added and max(added.values()) > second / 2 else []
     guilty = [*dict.fromkeys(last + [n for n in largest if not n.weight_ratio < limit.LARGE_STD])]
     yield from say(guilty, "large initial loss", evidence, cause, remedy, is_fault=not itself)
 

@@ -71,7 +71,7 @@ class Losses(NamedTuple):
     value: float = NAN
     equal: float = NAN  # probabilities
     zeros: float = NAN
-    ones: float = NAN  # the same as that of zeros, unless that is not finite, as of a scale
+    plain: float = NAN  # zeros, too, or ones where these cost infinitely much, as scales do
     constant: float = NAN  # the best one
     second_softmax: float = 0.0  # the least that one can cost, if there are two; else 0
 

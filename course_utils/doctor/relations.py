@@ -145,7 +145,7 @@ def _lost(case: Case) -> Findings:
     """Look for layers that receive next to nothing, or nothing that depends on the input."""
     varying = sum(1 << n.index for n in case.nodes if n.role == "input" and n.left.varying > 0)
     gates = sum(1 << n.index for n in case.nodes if n.gated)
-    for n in (n for n in case.rows if n.last and n.role == "norm" and n.examples > 1):
+    for n in (n for n in case.rows if n.last and n.function == "normalize" and n.examples > 1):
         if n.left.varying < limit.ALIKE * n.left.second and n.ancestors & varying:
             evidence = f"What {escaped(n.layer)} returns varies over the batch by {n.left.varying:.2g} of "
             evidence += f"{n.left.second:.2g}."

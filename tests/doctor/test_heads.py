@@ -201,3 +201,29 @@ def test_a_sum_over_time_behind_the_last_layer_is_no_explosion_and_no_branches(s
     table = initialize_(model, given, generator=seeded()).table.set_index("parameter")
     assert table["std"]["scores.weight"] == pytest.approx(1 / math.sqrt(32))
     assert faults(model, given, None, lambda outputs, _: outputs) == []
+
+
+@pytest.mark.parametrize("guilty", [0, 1, 2])
+def test_of_heads_whose_sum_is_returned_the_largest_is_named(guilty):
+    """As in N-BEATS: each block adds to the forecast, and takes away what it has explained."""
+
+    class Blocks(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.blocks, self.back, self.ahead = (
+                nn.ModuleList(nn.Linear(i, o) for _ in range(3)) for i, o in ((16, 32), (32, 16), (32, 4))
+            )
+            initialize_(self, X, generator=seeded())
+
+        def forward(self, x):
+            total = 0
+            for block, back, ahead in zip(self.blocks, self.back, self.ahead, strict=True):
+                h = torch.relu(block(x))
+                x, total = x - back(h), total + ahead(h)
+            return total
+
+    model = Blocks()
+    model.ahead[guilty].weight.data *= 40
+    assert [f.layer for f in faults(model, X, batch(64, 4, seed=2))] == [f"ahead.{guilty}"]
+    model.ahead[guilty].weight.data /= 40
+    assert faults(model, X, batch(64, 4, seed=2)) == []
