@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from doctor_networks import defaults
 from initialize_networks import Function, batch, left_alone, seeded, tokens
 from torch import nn
 from torch.nn.utils import prune
@@ -538,7 +539,7 @@ def test_a_branch_of_the_right_size_beside_small_rows_is_no_explosion():
             e = self.rows(x).flatten(1)
             return self.out(torch.cat([e * self.cross(e) + e, self.deep(e)], 1))
 
-    assert diagnose(Recommender(), tokens(64, 5), batch(64, 1)).healthy
+    assert diagnose(defaults(Recommender()), tokens(64, 5), batch(64, 1)).healthy
 
 
 def test_a_bias_that_is_added_apart_makes_units_dead():

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from initialize_networks import Function, batch, bits
+from initialize_networks import Function, batch, bits, seeded
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -21,7 +21,7 @@ class Blocks(nn.Module):
         super().__init__()
         self.around = around
         self.first, self.a, self.b, self.last = (nn.Linear(16, n) for n in (16, 16, 16, 5))
-        initialize_(self, X)
+        initialize_(self, X, generator=seeded())
         for name in zeros:
             nn.init.zeros_(getattr(self, name).weight)
 
@@ -131,9 +131,9 @@ def test_an_infinite_gradient_of_what_is_no_layers_weight_is_a_fault(value, name
     assert len(found) == len(named)
 
 
-@pytest.mark.parametrize(("bias", "stuck"), [(-40, {"a", "b"}), (-10, set())])
+@pytest.mark.parametrize(("bias", "stuck"), [(-45, {"a", "b"}), (-10, set())])
 def test_a_gradient_too_small_for_any_step_is_none(bias, stuck):
-    """Of SiLU the slope is 40 exp(-40) = 2e-16 there, and 5e-4 at -10."""
+    """Of SiLU the slope is 45 exp(-45) = 1e-18 there, and 5e-4 at -10."""
     model = Blocks(lambda m, h: h + m.b(F.silu(m.a(h))))
     nn.init.constant_(model.a.bias, bias)
     diagnosis = diagnose(model, X, Y)
