@@ -25,8 +25,8 @@ class Headed(nn.Module):
         super().__init__()
         self.trunk, self.made = trunk(), made
         self.heads = nn.ModuleList(nn.Linear(32, n) for n in sizes)
-        for head in self.heads:
-            initialize_(nn.Sequential(self.trunk, head), X, overwrite=True, generator=seeded())
+        for k, head in enumerate(self.heads):
+            initialize_(nn.Sequential(self.trunk, head), X, overwrite=True, generator=seeded(k))
 
     def forward(self, x):
         h = self.trunk(x)
