@@ -276,7 +276,7 @@ def _objective(outputs: Any, targets: Any, loss: Callable | None) -> tuple[Tenso
 
 @torch.no_grad()
 def _losses(y: Any, targets: Any, root: Tensor, loss: Callable | None, classes: int) -> Losses:
-    zeros = plain = constant = NAN
+    zeros = plain = constant = sure = NAN
     second_softmax, equal = 0.0, math.log(classes) if classes else NAN
     with suppress(Exception):  # of a loss that nobody here wrote
         zeros = _of_outputs(0.0, y, targets, loss)
@@ -292,18 +292,32 @@ def _losses(y: Any, targets: Any, root: Tensor, loss: Callable | None, classes: 
         equal = math.log(2)
         if measure.is_share(y):  # if a sigmoid has made them
             second_softmax = loss(targets.to(y.dtype), targets).item()
+    with suppress(Exception):
+        sure = _of_sure_outputs(y, targets, loss) if loss is not None and classes else NAN
     if loss is not None and not classes and isinstance(y, Tensor):
         for dim in (dim for dim in {1, y.ndim - 1} if y.ndim > 1 and measure.is_probability(y.exp(), dim)):
             uniform = math.log(y.shape[dim])  # of log probabilities, whatever the shape of the targets
             if math.isclose(_of_outputs(-uniform, y, targets, loss), uniform, rel_tol=1e-3):
                 equal = uniform
-    return Losses(root.item(), equal, zeros, plain, constant, second_softmax)
+    numbers = isinstance(targets, Tensor) and targets.is_floating_point() and isinstance(y, Tensor)
+    size = second_moment(targets) if numbers and y.shape == targets.shape else NAN
+    return Losses(root.item(), equal, zeros, plain, constant, sure, size, second_softmax)
 
 
 def _of_outputs(value: float, y: Any, targets: Any, loss: Callable | None) -> float:
     """Return the loss of outputs that are all one number."""
     outputs = measure.mapped(lambda x: torch.full_like(x, value) if x.is_floating_point() else x, y)
     return _objective(outputs, targets, loss)[0].item()
+
+
+def _of_sure_outputs(y: Tensor, targets: Tensor, loss: Callable) -> float:
+    """Return the loss of the right labels' probabilities of 1, or scores of 100; NaN of log probabilities."""
+    dim = y.ndim - 1 if y.shape[:-1] == targets.shape else 1
+    if measure.is_probability(y.exp(), dim):
+        return NAN
+    largest = 1.0 if measure.is_probability(y, dim) else 100.0
+    sure = torch.zeros_like(y).scatter_(dim, targets.clamp(min=0).unsqueeze(dim), largest)
+    return loss(sure, targets).item()
 
 
 def _of_numbers(y: Tensor, targets: Tensor, loss: Callable | None) -> float:

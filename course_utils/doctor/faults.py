@@ -225,7 +225,8 @@ def _signal(case: Case) -> Findings:
         passing = (n.is_row and n.role not in ("norm", "composite")) or (n.role == "sum" and not n.last)
         after, may_fade = n.activated, n.last or n.activated.function in SIGMOIDS
         faded = min(after.total, after.total_varying) < 1 / limit.FAR and not may_fade
-        exploded = after.total > limit.FAR and after.left.second > limit.LARGE_INPUT
+        size = after.total_varying if n.last and n.examples > 1 else after.total  # a last bias may be large
+        exploded = size > limit.FAR and after.left.second > limit.LARGE_INPUT
         judged = passing and (faded or exploded) and not (n.bypassed or n.norm_next)
         if judged and (exploded or not _regained(case, n)):
             yield from _drift(case, n, faded)
@@ -251,7 +252,7 @@ def _drift(case: Case, n: Call, faded: bool) -> Findings:
         cause = "No weights of a known law explain it: look at others, at biases, at branches that are added."
         remedy = f"Normalize, or scale what leads to it {'up' if faded else 'down'}."
         if value != n.activated.total:
-            remedy = "Normalize over the batch, or scale what varies up, and what does not down."
+            remedy = "Normalize over the batch, or scale what varies up, and what does not, as biases, down."
         yield Finding(layer, fault, evidence.strip(), cause, remedy)
 
 
@@ -359,7 +360,8 @@ def _explain_gradient(case: Case, path: list[Call], factor: float) -> Findings:
 
 @judge(7, "large initial loss")
 def _loss(case: Case) -> Findings:
-    last = ([n for n in case.rows if n.last and n.weight is not None] or case.rows)[-1:]
+    lasts = [n for n in case.rows if n.last and n.weight is not None] or case.rows
+    last = ([n for n in lasts if n.left.second > 0] or lasts)[-1:]
     second, added = next(((s, a) for s, a in case.meetings if {*last} & {*a}), (0.0, {}))
     largest = [max(added, key=added.get)] if added and max(added.values()) > second / 2 else []
     if largest and largest[0].last and largest[0].weight is not None:  # of several whose sum is returned
@@ -374,7 +376,7 @@ def _loss(case: Case) -> Findings:
     if not (last and (large or case.losses.value > far * zeros > 0)):
         return
     same = [n for n in case.rows if n.weight is not None and n.weight is last[0].weight]
-    uses = [n.layer for n in same if n.function in EMBEDDINGS]
+    uses = [n.layer for n in same if n.function in EMBEDDINGS and n is not last[0]]
     remedy = "Scale the last layer's weights down; 0 is fine."
     if uses:
         remedy = f"Draw the weight with std 1 / sqrt(fan_in), and not 0: {uses[0]} uses it, too."
@@ -396,7 +398,11 @@ def _loss(case: Case) -> Findings:
     if not large:
         others = f"outputs of {int(not math.isfinite(case.losses.zeros))} cost {case.losses.plain:.3g}"
     evidence = f"The loss is {case.losses.value:.3g}; {others}."
-    guilty = [*dict.fromkeys(last + [n for n in largest if not n.weight_ratio < limit.LARGE_STD])]
+    guilty = [
+        *dict.fromkeys(
+            last + [n for n in largest if n.weight is not None and not n.weight_ratio < limit.LARGE_STD]
+        )
+    ]
     yield from say(guilty, "large initial loss", evidence, cause, remedy, is_fault=not itself)
 
 

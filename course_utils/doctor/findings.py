@@ -30,7 +30,7 @@ LAWS: dict[str, Law] = {
     "fan_in": Law(lambda n: n.gain / math.sqrt(n.fan_in)),
     "wanted": Law(lambda n: n.wanted_std),
     "fan_avg": Law(lambda n: n.gain / math.sqrt((n.fan_in + n.fan_out) / 2)),
-    "fan_out": Law(lambda n: n.gain / math.sqrt(n.fan_out), "wrong fan", _OUTWARDS),
+    "fan_out": Law(lambda n: n.gain / math.sqrt(n.fan_out if n.fan_out > 1 else NAN), "wrong fan", _OUTWARDS),
     "LeCun": Law(lambda n: 1 / math.sqrt(n.fan_in), "missing gain", _GAINLESS),
     "Xavier": Law(lambda n: math.sqrt(2 / (n.fan_in + n.fan_out)), "missing gain", _GAINLESS),
     "He": Law(lambda n: math.sqrt(2 / n.fan_in), cause="He's law is meant for a ReLU."),
@@ -73,6 +73,8 @@ class Losses(NamedTuple):
     zeros: float = NAN
     plain: float = NAN  # zeros, too, or ones where these cost infinitely much, as scales do
     constant: float = NAN  # the best one
+    sure: float = NAN  # of outputs that are right and sure
+    targets: float = NAN  # second moment of numbers that outputs should reach
     second_softmax: float = 0.0  # the least that one can cost, if there are two; else 0
 
 

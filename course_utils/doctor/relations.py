@@ -34,7 +34,7 @@ def _copies(case: Case) -> Findings:
         yield from say([first, *(same or others)], name, evidence, cause, _DRAW_ANEW, bool(same))
 
 
-@judge(1)
+@judge(1, "unbounded loss")
 def _softmax_twice(case: Case) -> Findings:
     if case.losses.second_softmax and case.rows:
         evidence = "The outputs are probabilities, and the loss takes another softmax or sigmoid of them."
@@ -42,6 +42,37 @@ def _softmax_twice(case: Case) -> Findings:
         remedy = "Return what enters the first one, or take a loss of probabilities: "
         remedy += "BCELoss, nll_loss of the log."
         yield Finding(case.rows[-1].layer, "softmax twice", evidence, cause, remedy)
+        return
+    evidence = f"Outputs that are right and sure cost {case.losses.sure:.2f}."
+    if case.rows and math.isclose(case.losses.sure, _floor(math.exp(case.losses.equal)), rel_tol=1e-3):
+        cause = "The loss takes a softmax of a softmax, and cannot come below that."
+        yield Finding(
+            case.rows[-1].layer, "softmax twice", evidence, cause, "Take one of them out of the loss."
+        )
+    elif case.rows and -math.inf < case.losses.sure < -0.5:
+        cause = "The loss takes logarithms of probabilities, and the outputs are none: it has no lower end."
+        remedy = "Return a log_softmax, or take a cross-entropy."
+        yield Finding(case.rows[-1].layer, "unbounded loss", evidence, cause, remedy)
+
+
+def _floor(classes: float) -> float:
+    """Return the least that a softmax of a softmax can cost, in nats."""
+    return math.log1p((classes - 1) / math.e)
+
+
+@judge(3)
+def _small_norms(case: Case) -> Findings:
+    """Look at norms whose own weights make the signal small, or whose epsilon does."""
+    norms = [n for n in case.rows if n.role == "norm" and n.function != "normalize"]
+    for n in (
+        n for n in norms if not (n.last or n.bypassed or n.norm_next) and 0 < n.left.second < limit.SMALL_NORM
+    ):
+        cause, remedy = "What enters it is smaller than its epsilon.", "Scale up what leads to it."
+        if n.parameters and n.parameters[0] is not None and second_moment(n.parameters[0]) < limit.SMALL_NORM:
+            cause, remedy = "Its weights are small.", "Let them start at 1."
+        yield from say(
+            [n], "vanishing signal", "It returns second moment {n.left.second:.2g}.", cause, remedy
+        )
 
 
 @judge(2)
@@ -140,6 +171,16 @@ def _beside(sizes: dict[Call, float], largest: Call, weighing: set[Call]) -> Fin
             yield from say(side, "drowned", evidence, "Its path is scaled down.", remedy, False)
 
 
+@judge(7, "target scale")
+def _target_scale(case: Case) -> Findings:
+    last = [n for n in case.rows if n.last and n.weight is not None][-1:]
+    evidence = f"Targets have second moment {case.losses.targets:.2g}, and outputs {{n.left.second:.2g}}."
+    cause = "Initializations, and usual rates, are made for outputs of size 1."
+    remedy = "Standardize the targets: subtract their mean, divide by their standard deviation."
+    if last and case.losses.targets > limit.LARGE_TARGETS * max(last[0].left.second, 1.0):
+        yield from say(last, "target scale", evidence, cause, remedy)
+
+
 @judge(7)
 def _lost(case: Case) -> Findings:
     """Look for layers that receive next to nothing, or nothing that depends on the input."""
@@ -187,7 +228,11 @@ def _stuck(case: Case) -> Findings:
 @judge(8)
 def _over_time(case: Case) -> Findings:
     """Compare the gradient at the first step with that at the best, where weights are used over and over."""
-    for calls in by_weight(n for n in case.trained if n.recurrent and n.gradient >= 0):
+    cells: dict[int, list[Call]] = {}  # by their modules
+    for n in (n for n in case.nodes if n.function.endswith("_cell") and n.gradient >= 0):
+        cells.setdefault(id(n.module), []).append(n)
+    recurrent = by_weight(n for n in case.trained if n.recurrent and n.gradient >= 0)
+    for calls in [*recurrent, *cells.values()]:
         largest = max(n.gradient for n in calls)
         calls[0].over_time = calls[0].gradient / largest if largest > 0 else math.nan
     nodes = [n for n in case.nodes if n.over_time < 1 / limit.FAR]

@@ -228,3 +228,90 @@ def test_of_heads_whose_sum_is_returned_the_largest_is_named(guilty):
     assert [f.layer for f in faults(model, X, batch(64, 4, seed=2))] == [f"ahead.{guilty}"]
     model.ahead[guilty].weight.data /= 40
     assert faults(model, X, batch(64, 4, seed=2)) == []
+
+
+def softmax_inside(outputs, targets):
+    return F.cross_entropy(outputs.softmax(-1).flatten(0, -2), targets.flatten())
+
+
+def no_logarithm(outputs, targets):
+    return F.nll_loss(outputs.softmax(-1).flatten(0, -2), targets.flatten())
+
+
+def smoothed(outputs, targets):
+    return F.cross_entropy(outputs.flatten(0, -2), targets.flatten(), label_smoothing=0.1)
+
+
+LOSSES = {
+    "softmax inside": (None, softmax_inside, "softmax twice"),
+    "no logarithm": (None, no_logarithm, "unbounded loss"),
+    "of scores": (None, lambda y, t: F.nll_loss(y.flatten(0, -2), t.flatten()), "unbounded loss"),
+    "of probabilities": (
+        nn.Softmax(-1),
+        lambda y, t: F.nll_loss(y.flatten(0, -2), t.flatten()),
+        "unbounded loss",
+    ),
+    "of their logarithm": (
+        nn.Softmax(-1),
+        lambda y, t: F.nll_loss(y.log().flatten(0, -2), t.flatten()),
+        None,
+    ),
+    "of log probabilities": (nn.LogSoftmax(-1), lambda y, t: F.nll_loss(y.flatten(0, -2), t.flatten()), None),
+    "smoothed": (None, smoothed, None),
+    "with a margin": (None, lambda y, t: F.multi_margin_loss(y.flatten(0, -2), t.flatten()), None),
+}
+
+
+@pytest.mark.parametrize("shape", [(64, 16), (8, 8, 16)], ids=["batch", "sequences"])
+@pytest.mark.parametrize(("end", "loss", "fault"), LOSSES.values(), ids=LOSSES)
+def test_a_loss_that_does_not_fit_what_is_returned(end, loss, fault, shape):
+    model = trunk(nn.Linear(32, 5))
+    initialize_(model, X, generator=seeded())
+    model = model if end is None else nn.Sequential(*model, end)
+    found = faults(model, batch(*shape), Y.view(shape[:-1]), loss)
+    assert [f.fault for f in found] == [fault] * bool(fault)
+
+
+NORMS = {
+    "weights of 0.02": (lambda m: nn.init.constant_(m[1].weight, 0.02), "Its weights are small."),
+    "a small input": (
+        lambda m: nn.init.normal_(m[0].weight, 0, 1e-5, generator=seeded()),
+        "What enters it is smaller than its epsilon.",
+    ),
+    "weights of 0.3": (lambda m: nn.init.constant_(m[1].weight, 0.3), ""),
+}
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d, nn.LayerNorm, nn.RMSNorm])
+@pytest.mark.parametrize(("spoil", "cause"), NORMS.values(), ids=NORMS)
+def test_a_norm_that_makes_the_signal_small(norm, spoil, cause):
+    options = {"eps": 1e-5} if norm is nn.RMSNorm else {}
+    model = nn.Sequential(nn.Linear(16, 32), norm(32, **options), nn.ReLU(), nn.Linear(32, 5))
+    initialize_(model, X, generator=seeded())
+    with torch.no_grad():
+        spoil(model)
+    found = faults(model)
+    assert [(f.layer, f.fault, f.cause) for f in found] == [("1", "vanishing signal", cause)] * bool(cause)
+
+
+def test_a_scalar_head_of_the_wrong_size_has_no_wrong_fan():
+    model = trunk(nn.Linear(32, 1))
+    initialize_(model, X, generator=seeded())
+    nn.init.normal_(model[4].weight, 0, 1, generator=seeded())
+    assert "wrong fan" not in {f.fault for f in faults(model, X, X[:, :1])}
+
+
+@pytest.mark.parametrize("loss", [None, F.mse_loss, nn.SmoothL1Loss()])
+@pytest.mark.parametrize(("scale", "named"), [(1, []), (20, []), (100, ["4"])])
+def test_targets_have_a_scale_too(scale, named, loss):
+    model = trunk(nn.Linear(32, 3))
+    initialize_(model, X, generator=seeded())
+    found = faults(model, X, scale * batch(64, 3, seed=2), loss)
+    assert [(f.layer, f.fault) for f in found] == [(name, "target scale") for name in named]
+
+
+def test_a_bias_near_the_targets_is_enough():
+    model = trunk(nn.Linear(32, 1))
+    initialize_(model, X, generator=seeded())
+    nn.init.constant_(model[4].bias, 1000.0)
+    assert faults(model, X, 1000 + batch(64, 1, seed=2), F.mse_loss) == []
