@@ -15,7 +15,7 @@ from course_utils.doctor import measuring as measure
 from course_utils.doctor import relations  # noqa: F401
 from course_utils.doctor.experiment import Laboratory, correct_gains
 from course_utils.doctor.faults import verdict_on
-from course_utils.doctor.findings import Case, Finding, Losses
+from course_utils.doctor.findings import Case, Finding, Losses, two_softmaxes
 from course_utils.doctor.graph import analyse, mark_bypassed, needed, places
 from course_utils.doctor.measuring import NAN, second_moment, tensors_in
 from course_utils.doctor.recording import Call, Recorder, called
@@ -341,7 +341,7 @@ def _of_labels(y: Tensor, targets: Tensor, root: Tensor) -> tuple[float, float]:
     labels = targets[targets >= 0]
     frequencies = labels.bincount(minlength=classes).double() / max(labels.numel(), 1)
     constant = torch.special.entr(frequencies).sum().item() if targets.numel() >= 10 * classes else NAN
-    return constant, math.log1p((classes - 1) / math.e) if twice else 0.0
+    return constant, two_softmaxes(classes) if twice else 0.0
 
 
 def _table(case: Case, findings: tuple[Finding, ...]) -> pd.DataFrame:

@@ -360,50 +360,55 @@ def _explain_gradient(case: Case, path: list[Call], factor: float) -> Findings:
 
 @judge(7, "large initial loss")
 def _loss(case: Case) -> Findings:
+    guilty = _last_ones(case)
+    n, losses = guilty[0] if guilty else None, case.losses
+    excess = limit.EXCESS_COSINE if n and n.norm_next else limit.EXCESS_LOSS
+    far = limit.LARGE_LOSS if n and n.weight_ratio > limit.LARGE_STD else limit.FAR_LOSS
+    plain = max(-losses.plain, 1.0) if losses.plain < 0 else losses.plain  # of a density, in nats
+    large = losses.value > losses.equal + excess
+    if n is None or not (large or losses.value > far * plain > 0):
+        return
+    others = f"equal probabilities cost ln K = {losses.equal:.3g}"
+    if not large:
+        others = f"outputs of {int(not math.isfinite(losses.zeros))} cost {losses.plain:.3g}"
+    evidence = f"The loss is {losses.value:.3g}; {others}."
+    cause, remedy, is_fault = _why_large(case, n)
+    yield from say(guilty, "large initial loss", evidence, cause, remedy, is_fault)
+
+
+def _last_ones(case: Case) -> list[Call]:
+    """Return the last layer, of several whose sum is returned the largest, and what adds most to it."""
     lasts = [n for n in case.rows if n.last and n.weight is not None] or case.rows
     last = ([n for n in lasts if n.left.second > 0] or lasts)[-1:]
     second, added = next(((s, a) for s, a in case.meetings if {*last} & {*a}), (0.0, {}))
-    largest = [max(added, key=added.get)] if added and max(added.values()) > second / 2 else []
-    if largest and largest[0].last and largest[0].weight is not None:  # of several whose sum is returned
-        last = largest
-    excess = limit.EXCESS_COSINE if last and last[0].norm_next else limit.EXCESS_LOSS
-    expected, large = case.losses.equal, case.losses.value > case.losses.equal + excess
-    heavy = bool(last) and last[0].weight_ratio > limit.LARGE_STD
-    far = limit.LARGE_LOSS if heavy else limit.FAR_LOSS
-    zeros = case.losses.plain
-    if zeros < 0:  # of a density, in nats
-        zeros = max(-zeros, 1.0)
-    if not (last and (large or case.losses.value > far * zeros > 0)):
-        return
-    same = [n for n in case.rows if n.weight is not None and n.weight is last[0].weight]
-    uses = [n.layer for n in same if n.function in EMBEDDINGS and n is not last[0]]
+    largest = [n for n in added if added[n] > second / 2 and added[n] == max(added.values())]
+    if any(n.last and n.weight is not None for n in largest):
+        return largest
+    return last + [n for n in largest if n.weight is not None and not n.weight_ratio < limit.LARGE_STD]
+
+
+def _why_large(case: Case, n: Call) -> tuple[str, str, bool]:
+    """Return why what a last layer returns is large, what to do, and whether that is a fault."""
+    bias = n.parameters[1] if len(n.parameters) > 1 else None
+    if n.norm_next:
+        cause = "A norm takes the size from what it returns: what multiplies behind that is too large."
+        remedy = "Let the factor behind the norm, such as a scale or one over a temperature, start smaller."
+        return cause, remedy, True
+    same = [m for m in case.rows if n.weight is not None and m.weight is n.weight and m is not n]
+    uses = [m.layer for m in same if m.function in EMBEDDINGS]
+    cause = "Its inputs have second moment {n.entered.second:.2g}."
     remedy = "Scale the last layer's weights down; 0 is fine."
     if uses:
         remedy = f"Draw the weight with std 1 / sqrt(fan_in), and not 0: {uses[0]} uses it, too."
-    cause = "Its inputs have second moment {n.entered.second:.2g}."
-    itself = bool(uses) and not heavy and last[0].entered.second < limit.STEP
-    if itself:
+    if n.weight_ratio > limit.LARGE_STD:
+        return "Its weights' std is {n.weight_ratio:.2g} times the wanted one.", remedy, True
+    if bias is not None and second_moment(bias) > n.left.second / 2:
+        return "Most of what it returns are its biases.", "Set them to 0, or to what a prior asks for.", True
+    if uses and n.entered.second < limit.STEP:
         cause = f"Its weight is that of {uses[0]}, too: what was looked up there meets itself."
         remedy = "Training soon unlearns this; outputs with a weight of their own start without it."
-    bias = last[0].parameters[1] if len(last[0].parameters) > 1 else None
-    if bias is not None and second_moment(bias) > last[0].left.second / 2:
-        cause = "Most of what it returns are its biases."
-        remedy = "Set them to 0, or to what a prior asks for."
-    if heavy:
-        cause = "Its weights' std is {n.weight_ratio:.2g} times the wanted one."
-    if last[0].norm_next:
-        cause = "A norm takes the size from what it returns: what multiplies behind that is too large."
-        remedy = "Let the factor behind the norm, such as a scale or one over a temperature, start smaller."
-    others = f"equal probabilities cost ln K = {expected:.3g}"
-    if not large:
-        others = f"outputs of {int(not math.isfinite(case.losses.zeros))} cost {case.losses.plain:.3g}"
-    evidence = f"The loss is {case.losses.value:.3g}; {others}."
-    guilty = [
-        *dict.fromkeys(
-            last + [n for n in largest if n.weight is not None and not n.weight_ratio < limit.LARGE_STD]
-        )
-    ]
-    yield from say(guilty, "large initial loss", evidence, cause, remedy, is_fault=not itself)
+        return cause, remedy, False
+    return cause, remedy, True
 
 
 @judge(8)

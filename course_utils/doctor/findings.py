@@ -65,6 +65,11 @@ def is_right(node: Call) -> bool:
     return not {"fan_in", "wanted", "fan_avg"}.isdisjoint(node.laws)
 
 
+def two_softmaxes(classes: float) -> float:
+    """Return the least that a softmax of a softmax can cost, in nats."""
+    return math.log1p((classes - 1) / math.e)
+
+
 class Losses(NamedTuple):
     """What the outputs cost, and what others would; NaN if unknown, or if there is no loss."""
 

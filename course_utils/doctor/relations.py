@@ -4,7 +4,7 @@ import math
 
 from course_utils.doctor import thresholds as limit
 from course_utils.doctor.faults import judge
-from course_utils.doctor.findings import Case, Finding, Findings, escaped, say
+from course_utils.doctor.findings import Case, Finding, Findings, escaped, say, two_softmaxes
 from course_utils.doctor.graph import by_weight
 from course_utils.doctor.measuring import second_moment
 from course_utils.doctor.recording import Call
@@ -44,35 +44,28 @@ def _softmax_twice(case: Case) -> Findings:
         yield Finding(case.rows[-1].layer, "softmax twice", evidence, cause, remedy)
         return
     evidence = f"Outputs that are right and sure cost {case.losses.sure:.2f}."
-    if case.rows and math.isclose(case.losses.sure, _floor(math.exp(case.losses.equal)), rel_tol=1e-3):
+    if case.rows and math.isclose(case.losses.sure, two_softmaxes(math.exp(case.losses.equal)), rel_tol=1e-3):
         cause = "The loss takes a softmax of a softmax, and cannot come below that."
-        yield Finding(
-            case.rows[-1].layer, "softmax twice", evidence, cause, "Take one of them out of the loss."
-        )
+        remedy = "Take one of them out of the loss."
+        yield Finding(case.rows[-1].layer, "softmax twice", evidence, cause, remedy)
     elif case.rows and -math.inf < case.losses.sure < -0.5:
         cause = "The loss takes logarithms of probabilities, and the outputs are none: it has no lower end."
         remedy = "Return a log_softmax, or take a cross-entropy."
         yield Finding(case.rows[-1].layer, "unbounded loss", evidence, cause, remedy)
 
 
-def _floor(classes: float) -> float:
-    """Return the least that a softmax of a softmax can cost, in nats."""
-    return math.log1p((classes - 1) / math.e)
-
-
 @judge(3)
 def _small_norms(case: Case) -> Findings:
     """Look at norms whose own weights make the signal small, or whose epsilon does."""
     norms = [n for n in case.rows if n.role == "norm" and n.function != "normalize"]
-    for n in (
-        n for n in norms if not (n.last or n.bypassed or n.norm_next) and 0 < n.left.second < limit.SMALL_NORM
-    ):
+    norms = [n for n in norms if not (n.last or n.bypassed or n.norm_next)]
+    for n in (n for n in norms if 0 < n.left.second < limit.SMALL_NORM):
+        evidence = "It returns second moment {n.left.second:.2g}."
         cause, remedy = "What enters it is smaller than its epsilon.", "Scale up what leads to it."
-        if n.parameters and n.parameters[0] is not None and second_moment(n.parameters[0]) < limit.SMALL_NORM:
+        weight = n.parameters[0] if n.parameters else None
+        if weight is not None and second_moment(weight) < limit.SMALL_NORM:
             cause, remedy = "Its weights are small.", "Let them start at 1."
-        yield from say(
-            [n], "vanishing signal", "It returns second moment {n.left.second:.2g}.", cause, remedy
-        )
+        yield from say([n], "vanishing signal", evidence, cause, remedy)
 
 
 @judge(2)
