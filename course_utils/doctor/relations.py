@@ -8,6 +8,7 @@ from course_utils.doctor.findings import Case, Finding, Findings, escaped, say, 
 from course_utils.doctor.graph import by_weight
 from course_utils.doctor.measuring import second_moment
 from course_utils.doctor.recording import Call
+from course_utils.doctor.vocabulary import NORMS
 
 _DRAW_ANEW, _SCALE = "Draw the weights with std gain / sqrt(fan_in).", "Scale its weights down."
 _CONSTANT = "It does not depend on the input."
@@ -57,7 +58,8 @@ def _softmax_twice(case: Case) -> Findings:
 @judge(3)
 def _small_norms(case: Case) -> Findings:
     """Look at norms whose own weights make the signal small, or whose epsilon does."""
-    norms = [n for n in case.rows if n.role == "norm" and n.function != "normalize"]
+    known = NORMS.keys() - {"normalize", "local_response_norm"}  # what is only called a norm may be none
+    norms = [n for n in case.rows if n.role == "norm" and n.function in known]
     norms = [n for n in norms if not (n.last or n.bypassed or n.norm_next)]
     for n in (n for n in norms if 0 < n.left.second < limit.SMALL_NORM):
         evidence = "It returns second moment {n.left.second:.2g}."

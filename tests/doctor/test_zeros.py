@@ -88,3 +88,16 @@ def test_of_two_factors_that_are_0_both_are_named(norm):
 
 def test_a_norm_without_values_is_none():
     assert diagnose(nn.Sequential(nn.Linear(16, 16), nn.LayerNorm(16, elementwise_affine=False)), X).healthy
+
+
+def test_what_is_only_called_a_norm_may_make_the_signal_small():
+    """As in MobileBERT: factors and biases in the place of a norm."""
+
+    class NoNorm(Factor):
+        pass
+
+    model = nn.Sequential(
+        nn.Linear(16, 16), NoNorm(16), nn.Linear(16, 16), nn.LayerNorm(16), nn.Linear(16, 5)
+    )
+    nn.init.constant_(model[1].weight, 0.05)
+    assert diagnose(model, X, Y).healthy
