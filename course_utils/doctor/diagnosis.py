@@ -24,6 +24,7 @@ from course_utils.doctor.thresholds import NO_GRADIENT
 from course_utils.doctor.vocabulary import FACTORS, kind
 
 Gradients = dict[Tensor, Tensor]
+Squares = dict[Tensor, float]  # second moments of gradients
 Start = Callable[[], None]  # what `restored` yields
 Task = tuple[nn.Module, Any, Any, Callable | None]  # a model, its inputs, targets, and loss
 
@@ -122,6 +123,9 @@ def _examine(task: Task, start: Start) -> Case:
     (root, error, classes), reached = recorder.trace(_objective, outputs, wanted, loss)
     leaves = [p for p in model.parameters() if p.requires_grad] or copies
     steps = _differentiate(recorder, root, error, leaves)
+    squares = {p: second_moment(g) for p, g in steps.items()}
+    for call in nodes:
+        call.has_gradient, call.weight_gradient = call.weight in squares, squares.get(call.weight, NAN)
     named = [*(("inputs", x) for x in tensors_in(given)), *model.named_parameters(), *model.named_buffers()]
     named += [("targets", x) for x in tensors_in(wanted)]
     broken = [
@@ -136,7 +140,7 @@ def _examine(task: Task, start: Start) -> Case:
     multiplying = {n.parameters[0] for n in nodes if n.role == "norm" and n.parameters}
     multiplying |= {p for p in leaves if names.get(p) in recorder.factors}
     used = [p for p in leaves if (p.ndim > 1 or p in multiplying) and id(p) in recorder.seen and may_step]
-    waiting, has_loss = _without_gradient(nodes, reached, used, steps), error is None
+    waiting, has_loss = _without_gradient(nodes, reached, used, squares), error is None
     del given, copies, outputs, wanted, root, error, leaves, named  # the first pass, before there are others
     laboratory = Laboratory(nodes, model, inputs, start)
     correct_gains(laboratory)
@@ -151,7 +155,7 @@ def _examine(task: Task, start: Start) -> Case:
     still = {*_still_after(task, start, steps, waiting)} if waiting else ()
     stuck = [_layer_of(name) for name, p in model.named_parameters() if p in still]
     parameters = model.named_parameters()
-    infinite = [name for name, p in parameters if p in steps and not math.isfinite(second_moment(steps[p]))]
+    infinite = [name for name, p in parameters if not math.isfinite(squares.get(p, 0.0))]
     more = (meetings, recorder.added, recorder.factors, [*dict.fromkeys(stuck)], infinite)
     return Case(nodes, losses, broken, bool(steps), has_loss, *more)
 
@@ -170,14 +174,10 @@ def _differentiate(recorder: Recorder, root: Tensor, error: Tensor | None, leave
         if x in gradients:
             by_step = gradients[x].double().movedim(dim, 0).flatten(1).square().mean(1)
             call.over_time = (by_step[0] / by_step.max()).item() if by_step.max() > 0 else NAN
-    steps = {p: gradients[p] for p in leaves if p in gradients}
-    for call in recorder.calls:
-        call.has_gradient = call.weight in steps
-        call.weight_gradient = second_moment(steps[call.weight]) if call.has_gradient else NAN
-    return steps
+    return {p: gradients[p] for p in leaves if p in gradients}
 
 
-def _without_gradient(nodes: list[Call], reached: int, among: list[Tensor], steps: Gradients) -> list[Tensor]:
+def _without_gradient(nodes: list[Call], reached: int, among: list[Tensor], squares: Squares) -> list[Tensor]:
     """Return the parameters that lead to the loss, but get no gradient."""
     using: dict[Tensor, list[Call]] = {}  # the calls that take a parameter, or whose module owns it
     for n in nodes:
@@ -188,21 +188,21 @@ def _without_gradient(nodes: list[Call], reached: int, among: list[Tensor], step
     def leads_on(p: Tensor) -> bool:
         calls = using.get(p)
         if calls is None:
-            return p in steps
+            return p in squares
         # An expert that no example reaches takes nothing, the queries of DETR take zeros.
         idle = all(not n.numel or (n.entered.second == 0 and not n.parents) for n in calls)
         return not idle and any(reached >> n.index & 1 for n in calls)
 
-    return [p for p in _waiting(among, steps) if leads_on(p)]
+    return [p for p in _waiting(among, squares) if leads_on(p)]
 
 
 def _layer_of(name: str) -> str:
     return name.partition(".parametrizations.")[0].removesuffix(".weight")
 
 
-def _waiting(parameters: list[Tensor], steps: Gradients) -> list[Tensor]:
-    least = NO_GRADIENT * max(filter(math.isfinite, map(second_moment, steps.values())), default=0.0)
-    return [p for p in parameters if p not in steps or second_moment(steps[p]) <= least]
+def _waiting(parameters: list[Tensor], squares: Squares) -> list[Tensor]:
+    least = NO_GRADIENT * max(filter(math.isfinite, squares.values()), default=0.0)
+    return [p for p in parameters if squares.get(p, 0.0) <= least]
 
 
 def _has(steps: Gradients, p: Tensor) -> bool:
@@ -232,7 +232,8 @@ def _still_after(task: Task, start: Start, steps: Gradients, waiting: list[Tenso
             steps = _gradients(root, error, [*values])
         except Exception:  # of a model that nobody here wrote, on weights that it never had
             return []
-        waiting = [p for p in _waiting(waiting, steps) if not (p in without and _has(steps, p))]
+        squares = {p: second_moment(g) for p, g in steps.items()}
+        waiting = [p for p in _waiting(waiting, squares) if not (p in without and _has(steps, p))]
         if not waiting:
             break
     return waiting
