@@ -205,10 +205,6 @@ def _waiting(parameters: list[Tensor], squares: Squares) -> list[Tensor]:
     return [p for p in parameters if squares.get(p, 0.0) <= least]
 
 
-def _has(steps: Gradients, p: Tensor) -> bool:
-    return p in steps and bool(steps[p].any())
-
-
 def _still_after(task: Task, start: Start, steps: Gradients, waiting: list[Tensor]) -> list[Tensor]:
     """Take three steps, each of a hundredth of the weights; return what still waits for a gradient.
 
@@ -216,13 +212,13 @@ def _still_after(task: Task, start: Start, steps: Gradients, waiting: list[Tenso
     What had no gradient at all is free with any.
     """
     model, inputs, targets, loss = task
-    without = {p for p in waiting if not _has(steps, p)}
+    squares = {p: second_moment(g) for p, g in steps.items()}
+    without = {p for p in waiting if squares.get(p, 0.0) == 0}
     values = {p: p.detach().clone() for p in model.parameters() if p.requires_grad}
     for _ in range(3):
         for p in steps.keys() - {*waiting}:
-            g = steps[p]
-            size = max(second_moment(p), 1 / max(p.numel(), 1)) / (second_moment(g) or 1.0)
-            values[p] -= 0.01 * math.sqrt(size) * g.to(p.dtype) if math.isfinite(size) else 0.0
+            size = max(second_moment(p), 1 / max(p.numel(), 1)) / (squares[p] or 1.0)
+            values[p] -= 0.01 * math.sqrt(size) * steps[p].to(p.dtype) if math.isfinite(size) else 0.0
         try:
             start()
             for p, value in values.items():
@@ -233,7 +229,7 @@ def _still_after(task: Task, start: Start, steps: Gradients, waiting: list[Tenso
         except Exception:  # of a model that nobody here wrote, on weights that it never had
             return []
         squares = {p: second_moment(g) for p, g in steps.items()}
-        waiting = [p for p in _waiting(waiting, squares) if not (p in without and _has(steps, p))]
+        waiting = [p for p in _waiting(waiting, squares) if p not in without or squares.get(p, 0.0) == 0]
         if not waiting:
             break
     return waiting

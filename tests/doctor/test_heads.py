@@ -124,6 +124,22 @@ def test_directions_that_are_alike_for_all_examples_are_a_fault(bias, is_fault):
     assert all(f.remedy == "Set biases to 0." for f in found)
 
 
+@pytest.mark.parametrize(("size", "is_fault"), [(0.025, True), (0.04, False)])
+def test_how_alike_directions_may_be(size, is_fault):
+    class Directions(nn.Linear):
+        def forward(self, x):
+            return F.normalize(super().forward(x), dim=1)
+
+    model = Directions(16, 16)
+    model.weight.data, model.bias.data = size * torch.eye(16), torch.ones(16)
+    z = model(X).double()
+    share = z.var(0, correction=0).mean() / z.square().mean()
+    assert 0.4e-3 < share < 2e-3
+    assert (share < 1e-3) == is_fault
+    named = [(f.layer, f.cause[:6]) for f in diagnose(model, X).findings if f.fault == "vanishing signal"]
+    assert len(named) == is_fault
+
+
 @pytest.mark.parametrize("weight", [1.0, 1e-4])
 def test_gradients_of_two_heads_are_not_compared(weight):
     """A loss that counts for little sends little back, and nothing in between explodes."""

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from course_utils.doctor import diagnose, initialize_
+from course_utils.doctor.diagnosis import _waiting
 
 X, Y = batch(32, 16), torch.arange(32) % 5
 
@@ -138,6 +139,12 @@ def test_a_gradient_too_small_for_any_step_is_none(bias, stuck):
     nn.init.constant_(model.a.bias, bias)
     diagnosis = diagnose(model, X, Y)
     assert {layer for f in diagnosis.findings if f.is_fault for layer in (f.layer, *f.others)} == stuck
+
+
+@pytest.mark.parametrize(("size", "waits"), [(0.9e-25, 1), (1.1e-25, 0)])
+def test_how_small_a_gradient_is_none(size, waits):
+    p, other = nn.Parameter(X), nn.Parameter(X)
+    assert len(_waiting([p], {p: size, other: 1.0})) == waits
 
 
 WAITS = {
