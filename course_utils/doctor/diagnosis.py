@@ -15,18 +15,20 @@ from course_utils.doctor import measuring as measure
 from course_utils.doctor import relations  # noqa: F401
 from course_utils.doctor.experiment import Laboratory, correct_gains
 from course_utils.doctor.faults import verdict_on
-from course_utils.doctor.findings import Case, Finding, Losses, two_softmaxes
+from course_utils.doctor.findings import Case, Finding, Losses, Trial, two_softmaxes
 from course_utils.doctor.graph import analyse, mark_bypassed, needed, places
 from course_utils.doctor.measuring import NAN, second_moment, tensors_in
 from course_utils.doctor.recording import Call, Recorder, called
 from course_utils.doctor.restoring import restored
-from course_utils.doctor.thresholds import NO_GRADIENT
+from course_utils.doctor.thresholds import BIAS, LARGE_OUTPUTS, NO_GRADIENT
 from course_utils.doctor.vocabulary import FACTORS, kind
 
 Gradients = dict[Tensor, Tensor]
 Squares = dict[Tensor, float]  # second moments of gradients
 Start = Callable[[], None]  # what `restored` yields
 Task = tuple[nn.Module, Any, Any, Callable | None]  # a model, its inputs, targets, and loss
+
+_TRIED = 8  # large biases at most, one by one
 
 
 def printed(head: str, digits: int, *tables: pd.DataFrame) -> str:
@@ -73,7 +75,8 @@ class Diagnosis:
         """The findings in plain words, one a line."""
         faults = [f"{i}. {f}" for i, f in enumerate((f for f in self.findings if f.is_fault), 1)]
         remarks = [f"Remark: {finding}" for finding in self.findings if not finding.is_fault]
-        return "\n".join((faults or [f"No faults found in {len(self.table)} layers."]) + remarks)
+        none = f"No faults found in {len(self.table)} layers." if len(self.table) else "Nothing was judged."
+        return "\n".join((faults or [none]) + remarks)
 
     def __repr__(self) -> str:
         # Every row returns something: what is NaN there is no number, elsewhere it does not apply.
@@ -126,6 +129,9 @@ def _examine(task: Task, start: Start) -> Case:
     squares = {p: second_moment(g) for p, g in steps.items()}
     for call in nodes:
         call.has_gradient, call.weight_gradient = call.weight in squares, squares.get(call.weight, NAN)
+        comparable = call.fan_in > 0 and not call.identical and call.out_dim < call.weight.ndim
+        if call.has_gradient and comparable:
+            call.copies = measure.copied_units(call.weight, steps[call.weight], call.out_dim)
     named = [*(("inputs", x) for x in tensors_in(given)), *model.named_parameters(), *model.named_buffers()]
     named += [("targets", x) for x in tensors_in(wanted)]
     broken = [
@@ -141,6 +147,10 @@ def _examine(task: Task, start: Start) -> Case:
     multiplying |= {p for p in leaves if names.get(p) in recorder.factors}
     used = [p for p in leaves if (p.ndim > 1 or p in multiplying) and id(p) in recorder.seen and may_step]
     waiting, has_loss = _without_gradient(nodes, reached, used, squares), error is None
+    unseen = [names[p] for p in squares if p in names and id(p) not in recorder.seen]
+    ending = [n for n in nodes if n.trained and n.numel and not reached >> n.index & 1]
+    idle = [n.layer for n in ending if not n.has_gradient]
+    frozen = [name for p, name in names.items() if not p.requires_grad and id(p) in recorder.seen]
     del given, copies, outputs, wanted, root, error, leaves, named  # the first pass, before there are others
     laboratory = Laboratory(nodes, model, inputs, start)
     correct_gains(laboratory)
@@ -156,8 +166,37 @@ def _examine(task: Task, start: Start) -> Case:
     stuck = [_layer_of(name) for name, p in model.named_parameters() if p in still]
     parameters = model.named_parameters()
     infinite = [name for name, p in parameters if not math.isfinite(squares.get(p, 0.0))]
-    more = (meetings, recorder.added, recorder.factors, [*dict.fromkeys(stuck)], infinite)
-    return Case(nodes, losses, broken, bool(steps), has_loss, *more)
+    suspects = _suspects(nodes, losses, {p: name for p, name in names.items() if name in recorder.offsets})
+    trials = [_tried(task, start, *suspect) for suspect in suspects] if has_loss else []
+    more = (meetings, recorder.added, recorder.factors, [*dict.fromkeys(stuck)], infinite, trials, unseen)
+    return Case(nodes, losses, broken, bool(steps), has_loss, *more, [*dict.fromkeys(idle)], frozen)
+
+
+def _suspects(nodes: list[Call], losses: Losses, offsets: dict[Tensor, str]) -> list[tuple[Tensor, str, str]]:
+    """Return large biases, and weights of what is returned where nothing tells which loss is a large one."""
+    biases = {p: (name, "it") for p, name in offsets.items()}
+    with_bias = [n for n in nodes if n.role in ("layer", "norm") and n.parameters[1:] not in ((), (None,))]
+    biases |= {n.parameters[1]: (n.layer, "its biases") for n in reversed(with_bias)}
+    sizes = {p: measure.largest(p) for p in biases}
+    large = sorted((p for p in biases if sizes[p] > BIAS), key=sizes.get, reverse=True)[:_TRIED]
+    unknown = math.isnan(losses.equal) and not losses.plain > 0
+    lasts = [n for n in nodes if n.last and n.left.second > LARGE_OUTPUTS and unknown]
+    weights = {
+        n.parameters[0]: (n.layer, "its weights") for n in lasts if n.parameters[:1] not in ((), (None,))
+    }
+    return [(p, *biases[p]) for p in large] + [(p, *what) for p, what in weights.items()]
+
+
+def _tried(task: Task, start: Start, parameter: Tensor, name: str, what: str) -> Trial:
+    """Return what the loss would be, were a parameter 0."""
+    model, inputs, targets, loss = task
+    value = NAN
+    start()
+    with suppress(Exception), torch.no_grad():  # of a model that nobody here wrote, on weights it never had
+        parameter.zero_()
+        outputs = called(model, measure.cloned(inputs, False)[0])
+        value = _objective(outputs, measure.cloned(targets, False)[0], loss)[0].item()
+    return Trial(name, what, value)
 
 
 def _gradients(root: Tensor, error: Tensor | None, leaves: list[Tensor]) -> Gradients:
@@ -274,7 +313,7 @@ def _objective(outputs: Any, targets: Any, loss: Callable | None) -> tuple[Tenso
 @torch.no_grad()
 def _losses(y: Any, targets: Any, root: Tensor, loss: Callable | None, classes: int) -> Losses:
     zeros = plain = constant = sure = NAN
-    second_softmax, equal = 0.0, math.log(classes) if classes else NAN
+    second_softmax, equal, of_share = 0.0, math.log(classes) if classes else NAN, False
     with suppress(Exception):  # of a loss that nobody here wrote
         zeros = _of_outputs(0.0, y, targets, loss)
     with suppress(Exception):
@@ -282,10 +321,10 @@ def _losses(y: Any, targets: Any, root: Tensor, loss: Callable | None, classes: 
     with suppress(Exception):  # the same: it takes no logits, or no labels
         known = isinstance(y, Tensor) and y.is_floating_point() and targets.numel() > 0
         if known and targets.is_floating_point():
-            constant = _of_numbers(y, targets, loss)
+            constant, of_share = _of_numbers(y, targets, loss)
         elif known:
             constant, second_softmax = _of_labels(y, targets, root)
-    if loss is not None and not classes and math.isfinite(constant):  # of one probability
+    if of_share:
         equal = math.log(2)
         if measure.is_share(y):  # if a sigmoid has made them
             second_softmax = loss(targets.to(y.dtype), targets).item()
@@ -298,7 +337,8 @@ def _losses(y: Any, targets: Any, root: Tensor, loss: Callable | None, classes: 
                 equal = uniform
     numbers = isinstance(targets, Tensor) and targets.is_floating_point() and isinstance(y, Tensor)
     size = second_moment(targets) if numbers and y.shape == targets.shape else NAN
-    return Losses(root.item(), equal, zeros, plain, constant, sure, size, second_softmax)
+    outputs = second_moment(y) if isinstance(y, Tensor) else NAN
+    return Losses(root.item(), equal, zeros, plain, constant, sure, size, outputs, second_softmax)
 
 
 def _of_outputs(value: float, y: Any, targets: Any, loss: Callable | None) -> float:
@@ -317,16 +357,19 @@ def _of_sure_outputs(y: Tensor, targets: Tensor, loss: Callable) -> float:
     return loss(sure, targets).item()
 
 
-def _of_numbers(y: Tensor, targets: Tensor, loss: Callable | None) -> float:
-    """Return the loss of the best constant output, NaN if unknown."""
+def _of_numbers(y: Tensor, targets: Tensor, loss: Callable | None) -> tuple[float, bool]:
+    """Return the loss of a good constant output, NaN if unknown, and whether it is of one probability."""
     p = targets.double().mean()
     if loss is None:
-        return targets.double().var(correction=0).item()
-    if y.shape != targets.shape or not 0 < p < 1 or targets.max() > 1:
-        return NAN
-    found = loss(torch.full_like(y, torch.logit(p).item()), targets).item()
-    entropy = torch.special.entr(torch.stack([p, 1 - p])).sum().item()
-    return found if math.isclose(found, entropy, rel_tol=1e-3) else NAN
+        return targets.double().var(correction=0).item(), False
+    if y.shape != targets.shape:
+        return NAN, False
+    if 0 < p < 1 and targets.max() <= 1:
+        found = loss(torch.full_like(y, torch.logit(p).item()), targets).item()
+        entropy = torch.special.entr(torch.stack([p, 1 - p])).sum().item()
+        if math.isclose(found, entropy, rel_tol=1e-3):
+            return found, True
+    return loss(torch.full_like(y, p.item()), targets).item(), False
 
 
 def _of_labels(y: Tensor, targets: Tensor, root: Tensor) -> tuple[float, float]:

@@ -15,8 +15,18 @@ from operator import itemgetter
 from torch import Tensor, nn
 
 from course_utils.doctor import thresholds as limit
-from course_utils.doctor.findings import LAWS, Case, Finding, Findings, Law, is_right, say, standard_error
-from course_utils.doctor.measuring import has_identical_units, owned, second_moment
+from course_utils.doctor.findings import (
+    LAWS,
+    Case,
+    Finding,
+    Findings,
+    Law,
+    is_right,
+    say,
+    say_names,
+    standard_error,
+)
+from course_utils.doctor.measuring import Moments, has_identical_units, owned
 from course_utils.doctor.recording import Call
 from course_utils.doctor.vocabulary import EMBEDDINGS, ODD, SIGMOIDS
 
@@ -80,6 +90,10 @@ def _identical(case: Case) -> Findings:
     cause = "A constant initialization: its units are copies, and stay so unless their outgoing "
     cause += "weights differ."
     yield from say(nodes, "identical units", evidence, cause, "Draw the weights at random.")
+    some = [n for n in case.trained if n.copies]
+    evidence = "{n.copies} of its units have the weights of another one, and get the same gradient."
+    cause = "Units that were copied: they stay copies."
+    yield from say(some, "identical units", evidence, cause, "Draw each unit's weights at random.")
 
 
 def _made_of(n: Call) -> list[Tensor]:
@@ -88,20 +102,31 @@ def _made_of(n: Call) -> list[Tensor]:
     return [p for p in own if p.shape == n.weight.shape and p.requires_grad]
 
 
+_ONLY_LAST = "Only the last layer, of the network or of a residual branch, may start at 0."
+
+
 @judge(1, "zero layer")
 def _zero(case: Case) -> Findings:
     nodes = [n for n in case.nodes if n.largest == 0 and not (n.last or n.bypassed)]
     layers = [n for n in nodes if n.trained or _made_of(n)]
-    norms = [n for n in nodes if n.role == "norm" and n.parameters[0].requires_grad]
+    frozen = [n for n in case.nodes if n.largest == 0 and n.parameters[0] is not None and n not in layers]
+    frozen = [n for n in frozen if not n.parameters[0].requires_grad and _blocks(case, n)]
+    norms = [n for n in nodes if n.role == "norm" and n not in frozen]
     evidence = "All its weights are 0: what follows does not depend on the input."
-    cause = "Only the last layer, of the network or of a residual branch, may start at 0."
-    yield from say(layers, "zero layer", evidence, cause, "Draw the weights at random.")
-    yield from say(norms, "zero layer", evidence, cause, "Let them start at 1.")
+    yield from say(layers, "zero layer", evidence, _ONLY_LAST, "Draw the weights at random.")
+    yield from say(norms, "zero layer", evidence, _ONLY_LAST, "Let them start at 1.")
+    cause, remedy = "They are frozen, and stay 0.", "Unfreeze them, or load them."
+    yield from say(frozen, "zero layer", evidence, cause, remedy)
     silent = [n for n in case.rows if n.last and n.examples > 1 and n.entered.varying == 0]
     for name, (rms, before) in case.factors.items():
         if rms == 0 and not before.bypassed and any(n.follows(before) for n in silent):
             evidence = "It multiplies a signal by 0: what follows does not depend on the input."
-            yield Finding(name, "zero layer", evidence, cause, "Let it start at 1.")
+            yield Finding(name, "zero layer", evidence, _ONLY_LAST, "Let it start at 1.")
+
+
+def _blocks(case: Case, frozen: Call) -> bool:
+    """Return whether all that passes, or all that some layer could learn by, passes through it."""
+    return not frozen.bypassed or any(n.layer in case.stuck and frozen.follows(n) for n in case.trained)
 
 
 def _lacking(case: Case) -> list[Call]:
@@ -200,14 +225,27 @@ def _jump(n: Call) -> int:
 @judge(2, "dead")
 def _dead(case: Case) -> Findings:
     """Of aligned inputs half the units are dead: allow that, and four standard errors."""
-    alive = [(n, n.activated) for n in case.rows if n.left.second > 0]
+    alive = [(n, n.activated) for n in case.rows if _taken(n).second > 0]
     nodes = [n for n, c in alive if c.dead > min(max(limit.DEAD, 0.5 + 2 / math.sqrt(max(c.units, 1))), 0.99)]
     evidence = "{n.activated.dead:.0%} of its units are 0 on the whole batch."
     cause = "What enters the activation lies too far below 0."
-    if nodes and nodes[0].left.mean < 0:  # else a bias is added to what it returns
-        cause = "What enters the activation lies too far below 0, on average at {n.left.mean:.2g}."
+    if nodes and _taken(nodes[0]).mean < 0:  # else a bias is added to what it returns
+        cause = f"What enters the activation lies too far below 0, on average at {_taken(nodes[0]).mean:.2g}."
     remedy = "Set the biases to 0, and centre the inputs and the weights."
-    yield from say(nodes, "dead", evidence, cause, remedy)
+    if nodes:
+        evidence = evidence.format(n=nodes[0])
+    yield from say(_blamed(nodes), "dead", evidence, cause, remedy)
+
+
+def _taken(n: Call) -> Moments:
+    """Return what enters an activation, be it in the row of the layer before or in a row of its own."""
+    return n.entered if n.role == "activation" else n.left
+
+
+def _blamed(nodes: list[Call]) -> list[Call]:
+    """Return those layers, and in the place of an activation in a row of its own what feeds it."""
+    found = [m for n in nodes for m in ([n] if n.role != "activation" else n.feeders or [n])]
+    return [*dict.fromkeys(found)]
 
 
 def _culprits(case: Case, last: Call, factor: float) -> list[Call]:
@@ -297,8 +335,7 @@ def _saturated(case: Case) -> Findings:
         if n.weight_ratio > limit.LARGE_STD:
             cause += f"; the weights' std is {n.weight_ratio:.2g} times the wanted one"
         remedy = "Draw weights with std 1 / sqrt(fan_in), and set the biases to 0."
-        blamed = [m for n in nodes for m in ([n] if n.role != "activation" else n.feeders or [n])]
-        yield from say([*dict.fromkeys(blamed)], "saturated", evidence, cause + ".", remedy)
+        yield from say(_blamed(nodes), "saturated", evidence, cause + ".", remedy)
 
 
 @judge(6, "exploding gradient", "vanishing gradient")
@@ -358,6 +395,21 @@ def _explain_gradient(case: Case, path: list[Call], factor: float) -> Findings:
     yield from say(guilty, f"{'exploding' if large else 'vanishing'} gradient", evidence, cause, remedy)
 
 
+@judge(6, "large initial loss")
+def _tried(case: Case) -> Findings:
+    """Blame what, were it 0, would make the loss much smaller: that was tried."""
+    value = case.losses.value
+    for trial in case.trials:
+        factor = limit.SAVED_WEIGHTS if trial.what == "its weights" else limit.SAVED
+        if value > trial.loss + max(factor * abs(trial.loss), limit.SAVED_NATS):
+            evidence = f"The loss is {value:.3g}; with {trial.what} at 0 it would be {trial.loss:.3g}."
+            them = "it" if trial.what == "it" else "them"
+            remedy = f"Set {them} to 0, or to what a prior asks for."
+            if trial.what == "its weights":
+                remedy = "Scale them down; 0 is fine."
+            yield Finding(trial.name, "large initial loss", evidence, "", remedy)
+
+
 @judge(7, "large initial loss")
 def _loss(case: Case) -> Findings:
     guilty = _last_ones(case)
@@ -389,7 +441,6 @@ def _last_ones(case: Case) -> list[Call]:
 
 def _why_large(case: Case, n: Call) -> tuple[str, str, bool]:
     """Return why what a last layer returns is large, what to do, and whether that is a fault."""
-    bias = n.parameters[1] if len(n.parameters) > 1 else None
     if n.norm_next:
         cause = "A norm takes the size from what it returns: what multiplies behind that is too large."
         remedy = "Let the factor behind the norm, such as a scale or one over a temperature, start smaller."
@@ -397,13 +448,13 @@ def _why_large(case: Case, n: Call) -> tuple[str, str, bool]:
     same = [m for m in case.rows if n.weight is not None and m.weight is n.weight and m is not n]
     uses = [m.layer for m in same if m.function in EMBEDDINGS]
     cause = "Its inputs have second moment {n.entered.second:.2g}."
+    if math.isnan(n.entered.second):
+        cause = "It returns second moment {n.left.second:.2g}."
     remedy = "Scale the last layer's weights down; 0 is fine."
     if uses:
         remedy = f"Draw the weight with std 1 / sqrt(fan_in), and not 0: {uses[0]} uses it, too."
     if n.weight_ratio > limit.LARGE_STD:
         return "Its weights' std is {n.weight_ratio:.2g} times the wanted one.", remedy, True
-    if bias is not None and second_moment(bias) > n.left.second / 2:
-        return "Most of what it returns are its biases.", "Set them to 0, or to what a prior asks for.", True
     if uses and n.entered.second < limit.STEP:
         cause = f"Its weight is that of {uses[0]}, too: what was looked up there meets itself."
         remedy = "Training soon unlearns this; outputs with a weight of their own start without it."
@@ -419,6 +470,14 @@ def _remarks(case: Case) -> Findings:
     yield from say(nodes, "torch default", evidence, LAWS["torch default"].cause, remedy, False)
     if not case.rows:
         yield Finding("", "no layers", "No layer, norm or activation was called.", "", "", False)
+    evidence = "It has a gradient, but no call was seen that takes it."
+    cause = "What runs inside torch.func, or a function of one's own with a backward pass, is not seen."
+    yield from say_names(case.unseen, "not seen", evidence, cause)
+    cause = "It is not used there, or something in between, as NumPy or `.tolist()`, cuts it off."
+    idle = case.idle if case.has_gradient else []
+    yield from say_names(idle, "no gradient", "Nothing of what it returns gets to the loss.", cause)
+    frozen = case.frozen if case.trained else []
+    yield from say_names(frozen, "frozen", "It does not learn: it requires no gradient.")
     if not case.has_gradient:
         what = "loss" if case.has_loss else "output"
         cause = f"The {what} depends on no parameter that requires a gradient, nor on a floating-point input."

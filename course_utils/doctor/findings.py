@@ -80,7 +80,16 @@ class Losses(NamedTuple):
     constant: float = NAN  # the best one
     sure: float = NAN  # of outputs that are right and sure
     targets: float = NAN  # second moment of numbers that outputs should reach
+    outputs: float = NAN  # second moment of what is returned, if that is one tensor
     second_softmax: float = 0.0  # the least that one can cost, if there are two; else 0
+
+
+class Trial(NamedTuple):
+    """What the loss would be, were a layer's biases or weights 0, or a parameter that is added."""
+
+    name: str
+    what: str  # is 0: its biases, its weights, or it
+    loss: float
 
 
 @dataclass(eq=False)
@@ -97,6 +106,10 @@ class Case:
     factors: dict[str, tuple[float, Call]]  # parameters that multiply: root mean squares, and what of
     stuck: list[str]  # what has weights without a gradient, after three steps, too
     infinite: list[str]  # the parameters whose gradient is not finite
+    trials: list[Trial]
+    unseen: list[str]  # parameters with a gradient that no call took where it can be seen
+    idle: list[str]  # layers with trained weights, nothing of which gets to the loss
+    frozen: list[str]  # parameters that are used
 
     def __post_init__(self) -> None:
         self.rows = [n for n in self.nodes if n.is_row]
@@ -148,9 +161,16 @@ def say(
     The texts may have fields of the first node, as "{n.growth:.2g}".
     """
     if nodes:
-        evidence, cause, remedy = (text.format(n=nodes[0]) for text in (evidence, cause, remedy))
-        others = tuple(node.layer for node in nodes[1:])
-        if others:
-            more = ", ".join(others[:3]) + " and others" * (len(others) > 3)
-            evidence += f" The same with {len(others)} more: {more}."
-        yield Finding(nodes[0].layer, fault, evidence, cause, remedy, is_fault, others)
+        texts = (text.format(n=nodes[0]) for text in (evidence, cause, remedy))
+        yield from say_names([n.layer for n in nodes], fault, *texts, is_fault)
+
+
+def say_names(
+    names: list[str], fault: str, evidence: str, cause: str = "", remedy: str = "", is_fault: bool = False
+) -> Findings:
+    """Yield a finding on the first name, if there is one, that names the others, too."""
+    if names:
+        name, *others = names
+        more = ", ".join(others[:3]) + " and others" * (len(others) > 3)
+        evidence += f" The same with {len(others)} more: {more}." if others else ""
+        yield Finding(name, fault, evidence, cause, remedy, is_fault, tuple(others))

@@ -133,7 +133,7 @@ def needed(contributions: Contributions) -> set[tuple[Call, Call]]:
         (place, p)
         for place, (second, added) in contributions.items()
         for p in place.parents
-        if place.function in FACTORS and sum(added.get(n, 0.0) for n in p.hands_on) > NEEDED * second
+        if place.function in FACTORS and sum(added.get(n, 0.0) for n in p.hands_on) >= NEEDED * second
     }
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from course_utils import activations
-from course_utils.doctor.measuring import tensors_in
+from course_utils.doctor.measuring import is_probability, tensors_in
 
 
 class Invocation(NamedTuple):
@@ -48,6 +48,13 @@ def probabilities(call: Invocation) -> tuple[Tensor | None, list[Tensor]]:
             return call.func(*call.args, **call.keywords | more)[1], [call.output]
     divided = call.name in ("softmax", "div", "truediv")
     return call.output, [next(tensors_in((call.args, call.keywords)))] if divided else []
+
+
+def takes_probabilities(call: Invocation) -> bool:
+    """Return whether a softmax takes numbers that add up to 1 already, along its own dimension."""
+    x, dim = call.argument("input", 0), call.argument("dim", 1)
+    known = call.name == "softmax" and isinstance(dim, int) and x.is_floating_point()
+    return known and is_probability(x.detach(), dim)
 
 
 def _of_fused(call: Invocation) -> Tensor:

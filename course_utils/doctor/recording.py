@@ -19,7 +19,14 @@ from torch.utils.weak import WeakIdKeyDictionary
 from course_utils.doctor import measuring as measure
 from course_utils.doctor import vocabulary as words
 from course_utils.doctor.measuring import NAN, UNKNOWN, Moments, tensors_in
-from course_utils.doctor.recognizing import Invocation, as_function, probabilities, recognized, with_leaf
+from course_utils.doctor.recognizing import (
+    Invocation,
+    as_function,
+    probabilities,
+    recognized,
+    takes_probabilities,
+    with_leaf,
+)
 from course_utils.doctor.thresholds import AT_A_BOUND, SMALL_FACTOR
 
 ROWS = {"layer", "norm", "composite", "activation"}  # the roles of calls that make rows of the table
@@ -57,6 +64,7 @@ class Call:
     dead: float = NAN  # share of units that are 0 on the whole batch, of an activation that can be
     saturated: float = NAN  # share of outputs at a bound, of an activation that has one
     decided: float = 0.0  # of a softmax of what it returns: how near to 0 and 1 the probabilities are
+    twice: bool = False  # a softmax takes probabilities that were made of what it returns
     over_time: float = NAN  # second moment of the gradient at the first step, over that at the best
     fan_in: float = NAN
     fan_out: float = NAN
@@ -66,6 +74,7 @@ class Call:
     area: int = 1  # of the kernel
     trained: bool = False
     identical: bool = False  # all units have the same weights and biases
+    copies: int = 0  # how many units, if not all, have the weights of another one, and its gradient
     orthogonal: bool = False
     largest: float = NAN  # absolute value of a weight
     weight_std: float = NAN
@@ -173,6 +182,7 @@ class Recorder(TorchFunctionMode):
         self._parameters = {id(p): name for name, p in model.named_parameters()}
         self.added: dict[str, float] = {}  # parameters that are added, in units of what they are added to
         self.factors: dict[str, tuple[float, Call]] = {}  # that multiply: root mean square, and which call's
+        self.offsets: set[str] = set()  # parameters that are added as biases are
         self.sequences: list[tuple[Call, Tensor, int]] = []  # what recurrent modules take, dimension of time
         self._origin = WeakIdKeyDictionary()  # the call that a tensor comes from
         self._stack = [(model, 0)]  # the modules that run, and how many calls there were before each
@@ -278,6 +288,7 @@ class Recorder(TorchFunctionMode):
         p, made_of = probabilities(call)
         for row in {self._origin[x] for x in made_of if x in self._origin}:
             row.decided = max(row.decided, measure.decided(p))
+            row.twice |= row.role != "input" and takes_probabilities(call)
 
     def _leave(self, module: nn.Module, inputs: tuple, output: Any) -> None:
         """Note a norm written in elementary operations, which its class's name gives away."""
@@ -394,6 +405,8 @@ class Recorder(TorchFunctionMode):
         """Note how large a parameter, or a part of it, is beside what it is added to, be it in place."""
         for x in call.args:
             p = self._parameter(x)
+            if p is not None and x.ndim < 2:
+                self.offsets.add(self._parameters[id(p)])
             if p is None or x.ndim < 2 or not x.numel() or id(p) in self.seen:
                 continue
             # Else it is a bias, the same at all positions.
@@ -402,10 +415,10 @@ class Recorder(TorchFunctionMode):
                 self.added[self._parameters[id(p)]] = measure.second_moment(x) / size if size > 0 else 0.0
 
     def _note_factor(self, args: tuple, before: Call) -> None:
-        for p in (p for x in args if (p := self._parameter(x)) is not None and p.requires_grad):
+        for p in (p for x in args if (p := self._parameter(x)) is not None):
             rms = math.sqrt(measure.second_moment(p))
             self.factors[self._parameters[id(p)]] = rms, before
-            before.gated |= rms < SMALL_FACTOR
+            before.gated |= rms < SMALL_FACTOR and p.requires_grad
 
     def _place(self, name: str) -> str:
         """Return the running module's name, and the function's with it unless the module is a leaf."""

@@ -4,7 +4,7 @@ import math
 
 from course_utils.doctor import thresholds as limit
 from course_utils.doctor.faults import judge
-from course_utils.doctor.findings import Case, Finding, Findings, escaped, say, two_softmaxes
+from course_utils.doctor.findings import Case, Finding, Findings, escaped, say, say_names, two_softmaxes
 from course_utils.doctor.graph import by_weight
 from course_utils.doctor.measuring import second_moment
 from course_utils.doctor.recording import Call
@@ -44,6 +44,11 @@ def _softmax_twice(case: Case) -> Findings:
         remedy += "BCELoss, nll_loss of the log."
         yield Finding(case.rows[-1].layer, "softmax twice", evidence, cause, remedy)
         return
+    inner = [n for n in case.nodes if n.twice]
+    evidence = "A softmax takes probabilities, which add up to 1 already."
+    cause = "What it returns is nearly equal, whatever enters the first one."
+    remedy = "Take one of the two softmaxes out."
+    yield from say(_made_by(inner), "softmax twice", evidence, cause, remedy)
     evidence = f"Outputs that are right and sure cost {case.losses.sure:.2f}."
     if case.rows and math.isclose(case.losses.sure, two_softmaxes(math.exp(case.losses.equal)), rel_tol=1e-3):
         cause = "The loss takes a softmax of a softmax, and cannot come below that."
@@ -115,12 +120,16 @@ def _huge(case: Case) -> Findings:
 @judge(5)
 def _decided(case: Case) -> Findings:
     found = [n for n in case.nodes if n.decided > limit.SATURATED]
-    layers = {m for n in found for m in ([n] if n.is_source else n.feeders)}
     most = max((n.decided for n in found), default=0)
     evidence = f"The softmax behind it has lost {most:.0%} of its slope."
     cause = "What enters it is large: its probabilities are nearly 0 or 1."
     remedy = "Draw its weights smaller, or divide what enters the softmax, in attention by sqrt(d)."
-    yield from say(sorted(layers, key=lambda n: n.index), "saturated", evidence, cause, remedy)
+    yield from say(_made_by(found), "saturated", evidence, cause, remedy)
+
+
+def _made_by(nodes: list[Call]) -> list[Call]:
+    """Return the sources among some calls, and those that feed the others."""
+    return sorted({m for n in nodes for m in ([n] if n.is_source else n.feeders)}, key=lambda n: n.index)
 
 
 @judge(6)
@@ -206,18 +215,45 @@ def _lost(case: Case) -> Findings:
             return
 
 
+@judge(8)
+def _shifted(case: Case) -> Findings:
+    """Look for biases that drown what depends on the input, also behind the next norm."""
+    found = []
+    for n in (n for n in case.rows if n.role == "layer" and not (n.last or n.bypassed) and n.examples > 1):
+        bias = n.parameters[1] if len(n.parameters) > 1 else None
+        after = [m.left if m.role == "norm" else m.entered for m in case.nodes if m.is_source and n in m.fed]
+        shares = [x.varying / x.second for x in (n.entered, n.left, *after) if x.second > 0]
+        small = max(shares[1:], default=math.nan) < limit.SHIFTED * shares[0] if shares else False
+        if bias is not None and n.largest > 0 and second_moment(bias) > n.left.second / 2 and small:
+            found.append(n)
+    evidence = "What it returns varies over the batch by {n.left.varying:.2g} of {n.left.second:.2g}."
+    cause, remedy = "The rest are its biases.", "Set them to 0."
+    if found and found[0].entered.second < limit.SMALL_INPUT:
+        cause = f"What enters it has second moment {found[0].entered.second:.2g}; the rest are its biases."
+        remedy = "Scale up what leads to it."
+    yield from say(found, "vanishing signal", evidence, cause, remedy)
+
+
+@judge(7)
+def _cold(case: Case) -> Findings:
+    """Look at cosines times a factor that no layer can make large enough to decide."""
+    last = [n for n in case.rows if n.last and n.norm_next and n.weight is not None][:1]
+    evidence = f"What is returned has second moment {case.losses.outputs:.2g}: nearly equal probabilities."
+    cause = "A norm takes the size from what it returns, and the factor behind the norm is too small."
+    remedy = "Let that factor, such as one over a temperature, start larger."
+    if 0 < case.losses.outputs < limit.COLD and not math.isnan(case.losses.equal):
+        yield from say(last, "vanishing signal", evidence, cause, remedy)
+
+
 @judge(6)
 def _stuck(case: Case) -> Findings:
-    name, *others = case.stuck or [""]
     evidence = "Its weights are used, but get no gradient, or one 1e12 times smaller than others, after "
     evidence += "three steps, too."
-    evidence += f" The same with {len(others)} more: {', '.join(others[:3])}." if others else ""
     cause = "Something behind it passes nothing back: two factors that are both 0, units that are off for "
     cause += "all inputs, a detached or rounded value."
     remedy = "Let one of the two factors be random, set biases to 0, or do not cut the graph; freeze what "
     remedy += "should not learn."
-    if name:
-        yield Finding(name, "vanishing gradient", evidence, cause, remedy, True, tuple(others))
+    yield from say_names(case.stuck, "vanishing gradient", evidence, cause, remedy, True)
 
 
 @judge(8)

@@ -162,6 +162,27 @@ def test_a_constant_loss_has_no_gradient():
     assert str(remark).startswith("No gradient. The gradients are NaN. The loss depends on no parameter")
 
 
+def test_where_no_call_can_be_seen_nothing_is_judged_and_it_says_so():
+    class Ensemble(nn.Module):
+        def __init__(self, *more):
+            super().__init__()
+            self.one, self.more = nn.Linear(4, 3), nn.Sequential(*more)
+            self.weights = nn.Parameter(torch.stack([self.one.weight.detach(), torch.zeros(3, 4)]))
+
+        def forward(self, x):
+            def returned(weight):
+                return torch.func.functional_call(self.one, {"weight": weight}, self.more(x))
+
+            return torch.func.vmap(returned)(self.weights).mean(0)
+
+    lines = diagnose(Ensemble(), FOURS, torch.zeros(len(FOURS), 3)).verdict.splitlines()
+    assert lines[0] == "Nothing was judged."
+    assert sum("weights: not seen. It has a gradient, but" in line for line in lines) == 1
+    diagnosis = diagnose(Ensemble(nn.Linear(4, 4)), FOURS, torch.zeros(len(FOURS), 3))
+    assert diagnosis.verdict.startswith("No faults found in 1 layers.")
+    assert "weights: not seen" in diagnosis.verdict
+
+
 def test_a_loss_may_refuse_outputs_that_are_all_alike():
     def loss(y, t):
         if (y == y[0]).all():

@@ -79,7 +79,7 @@ def case(*nodes):
     nodes = list(nodes)
     for index, node in enumerate(nodes):
         node.index, node.activated, node.trained = index, node, True
-    return Case(nodes, Losses(), [], True, False, [], {}, {}, [], [])
+    return Case(nodes, Losses(), [], True, False, [], {}, {}, [], [], [], [], [], [])
 
 
 @pytest.mark.parametrize("name", ["fan_out", "fan_avg", "Xavier"])

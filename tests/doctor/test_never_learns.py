@@ -80,6 +80,26 @@ def test_equal_rows_are_found_in_a_layer_whose_weights_are_computed(kind):
     assert "identical units" not in {f.fault for f in diagnose(model, X, Y).findings}
 
 
+@pytest.mark.parametrize(("wide", "named"), [(1, ["4"]), (2, [])])
+def test_some_units_that_are_copies_and_stay_so_are_counted(wide, named):
+    """Of a mixture, whose components start alike; not of units that different weights wait for."""
+
+    def loss(outputs, targets):
+        shares, mean, log_std = outputs.chunk(3, -1)
+        square = ((targets - mean) / log_std.exp()).square()
+        return -torch.logsumexp(shares.log_softmax(-1) - square / 2 - log_std, -1).mean()
+
+    model = nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 12))
+    initialize_(model, X, generator=seeded())
+    place = model[4] if wide == 1 else model[2]
+    for first in (0, 4, 8):
+        place.weight.data[first : first + 4] = place.weight.data[first].clone()
+    found = [f for f in diagnose(model, X, X[:, :1], loss).findings if f.is_fault]
+    assert [(f.layer, f.fault) for f in found] == [(name, "identical units") for name in named]
+    # The gradient of equal shares is 0: not counted.
+    assert all(f.evidence.startswith("6 of its units") for f in found)
+
+
 class Standardized(nn.Linear):
     def forward(self, x):
         varying = self.weight - self.weight.mean(1, keepdim=True)
@@ -214,6 +234,16 @@ def test_what_no_gradient_can_reach_in_functional_code():
     initialize_(model, X, overwrite=True)
     finding = diagnose(model, X, Y).findings[0]
     assert (finding.layer, finding.fault) == ("w", "vanishing gradient")
+
+
+def test_what_gets_lost_on_the_way_to_the_loss_is_remarked():
+    model = Blocks(lambda m, h: m.b(torch.tensor(torch.relu(m.a(h)).tolist())))
+    diagnosis = diagnose(model, X, Y)
+    remarks = {f.fault: f for f in diagnosis.findings if not f.is_fault}
+    assert diagnosis.healthy
+    assert (remarks["no gradient"].layer, remarks["no gradient"].others) == ("first", ("a",))
+    model.around = lambda m, h: m.b(torch.relu(m.a(h)))
+    assert "no gradient" not in {f.fault for f in diagnose(model, X, Y).findings}
 
 
 def convolutional():

@@ -129,6 +129,23 @@ def test_attention_of_a_module():
     assert found(model, X, Y) == []
 
 
+@pytest.mark.parametrize("dim", [-1, -2])
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_softmax_of_a_softmax_inside(times, dim):
+    """Along another dimension the second one takes no probabilities."""
+
+    def function(m, x):
+        q, k, v = m.qkv(x).chunk(3, -1)
+        shares = (q @ k.mT / 32**0.5).softmax(-1)
+        return m.head((x + (shares if times == 1 else shares.softmax(dim)) @ v).mean(1))
+
+    def make():
+        return Parts(function, qkv=nn.Linear(32, 96), head=nn.Linear(32, 5))
+
+    named = [("qkv", "softmax twice", True)] * (times == 2 and dim == -1)
+    assert [f for f in found(built(make), batch(32, 8, 32), Y) if f[2]] == named
+
+
 @pytest.mark.parametrize("loss", [None, nn.CrossEntropyLoss()], ids=["default", "object"])
 def test_a_softmax_of_a_softmax(loss):
     model = built(lambda: mlp(nn.Softmax(1)))
@@ -171,6 +188,7 @@ PRIORS = {  # outputs, targets, balanced targets, loss
     "binary": (1, RARE, (RARE + torch.arange(200)[:, None]) % 2, nn.BCEWithLogitsLoss()),
     "classes": (3, (torch.arange(200) % 20 - 17).clamp(0), torch.arange(200) % 3, None),
     "values": (1, 5 + batch(200, 1), batch(200, 1), None),
+    "a loss of one's own": (1, 5 + batch(200, 1), batch(200, 1), lambda y, t: (y - t).abs().mean()),
 }
 
 
@@ -517,7 +535,7 @@ def test_biases_that_make_the_first_loss_are_told_from_weights(bias):
     model[2].bias.data[0] = bias
     said = [f for f in diagnose(model, Z, LABELS).findings if f.is_fault]
     assert [f.fault for f in said] == ["large initial loss"] * bool(bias)
-    assert all("biases" in f.cause and f.remedy.startswith("Set them to 0") for f in said)
+    assert all("biases" in f.evidence and f.remedy.startswith("Set them to 0") for f in said)
 
 
 def test_a_loss_that_outputs_of_zero_make_negative_has_a_limit_too():
@@ -531,6 +549,6 @@ def test_a_loss_that_outputs_of_zero_make_negative_has_a_limit_too():
     model[0].weight.data.mul_(0.1)
     assert found(model, Z, 0.5 * targets, likelihood) == []
     model[0].bias.data[1] = -2.0
-    assert found(model, Z, 0.5 * targets, likelihood) == []  # 4 nats too many are no hundred
+    assert found(model, Z, 0.5 * targets, likelihood) == []  # at most 2 in size: not tried
     model[0].bias.data[1] = -5.0
     assert found(model, Z, 0.5 * targets, likelihood) == [("0", "large initial loss", True)]

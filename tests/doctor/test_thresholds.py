@@ -123,20 +123,27 @@ def test_at_a_bound(module: nn.Module, inverse):
     assert table["saturated"][0] == pytest.approx(2 / 5)
 
 
+class Shifted(nn.Linear):
+    """A constant, which is no parameter, is added."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) + self.shift
+
+
 @pytest.mark.parametrize("excess", [EXCESS_LOSS + 0.1, EXCESS_LOSS - 0.1])
 def test_excess_loss(excess: float):
-    model = nn.Linear(N, 10)
+    model = Shifted(N, 10, bias=False)
     nn.init.zeros_(model.weight)
-    model.bias = bias(10, 1, math.log(10 * math.exp(excess) - 9))  # other classes: a loss of ln 10 + excess
+    model.shift = bias(10, 1, math.log(10 * math.exp(excess) - 9)).data  # a loss of ln 10 + excess
     large = ["large initial loss"] * (excess > EXCESS_LOSS)
     assert faults(model, X, torch.ones(100, dtype=torch.long)) == large
 
 
 @pytest.mark.parametrize(("off", "blamed"), [(1.05, True), (0.95, False)])
 def test_large_weights_explain_what_comes_out_too_large(off: float, blamed: bool):
-    model = nn.Linear(N, 10)
+    model = Shifted(N, 10, bias=False)
     model.weight = weight((10, N), off * LARGE_STD * N**-0.5)
-    model.bias = bias(10, 1, 20.0)
+    model.shift = bias(10, 1, 20.0).data
     (finding,) = diagnose(model, X, torch.ones(100, dtype=torch.long)).findings
     assert finding.fault == "large initial loss"
     assert finding.cause.startswith("Its weights' std is") == blamed

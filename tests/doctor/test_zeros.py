@@ -69,11 +69,55 @@ def test_what_multiplies_all_by_0_is_named_unless_another_path_leads_around(norm
     assert all(f.remedy.endswith("start at 1.") for f in found)
 
 
-@pytest.mark.parametrize("norm", [nn.LayerNorm, Root])
-def test_a_frozen_factor_of_0_is_meant(norm):
-    model = Net(norm, in_a_stack)
+@pytest.mark.parametrize("norm", [nn.LayerNorm, nn.BatchNorm1d, Root, Factor])
+@pytest.mark.parametrize("block", ENDS_ALL)
+def test_a_frozen_factor_of_0_is_named_where_all_passes_through_it_or_something_waits_for_it(norm, block):
+    model = Net(norm, block)
     nn.init.zeros_(model.norm.weight).requires_grad_(False)
-    assert "zero layer" not in {f.fault for f in diagnose(model, X, Y).findings}
+    found = [f for f in diagnose(model, X, Y).findings if f.is_fault]
+    by_hand = norm in (Root, Factor)
+    if ENDS_ALL[block]:
+        assert [(f.layer, f.fault) for f in found] == [("norm" + ".weight" * by_hand, "zero layer")]
+    elif block is behind_a_branch:  # whose layers can never learn
+        assert {f.fault for f in found} == {"vanishing gradient" if by_hand else "zero layer"}
+    else:  # the branch is fed by its biases alone
+        assert "zero layer" not in {f.fault for f in found}
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("place", ["first", "hidden", "last"])
+def test_a_frozen_layer_of_zeros_is_named_be_it_the_last(place, frozen):
+    layers = {"first": nn.Linear(16, 16), "hidden": nn.Linear(16, 16), "last": nn.Linear(16, 5)}
+    initialize_(model := nn.Sequential(*layers.values()), X, generator=seeded())
+    nn.init.zeros_(layers[place].weight).requires_grad_(not frozen)
+    found = [f for f in diagnose(model, X, Y).findings if f.is_fault]
+    name = str([*layers].index(place))
+    assert [(f.layer, f.fault) for f in found] == [(name, "zero layer")] * (frozen or place != "last")
+    if frozen:
+        assert "frozen" in found[0].cause
+        layers[place].weight.requires_grad_()
+        initialize_(model, X, overwrite=True, generator=seeded())  # as the remedy says
+        assert diagnose(model, X, Y).healthy
+
+
+@pytest.mark.parametrize("norm", [nn.LayerNorm, nn.BatchNorm1d])
+def test_a_norm_of_0_in_one_factor_of_a_product_is_named(norm):
+    """As in one of two towers whose cosines are returned: the product is 0, so each factor is needed."""
+
+    class Towers(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Sequential(nn.Linear(16, 32), norm(32), nn.ReLU(), nn.Linear(32, 8, bias=False))
+            self.b = nn.Linear(16, 8)
+
+        def forward(self, x):
+            return 14 * F.normalize(self.a(x), dim=-1) @ F.normalize(self.b(x), dim=-1).T
+
+    initialize_(model := Towers(), X, generator=seeded())
+    assert diagnose(model, X, torch.arange(64)).healthy
+    nn.init.zeros_(model.a[1].weight)
+    found = [f for f in diagnose(model, X, torch.arange(64)).findings if f.is_fault]
+    assert [(f.layer, f.fault) for f in found] == [("a.1", "zero layer")]
 
 
 @pytest.mark.parametrize("norm", [nn.BatchNorm1d, nn.LayerNorm, Factor])
