@@ -27,6 +27,7 @@ from forked_kernels import MODULES as ALREADY_IMPORTED
 ROOT = Path(__file__).parent.parent
 # module: its tests, in the order in which they find most in least time
 DIAGNOSES = "experiment pools diagnosis faults table thresholds* healthy left_alone evidence relations"
+DIAGNOSES += " heads zeros tried never_learns products"
 # Laws and experiments are also held to one another by the demos that draw both.
 DRAWN = "demos::test_lines_names_and_sentence_are_what_they_say"
 OF_DEMOS = (
@@ -51,9 +52,9 @@ TESTS = {
     "training": "training texts",
     "width_laws": f"width_laws demos: {DRAWN} : texts",
     "doctor.defaults": f"doctor: defaults table {DIAGNOSES} initialize : texts",
-    "doctor.diagnosis": f"doctor: diagnosis plot never_learns {DIAGNOSES} no_trace put_back : texts",
+    "doctor.diagnosis": f"doctor: diagnosis plot {DIAGNOSES} no_trace put_back : texts",
     "doctor.experiment": f"doctor: refining shares graph {DIAGNOSES} no_trace models_of_others : texts",
-    "doctor.faults": f"doctor: faults {DIAGNOSES} never_learns : texts",
+    "doctor.faults": f"doctor: faults {DIAGNOSES} : texts",
     "doctor.findings": f"doctor: findings diagnosis faults {DIAGNOSES} : texts",
     "doctor.graph": f"doctor: graph thresholds_of_relations {DIAGNOSES} put_back initialize",
     "doctor.initialize": "doctor: initialize left_alone on_purpose put_back models* relations : texts",

@@ -16,7 +16,7 @@ from course_utils.doctor import relations  # noqa: F401
 from course_utils.doctor.experiment import Laboratory, correct_gains
 from course_utils.doctor.faults import verdict_on
 from course_utils.doctor.findings import Case, Finding, Losses, Trial, two_softmaxes
-from course_utils.doctor.graph import analyse, mark_bypassed, needed, places
+from course_utils.doctor.graph import analyse, by_weight, mark_bypassed, needed, places
 from course_utils.doctor.measuring import NAN, second_moment, tensors_in
 from course_utils.doctor.recording import Call, Recorder, called
 from course_utils.doctor.restoring import restored
@@ -129,9 +129,9 @@ def _examine(task: Task, start: Start) -> Case:
     squares = {p: second_moment(g) for p, g in steps.items()}
     for call in nodes:
         call.has_gradient, call.weight_gradient = call.weight in squares, squares.get(call.weight, NAN)
-        comparable = call.fan_in > 0 and not call.identical and call.out_dim < call.weight.ndim
-        if call.has_gradient and comparable:
-            call.copies = measure.copied_units(call.weight, steps[call.weight], call.out_dim)
+    for first, *_ in by_weight(n for n in nodes if n.has_gradient and n.fan_in > 0 and not n.identical):
+        if first.out_dim < first.weight.ndim:
+            first.copies = measure.copied_units(first.weight, steps[first.weight], first.out_dim)
     named = [*(("inputs", x) for x in tensors_in(given)), *model.named_parameters(), *model.named_buffers()]
     named += [("targets", x) for x in tensors_in(wanted)]
     broken = [
