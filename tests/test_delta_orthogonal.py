@@ -8,6 +8,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from initializer_cases import seeded
 from torch import nn
 
 from course_utils import initializers as init
@@ -16,10 +17,6 @@ from course_utils.initializers import delta_orthogonal_
 SHAPES = [(6, 4, 3), (4, 4, 3, 3), (7, 3, 5, 1), (4, 2, 3, 3, 3), (5, 5, 2, 4), (3, 1, 1, 6)]
 CONVOLUTIONS = {3: nn.functional.conv1d, 4: nn.functional.conv2d, 5: nn.functional.conv3d}
 EPS = torch.finfo(torch.float64).eps
-
-
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
 
 
 def draw(shape, gain=1.0, dtype=torch.float64, seed=0, initializer=delta_orthogonal_):

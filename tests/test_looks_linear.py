@@ -6,6 +6,7 @@ pass, and on faulty ones, which must not.
 
 import pytest
 import torch
+from initializer_cases import seeded
 from torch.nn import functional
 
 from course_utils import initializers as init
@@ -22,10 +23,6 @@ SHAPES = [
     (4, 8, 3, 2, 3),
 ]
 CONVOLUTIONS = {3: functional.conv1d, 4: functional.conv2d, 5: functional.conv3d}
-
-
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
 
 
 def crelu(y):

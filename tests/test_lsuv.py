@@ -5,16 +5,13 @@ import math
 
 import pytest
 import torch
+from initializer_cases import seeded
 from torch import nn
 
 from course_utils import mean_field
 from course_utils.activations import gelu, relu, sigmoid, tanh
 from course_utils.initializers import orthogonal_
 from course_utils.lsuv import lsuv_
-
-
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
 
 
 def filled(model, seed=1):

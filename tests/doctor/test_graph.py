@@ -3,16 +3,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from initialize_networks import seeded
 from torch import nn
 
 from course_utils.doctor.experiment import Laboratory
 from course_utils.doctor.graph import analyse, branches
 from course_utils.doctor.recording import Recorder
 from course_utils.doctor.restoring import restored
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 class Net(nn.Module):

@@ -73,3 +73,12 @@ def test_enough_is_seen_and_every_file_of_the_zoo_is_visited():
     assert sum(f.name not in NOT_SEEN for _, f in FAULTS) >= 0.95 * len(FAULTS)
     folder = Path(__file__).parents[1] / "zoo"
     assert {*FILES} <= {path.stem for path in folder.glob("*.py")}
+
+
+def test_the_page_states_how_many_models_of_others_the_stored_table_has():
+    tests = Path(__file__).parents[1]
+    table = (tests / "zoo_of_libraries.txt").read_text(encoding="utf-8").splitlines()
+    count = sum(line.startswith(("transformers ", "timm ")) for line in table)
+    page = (tests.parent / "docs" / "doctor.md").read_text(encoding="utf-8")
+    assert f"{count} models ran, 0 did not" in "\n".join(table)
+    assert f"on {count} models of `transformers` and `timm`" in page
