@@ -149,7 +149,7 @@ def _examine(task: Task, start: Start) -> Case:
     waiting, has_loss = _without_gradient(nodes, reached, used, squares), error is None
     unseen = [names[p] for p in squares if p in names and id(p) not in recorder.seen]
     ending = [n for n in nodes if n.trained and n.numel and not reached >> n.index & 1]
-    idle = [n.layer for n in ending if not n.has_gradient]
+    idle = dict.fromkeys(n.layer for n in ending if not n.has_gradient)
     frozen = [name for p, name in names.items() if not p.requires_grad and id(p) in recorder.seen]
     del given, copies, outputs, wanted, root, error, leaves, named  # the first pass, before there are others
     laboratory = Laboratory(nodes, model, inputs, start)
@@ -163,13 +163,13 @@ def _examine(task: Task, start: Start) -> Case:
     mark_bypassed(nodes, needed(added))
     meetings = [added[n] for n in places(nodes) if n in added and n.function not in FACTORS]
     still = {*_still_after(task, start, steps, waiting)} if waiting else ()
-    stuck = [_layer_of(name) for name, p in model.named_parameters() if p in still]
-    parameters = model.named_parameters()
-    infinite = [name for name, p in parameters if not math.isfinite(squares.get(p, 0.0))]
+    stuck = dict.fromkeys(_layer_of(name) for p, name in names.items() if p in still)
+    infinite = [name for p, name in names.items() if not math.isfinite(squares.get(p, 0.0))]
     suspects = _suspects(nodes, losses, {p: name for p, name in names.items() if name in recorder.offsets})
     trials = [_tried(task, start, *suspect) for suspect in suspects] if has_loss else []
-    more = (meetings, recorder.added, recorder.factors, [*dict.fromkeys(stuck)], infinite, trials, unseen)
-    return Case(nodes, losses, broken, bool(steps), has_loss, *more, [*dict.fromkeys(idle)], frozen)
+    around = (meetings, recorder.added, recorder.factors)
+    learning = ([*stuck], infinite, trials, unseen, [*idle], frozen)
+    return Case(nodes, losses, broken, bool(steps), has_loss, *around, *learning)
 
 
 def _suspects(nodes: list[Call], losses: Losses, offsets: dict[Tensor, str]) -> list[tuple[Tensor, str, str]]:
