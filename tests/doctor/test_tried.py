@@ -180,3 +180,61 @@ def test_cosines_times_a_factor_that_no_layer_can_make_up_for_are_named(scale, n
         assert (f.fault, f.remedy.endswith("start larger.")) == ("vanishing signal", True)
         model.scale.data.fill_(14.0)  # as the remedy says
         assert faults(model, X, torch.arange(64), F.cross_entropy) == []
+
+
+SAVED, SAVED_NATS, SAVED_WEIGHTS, LARGE_OUTPUTS, SHIFTED, COLD = 0.5, 0.5, 9.0, 10.0, 1e-3, 1e-4
+SIGNS = torch.tensor([[1.0, 1, -1, -1], [1, -1, 1, -1]]).repeat(1, 16)  # of mean 0, and orthogonal
+
+
+def large_losses(model, x, y, loss=None):
+    return [f.fault for f in faults(model, x, y, loss)].count("large initial loss")
+
+
+@pytest.mark.parametrize(("size", "share"), [(9.0, SAVED), (1.0, SAVED_NATS)])
+@pytest.mark.parametrize("off", [1.03, 0.97])
+def test_how_much_of_the_loss_a_bias_of_0_has_to_save(size, share, off):
+    model = nn.Linear(1, 1)
+    nn.init.zeros_(model.weight)
+    factor = 1 if size > 1 else 0.1  # so that it takes a bias above 2
+    model.bias.data.fill_((off * share * size / factor) ** 0.5)
+    targets = size**0.5 * SIGNS[1][:, None] * (1 if size > 1 else 0.1)
+
+    def loss(outputs, targets):
+        return factor * F.mse_loss(outputs, targets)
+
+    assert large_losses(model, SIGNS[0][:, None], targets, loss) == (off > 1)
+
+
+@pytest.mark.parametrize(
+    ("size", "square"), [(1.0, LARGE_OUTPUTS), (4.0, 4.0 * SAVED_WEIGHTS)], ids=["outputs", "saved"]
+)
+@pytest.mark.parametrize("off", [1.03, 0.97])
+def test_how_large_last_weights_are_that_are_tried_and_how_much_zeros_have_to_save(size, square, off):
+    class Both(nn.Linear):
+        def forward(self, x, wanted):
+            return super().forward(x), wanted
+
+    model = Both(1, 1, bias=False)
+    model.weight.data.fill_((off * square) ** 0.5 / 3)  # so that no weight is large
+    inputs = 3 * SIGNS[0][:, None], size**0.5 * SIGNS[1][:, None]
+    assert large_losses(model, inputs, torch.zeros(64), lambda y, _: F.mse_loss(*y)) == (off > 1)
+
+
+@pytest.mark.parametrize("off", [1.1, 0.9])
+def test_how_much_larger_than_the_signal_biases_are_that_drown_it(off):
+    model = nn.Sequential(nn.Linear(16, 16), nn.LayerNorm(16), nn.Linear(16, 5))
+    nn.init.orthogonal_(model[0].weight, generator=seeded())
+    x = (X - X.mean(0)) / X.std(correction=0)
+    model[0].bias.data = (off / SHIFTED) ** 0.5 * torch.tensor([1.0, -1.0]).repeat(8)
+    assert [f.layer for f in faults(model, x)] == ["0"] * (off > 1)
+
+
+@pytest.mark.parametrize("off", [0.95, 1.05])
+def test_how_small_cosines_may_be(off):
+    def cosines(m, x):
+        return m.scale * F.normalize(m.a(x), dim=-1) @ F.normalize(m.model(x), dim=-1).T
+
+    model = Around(cosines, nn.Linear(16, 16), scale=1.0)
+    model.a = nn.Linear(16, 16)
+    model.scale.data *= (off * COLD / model(X).square().mean()).sqrt()
+    assert [f.layer for f in faults(model, X, torch.arange(64))] == ["a"] * (off < 1)
