@@ -53,11 +53,12 @@ def moments(x: Tensor, batch_dim: int) -> Moments:
     return Moments(*torch.stack([mean.mean(), constant + varying, varying]).tolist())
 
 
-def has_identical_units(weight: Tensor, bias: Tensor | None, out_dim: int) -> bool:
-    """Return whether all units, along `out_dim`, have the same weights and biases."""
-    units = torch.atleast_1d(weight.detach()).movedim(out_dim, 0)
+def has_identical_units(weight: Tensor, bias: Tensor | None, out_dim: int, groups: int = 1) -> bool:
+    """Return whether all units, along `out_dim`, have the weights and biases of the others in their group."""
+    values = [torch.atleast_1d(weight.detach()).movedim(out_dim, 0)] + ([] if bias is None else [bias])
+    units, *biases = (torch.atleast_1d(x).unflatten(0, (groups, -1)).movedim(1, 0) for x in values)
     same = len(units) > 1 and torch.equal(units[0], units[1]) and bool((units == units[:1]).all())
-    return same and (bias is None or bool((bias == bias[0]).all()))
+    return same and all(bool((b == b[:1]).all()) for b in biases)
 
 
 def copied_units(weight: Tensor, gradient: Tensor, out_dim: int) -> int:

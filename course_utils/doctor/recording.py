@@ -339,7 +339,8 @@ class Recorder(TorchFunctionMode):
             turned = held.ndim == 2 and weight.stride() != held.stride()  # W.T
             row.out_dim = 1 - out_dim if turned else out_dim
             fits = row.out_dim < held.ndim  # not so where the call takes a view
-        row.identical = fits and measure.has_identical_units(held, bias, row.out_dim)
+        groups = call.argument("groups", 6) if convolution and row.out_dim == 0 else 1
+        row.identical = fits and measure.has_identical_units(held, bias, row.out_dim, groups or 1)
         row.area = math.prod(held.shape[2:]) if convolution else 1
         # A weight norm's product has its own law.
         row.trained = row.parameters[0] is not None and held.requires_grad

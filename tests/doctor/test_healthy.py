@@ -375,3 +375,15 @@ def test_hes_law_in_all_layers_is_not_taken_for_fan_out():
     model = he(mlp(20, 64, 32))
     model[-1].weight.data.mul_(math.sqrt(2))  # 1 / sqrt(fan_out), as well
     assert diagnose(model, batch(64, 20)).findings == ()
+
+
+@pytest.mark.parametrize(("groups", "named"), [(16, []), (8, ["2"]), (1, ["2"])])
+def test_channels_that_each_take_their_own_are_no_copies(groups, named):
+    """A depthwise convolution may start as the identity; of two that take the same, one is a copy."""
+    middle = nn.Conv2d(16, 16, 3, padding=1, groups=groups, bias=False)
+    layers = nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), middle, nn.Conv2d(16, 16, 1), nn.ReLU()
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
+    nn.init.zeros_(middle.weight)
+    middle.weight.data[:, :, 1, 1] = (groups / 16) ** 0.5
+    found = diagnose(model, torch.randn(32, 3, 8, 8, generator=generator()), labels(32)).findings
+    assert [f.layer for f in found if f.fault == "identical units"] == named

@@ -49,6 +49,11 @@ def test_identical_units():
     assert not measuring.has_identical_units(columns, torch.tensor([1.0, 1.0, 2.0]), 1)
     assert not measuring.has_identical_units(torch.ones(1, 3), None, 0)
     assert not measuring.has_identical_units(torch.tensor([[1.0], [1.0], [2.0]]), None, 0)
+    pairs = torch.tensor([[1.0], [1.0], [2.0], [2.0]])
+    assert measuring.has_identical_units(pairs, None, 0, 2)
+    assert measuring.has_identical_units(pairs, pairs[:, 0], 0, 2)
+    assert not measuring.has_identical_units(pairs, torch.arange(4.0), 0, 2)
+    assert not measuring.has_identical_units(pairs, None, 0, 4)  # one of each group, and no copy
 
 
 def test_orthogonal_rows_or_columns():
