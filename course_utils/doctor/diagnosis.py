@@ -318,6 +318,8 @@ def _losses(y: Any, targets: Any, root: Tensor, loss: Callable | None, classes: 
         zeros = _of_outputs(0.0, y, targets, loss)
     with suppress(Exception):
         plain = zeros if math.isfinite(zeros) else _of_outputs(1.0, y, targets, loss)
+    if not isinstance(y, Tensor):  # the first of what is returned, as if it were alone
+        y, loss = next((x for x in tensors_in(y) if x.is_floating_point()), None), _of_first(y, loss)
     with suppress(Exception):  # the same: it takes no logits, or no labels
         known = isinstance(y, Tensor) and y.is_floating_point() and targets.numel() > 0
         if known and targets.is_floating_point():
@@ -339,6 +341,16 @@ def _losses(y: Any, targets: Any, root: Tensor, loss: Callable | None, classes: 
     size = second_moment(targets) if numbers and y.shape == targets.shape else NAN
     outputs = second_moment(y) if isinstance(y, Tensor) else NAN
     return Losses(root.item(), equal, zeros, plain, constant, sure, size, outputs, second_softmax)
+
+
+def _of_first(outputs: Any, loss: Callable | None) -> Callable | None:
+    """Return the loss as a function of the first floating tensor of outputs, the others being as they are."""
+    first = next((x for x in tensors_in(outputs) if x.is_floating_point()), None)
+
+    def of_one(y: Tensor, targets: Any) -> Tensor:
+        return loss(measure.mapped(lambda x: y if x is first else x, outputs), targets)
+
+    return of_one if loss else None
 
 
 def _of_outputs(value: float, y: Any, targets: Any, loss: Callable | None) -> float:

@@ -476,8 +476,7 @@ def _remarks(case: Case) -> Findings:
     cause = "It is not used there, or something in between, as NumPy or `.tolist()`, cuts it off."
     idle = case.idle if case.has_gradient else []
     yield from say_names(idle, "no gradient", "Nothing of what it returns gets to the loss.", cause)
-    frozen = case.frozen if case.trained else []
-    yield from say_names(frozen, "frozen", "It does not learn: it requires no gradient.")
+    yield from say_names(case.frozen, "frozen", "It does not learn: it requires no gradient.")
     if not case.has_gradient:
         what = "loss" if case.has_loss else "output"
         cause = f"The {what} depends on no parameter that requires a gradient, nor on a floating-point input."

@@ -395,7 +395,7 @@ class Recorder(TorchFunctionMode):
                 meeting.parts = {p: _part(tensors, p) for p, tensors in of.items()}
             self._add(meeting, results)
         elif parents:
-            if call.name == "add" and call.output is not None:
+            if call.name in words.SUMS and call.output is not None:
                 self._note_constant(call)
             if call.name == "mul":
                 self._note_factor(call.args, parents[0])
@@ -408,7 +408,7 @@ class Recorder(TorchFunctionMode):
             p = self._parameter(x)
             if p is not None and x.ndim < 2:
                 self.offsets.add(self._parameters[id(p)])
-            if p is None or x.ndim < 2 or not x.numel() or id(p) in self.seen:
+            if p is None or x.ndim < 2 or not x.numel() or id(p) in self.seen or call.name != "add":
                 continue
             # Else it is a bias, the same at all positions.
             if call.output.numel() // x.numel() in call.output.shape[:2]:

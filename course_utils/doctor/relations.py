@@ -274,7 +274,8 @@ def _over_time(case: Case) -> Findings:
 
 @judge(8)
 def _prior(case: Case) -> Findings:
-    last = [n for n in case.rows if n.last and n.weight is not None][-1:]
+    lasts = [n for n in case.rows if n.last and n.weight is not None]
+    last = ([n for n in lasts if n.has_gradient] or lasts)[-1:]
     zeros, constant = case.losses.zeros, case.losses.constant
     if min(zeros, case.losses.value) > max(constant + limit.PRIOR, limit.PRIOR_FACTOR * constant):
         evidence = f"Outputs of 0 cost {zeros:.3g}, the best constant ones {constant:.3g}."

@@ -83,7 +83,7 @@ def test_a_frozen_network_differentiates_with_respect_to_its_inputs():
 
 def test_remarks_say_what_could_not_be_measured():
     frozen = diagnose(nn.Embedding(50, 8).requires_grad_(False), IDS)
-    assert [f.fault for f in frozen.findings] == ["no gradient"]
+    assert [f.fault for f in frozen.findings] == ["frozen", "no gradient"]
     assert frozen.table["gradient_second_moment"].isna().all()
     empty = diagnose(nn.Identity(), batch(5, 4))
     assert [f.fault for f in empty.findings] == ["no layers"]

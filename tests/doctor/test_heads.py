@@ -1,6 +1,7 @@
 """What a model returns and what its loss asks of it: heads of several kinds, used in several ways."""
 
 import math
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -330,3 +331,61 @@ def test_a_bias_near_the_targets_is_enough():
     initialize_(model, X, generator=seeded())
     nn.init.constant_(model[4].bias, 1000.0)
     assert faults(model, X, 1000 + batch(64, 1, seed=2), F.mse_loss) == []
+
+
+class Pair(NamedTuple):
+    scores: torch.Tensor
+    state: torch.Tensor
+
+
+RETURNED = {
+    "a tuple": (lambda z, h: (z, h), lambda o: o[0]),
+    "a dictionary": (lambda z, h: {"scores": z, "state": h}, lambda o: o["scores"]),
+    "a named tuple": (Pair, lambda o: o.scores),
+}
+OF_THE_LOSS = {  # what is made of the scores, a loss of them, targets, and what is found
+    "softmax twice": (lambda z: z.softmax(1), F.cross_entropy, Y),
+    "unbounded loss": (lambda z: z, F.nll_loss, Y),
+    "missing prior": (lambda z: z, F.mse_loss, 5 + batch(64, 5)),
+    "target scale": (lambda z: z, F.mse_loss, 1000 * batch(64, 5)),
+}
+
+
+BY_DEFAULT = {*OF_THE_LOSS} - {"unbounded loss"}  # which the default losses are not
+
+
+@pytest.mark.parametrize(("joined", "first"), RETURNED.values(), ids=RETURNED)
+@pytest.mark.parametrize(
+    ("fault", "default"), [(f, d) for f in OF_THE_LOSS for d in (True, False) if f in BY_DEFAULT or not d]
+)
+def test_what_a_loss_asks_of_the_first_of_several_outputs_is_found_as_of_one(fault, joined, first, default):
+    made, loss, targets = OF_THE_LOSS[fault]
+
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = nn.Linear(16, 32), nn.Linear(32, 5)
+
+        def forward(self, x):
+            h = torch.relu(self.body(x))
+            return joined(made(self.head(h)), h)
+
+    initialize_(model := Two(), X, generator=seeded())
+    asked = None if default else lambda outputs, y: loss(first(outputs), y)
+    findings = diagnose(model, X, targets, asked).findings
+    assert fault in {f.fault for f in findings}
+
+
+def test_a_prior_is_missed_by_the_head_that_the_loss_sees():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.seen, self.unused = nn.Linear(16, 32), nn.Linear(32, 1), nn.Linear(32, 1)
+
+        def forward(self, x):
+            h = torch.relu(self.body(x))
+            return self.seen(h), self.unused(h)
+
+    initialize_(model := Two(), X, generator=seeded())
+    findings = diagnose(model, X, 5 + batch(64, 1), lambda o, y: F.mse_loss(o[0], y)).findings
+    assert [f.layer for f in findings if f.fault == "missing prior"] == ["seen"]

@@ -81,8 +81,13 @@ def test_a_part_of_what_one_layer_returns_for_several_purposes_is_seen(part):
 
 
 @pytest.mark.parametrize(("value", "named"), [(-20.0, ["bias"]), (-1.0, [])])
-def test_a_parameter_that_is_added_to_what_is_returned_is_named_itself(value, named):
-    model = Around(lambda m, x: (m.bias + m.model(x))[:, 0], net(1), bias=[value])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_parameter_that_is_added_to_what_is_returned_is_named_itself(value, named, sign):
+    def function(m, x):
+        z = m.model(x)
+        return (m.bias + z if sign > 0 else z - m.bias)[:, 0]
+
+    model = Around(function, net(1), bias=[sign * value])
     found = faults(model, X, (X[:, 0] > 0).float(), F.binary_cross_entropy_with_logits)
     assert [f.layer for f in found] == named
     assert all("with it at 0" in f.evidence for f in found)
