@@ -54,7 +54,7 @@ TESTS = {
     "doctor.defaults": f"doctor: defaults table {DIAGNOSES} initialize : texts",
     "doctor.diagnosis": f"doctor: diagnosis plot {DIAGNOSES} no_trace put_back : texts",
     "doctor.experiment": f"doctor: refining shares graph {DIAGNOSES} no_trace models_of_others : texts",
-    "doctor.faults": f"doctor: faults {DIAGNOSES} : texts",
+    "doctor.faults": f"doctor: faults {DIAGNOSES} models_of_others : texts",
     "doctor.findings": f"doctor: findings diagnosis faults {DIAGNOSES} : texts",
     "doctor.graph": f"doctor: graph thresholds_of_relations {DIAGNOSES} put_back initialize",
     "doctor.initialize": "doctor: initialize left_alone on_purpose put_back models* relations : texts",

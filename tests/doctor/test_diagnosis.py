@@ -1,6 +1,7 @@
 """What diagnose takes: inputs, targets, losses; and what it prints."""
 
 import math
+import re
 from collections import UserDict
 
 import pytest
@@ -193,3 +194,9 @@ def test_a_loss_may_refuse_outputs_that_are_all_alike():
     diagnosis = diagnose(he_mlp(0), VECTORS, targets, loss)
     assert diagnosis.healthy
     assert math.isnan(diagnosis.expected_loss)
+
+
+def test_two_digits_of_each_number_are_printed():
+    text = repr(diagnose(nn.Linear(4, 3), FOURS))
+    numbers = re.findall(r"(?<![\w.])0\.0*([1-9]\d*)(?![\w.])", text.partition("\n\n")[2])
+    assert max(map(len, numbers)) == 2

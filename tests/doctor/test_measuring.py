@@ -201,3 +201,19 @@ def test_clones_are_leaves_where_that_is_wanted():
         copy.mul_(2)  # as a model may
     copies[2].zero_()
     assert whole.tolist() == [0, 1, 2]
+
+
+def test_units_are_copied_in_weights_and_gradient_and_zeros_are_none():
+    weight = torch.tensor([[1.0, 1, 1], [1, 1, 1], [0, 0, 0], [0, 0, 0], [2, 1, 1], [2, 1, 2]])
+    gradient = torch.ones(6, 3)
+    assert measuring.copied_units(weight, gradient, 0) == 1
+    assert measuring.copied_units(weight.T, gradient.T, 1) == 1
+    assert measuring.copied_units(torch.ones(4, 3), torch.ones(4, 3), 0) == 3
+    assert measuring.copied_units(weight, 0 * gradient, 0) == 0
+    assert measuring.copied_units(weight, gradient * torch.tensor([1, 1.001, 1, 1, 1, 1])[:, None], 0) == 0
+    assert measuring.copied_units(weight, gradient * torch.tensor([1, 1.00001, 1, 1, 1, 1])[:, None], 0) == 1
+
+
+def test_a_dimension_of_one_without_a_stride_can_be_written_to():
+    assert not measuring.is_fixed(torch.ones(()).expand(1))
+    assert measuring.is_fixed(torch.ones(()).expand(2))
