@@ -64,7 +64,7 @@ def has_identical_units(weight: Tensor, bias: Tensor | None, out_dim: int, group
 def copied_units(weight: Tensor, gradient: Tensor, out_dim: int) -> int:
     """Return how many units have the weights of another one, and its gradient, both not all 0."""
     units, slopes = (torch.atleast_1d(x.detach()).movedim(out_dim, 0).flatten(1) for x in (weight, gradient))
-    _, alike, count = units[:, :2].unique(dim=0, return_inverse=True, return_counts=True)
+    _, alike, count = units[:, 0].unique(return_inverse=True, return_counts=True)
     some = (count[alike] > 1).nonzero()[:, 0]  # few, of a random weight, so that what follows is quick
     some = some[(units[some] != 0).any(1) & (slopes[some] != 0).any(1)]
     groups = units[some].unique(dim=0, return_inverse=True)[1].tolist() if len(some) else []
