@@ -175,15 +175,12 @@ def _examine(task: Task, start: Start) -> Case:
 def _suspects(nodes: list[Call], losses: Losses, offsets: dict[Tensor, str]) -> list[tuple[Tensor, str, str]]:
     """Return large biases, and weights of what is returned where nothing tells which loss is a large one."""
     biases = {p: (name, "it") for p, name in offsets.items()}
-    with_bias = [n for n in nodes if n.role in ("layer", "norm") and n.parameters[1:] not in ((), (None,))]
-    biases |= {n.parameters[1]: (n.layer, "its biases") for n in reversed(with_bias)}
+    biases |= {n.bias: (n.layer, "its biases") for n in reversed(nodes) if n.bias is not None}
     sizes = {p: measure.largest(p) for p in biases}
     large = sorted((p for p in biases if sizes[p] > BIAS), key=sizes.get, reverse=True)[:_TRIED]
     unknown = math.isnan(losses.equal) and not losses.plain > 0
-    lasts = [n for n in nodes if n.last and n.left.second > LARGE_OUTPUTS and unknown]
-    weights = {
-        n.parameters[0]: (n.layer, "its weights") for n in lasts if n.parameters[:1] not in ((), (None,))
-    }
+    lasts = [n for n in nodes if n.last and n.left.second > LARGE_OUTPUTS and unknown and n.parameters]
+    weights = {n.parameters[0]: (n.layer, "its weights") for n in lasts if n.parameters[0] is not None}
     return [(p, *biases[p]) for p in large] + [(p, *what) for p, what in weights.items()]
 
 
@@ -276,8 +273,9 @@ def _still_after(task: Task, start: Start, steps: Gradients, waiting: list[Tenso
 
 def _objective(outputs: Any, targets: Any, loss: Callable | None) -> tuple[Tensor, Tensor | None, int]:
     """Return what to differentiate, the error to start from (None: a loss), and the number of classes."""
-    floating = (y for y in tensors_in(outputs) if y.is_floating_point())
-    output = next((y.to(torch.promote_types(y.dtype, torch.float32)) for y in floating), None)
+    output = measure.first_floating(outputs)
+    if output is not None:
+        output = output.to(torch.promote_types(output.dtype, torch.float32))
     shape, wanted = getattr(output, "shape", ()), getattr(targets, "shape", None)
     is_labels = isinstance(targets, Tensor) and not targets.is_floating_point()
     last = len(shape) > 2 and shape[:-1] == wanted  # the dimension of classes, else it is 1
@@ -319,7 +317,7 @@ def _losses(y: Any, targets: Any, root: Tensor, loss: Callable | None, classes: 
     with suppress(Exception):
         plain = zeros if math.isfinite(zeros) else _of_outputs(1.0, y, targets, loss)
     if not isinstance(y, Tensor):  # the first of what is returned, as if it were alone
-        y, loss = next((x for x in tensors_in(y) if x.is_floating_point()), None), _of_first(y, loss)
+        y, loss = measure.first_floating(y), _of_first(y, loss)
     with suppress(Exception):  # the same: it takes no logits, or no labels
         known = isinstance(y, Tensor) and y.is_floating_point() and targets.numel() > 0
         if known and targets.is_floating_point():
@@ -345,7 +343,7 @@ def _losses(y: Any, targets: Any, root: Tensor, loss: Callable | None, classes: 
 
 def _of_first(outputs: Any, loss: Callable | None) -> Callable | None:
     """Return the loss as a function of the first floating tensor of outputs, the others being as they are."""
-    first = next((x for x in tensors_in(outputs) if x.is_floating_point()), None)
+    first = measure.first_floating(outputs)
 
     def of_one(y: Tensor, targets: Any) -> Tensor:
         return loss(measure.mapped(lambda x: y if x is first else x, outputs), targets)

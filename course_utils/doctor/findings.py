@@ -77,7 +77,7 @@ class Losses(NamedTuple):
     equal: float = NAN  # probabilities
     zeros: float = NAN
     plain: float = NAN  # zeros, too, or ones where these cost infinitely much, as scales do
-    constant: float = NAN  # the best one
+    constant: float = NAN  # of a constant, the best one or one near it
     sure: float = NAN  # of outputs that are right and sure
     targets: float = NAN  # second moment of numbers that outputs should reach
     outputs: float = NAN  # second moment of what is returned, if that is one tensor

@@ -99,6 +99,11 @@ def tensors_in(values: Any) -> Iterator[Tensor]:
         yield from tensors_in([*values.values()])
 
 
+def first_floating(values: Any) -> Tensor | None:
+    """Return the first floating-point tensor among the values: what counts as the output."""
+    return next((x for x in tensors_in(values) if x.is_floating_point()), None)
+
+
 def decided(p: Tensor) -> float:
     """Return the share of its slope that a softmax has lost: 0 if all is equal, 1 if each is 0 or 1."""
     p = p.detach()[:8]

@@ -122,6 +122,11 @@ class Call:
         """The sources that feed it, with none in between."""
         return [n for n in self.fed if n.is_source]
 
+    @property
+    def bias(self) -> Tensor | None:
+        """The parameter that is added to what it returns."""
+        return self.parameters[1] if len(self.parameters) > 1 else None
+
     def follows(self, other: "Call") -> bool:
         """Whether the other leads to it, or is it."""
         return bool(self.ancestors >> other.index & 1)
@@ -215,7 +220,7 @@ class Recorder(TorchFunctionMode):
         result = self._call(func, name, args, kwargs)
         if name.startswith("new_") or name.endswith("_like"):
             return result  # takes the argument's shape, not its values
-        output = next((y for y in tensors_in(result) if y.is_floating_point()), None)
+        output = measure.first_floating(result)
         call = Invocation(func, name, args, kwargs, result, output)
         if name == "setitem":
             self._hand_on(call, args[0])

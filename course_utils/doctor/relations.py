@@ -220,11 +220,10 @@ def _shifted(case: Case) -> Findings:
     """Look for biases that drown what depends on the input, also behind the next norm."""
     found = []
     for n in (n for n in case.rows if n.role == "layer" and not (n.last or n.bypassed) and n.examples > 1):
-        bias = n.parameters[1] if len(n.parameters) > 1 else None
         after = [m.left if m.role == "norm" else m.entered for m in case.nodes if m.is_source and n in m.fed]
         shares = [x.varying / x.second for x in (n.entered, n.left, *after) if x.second > 0]
         small = max(shares[1:], default=math.nan) < limit.SHIFTED * shares[0] if shares else False
-        if bias is not None and n.largest > 0 and second_moment(bias) > n.left.second / 2 and small:
+        if n.bias is not None and n.largest > 0 and second_moment(n.bias) > n.left.second / 2 and small:
             found.append(n)
     evidence = "What it returns varies over the batch by {n.left.varying:.2g} of {n.left.second:.2g}."
     cause, remedy = "The rest are its biases.", "Set them to 0."
@@ -278,7 +277,7 @@ def _prior(case: Case) -> Findings:
     last = ([n for n in lasts if n.has_gradient] or lasts)[-1:]
     zeros, constant = case.losses.zeros, case.losses.constant
     if min(zeros, case.losses.value) > max(constant + limit.PRIOR, limit.PRIOR_FACTOR * constant):
-        evidence = f"Outputs of 0 cost {zeros:.3g}, the best constant ones {constant:.3g}."
+        evidence = f"Outputs of 0 cost {zeros:.3g}, better constant ones {constant:.3g}."
         cause = "The first steps go into learning how frequent, or how large, targets are."
         remedy = "Set the last bias to the mean, or the logarithm of the frequencies: "
         remedy += "for one, log p / (1 - p)."

@@ -361,16 +361,7 @@ BY_DEFAULT = {*OF_THE_LOSS} - {"unbounded loss"}  # which the default losses are
 def test_what_a_loss_asks_of_the_first_of_several_outputs_is_found_as_of_one(fault, joined, first, default):
     made, loss, targets = OF_THE_LOSS[fault]
 
-    class Two(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.body, self.head = nn.Linear(16, 32), nn.Linear(32, 5)
-
-        def forward(self, x):
-            h = torch.relu(self.body(x))
-            return joined(made(self.head(h)), h)
-
-    initialize_(model := Two(), X, generator=seeded())
+    model = Headed(lambda z: joined(made(z), z), 5)
     asked = None if default else lambda outputs, y: loss(first(outputs), y)
     findings = diagnose(model, X, targets, asked).findings
     found = {f.fault: f for f in findings}
@@ -380,15 +371,6 @@ def test_what_a_loss_asks_of_the_first_of_several_outputs_is_found_as_of_one(fau
 
 
 def test_a_prior_is_missed_by_the_head_that_the_loss_sees():
-    class Two(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.body, self.seen, self.unused = nn.Linear(16, 32), nn.Linear(32, 1), nn.Linear(32, 1)
-
-        def forward(self, x):
-            h = torch.relu(self.body(x))
-            return self.seen(h), self.unused(h)
-
-    initialize_(model := Two(), X, generator=seeded())
+    model = Headed(lambda seen, unused: (seen, unused), 1, 1)
     findings = diagnose(model, X, 5 + batch(64, 1), lambda o, y: F.mse_loss(o[0], y)).findings
-    assert [f.layer for f in findings if f.fault == "missing prior"] == ["seen"]
+    assert [f.layer for f in findings if f.fault == "missing prior"] == ["heads.0"]

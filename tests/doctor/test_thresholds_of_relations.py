@@ -192,7 +192,7 @@ def test_what_a_constant_output_would_save(mean, spread, off, said):
     signs = 1 - 2 * (torch.arange(64) % 2)
     targets = (mean * math.sqrt(off) + spread * signs).view(-1, 1)
     zeros, constant = mean**2 * off + spread**2, spread**2
-    words = f"Outputs of 0 cost {zeros:.3g}, the best constant ones {constant:.3g}."
+    words = f"Outputs of 0 cost {zeros:.3g}, better constant ones {constant:.3g}."
     check(said, "Linear", "missing prior", words, model, x, targets)
 
 

@@ -149,6 +149,25 @@ def faults_are_gone(model):
     return faults(model) == []
 
 
+@pytest.mark.parametrize(
+    ("size", "bias", "remedy"), [(0.025, 1.0, "Scale up what leads to it."), (1.0, 35.0, "Set them to 0.")]
+)
+def test_biases_and_what_is_too_small_beside_them_are_told_apart(size, bias, remedy):
+    class Scaled(nn.Sequential):
+        def forward(self, x):
+            h = self[0](x)
+            return self[2](self[1](size * h / h.std()))
+
+    initialize_(
+        model := Scaled(nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 5)), X, generator=seeded()
+    )
+    model[1].bias.data = bias * torch.tensor([1.0, -1.0]).repeat(8)
+    nn.init.zeros_(model[2].weight)  # so that no loss is large
+    found = [f for f in faults(model) if f.cause.endswith("he rest are its biases.")]
+    assert [(f.layer, f.remedy) for f in found] == [("1", remedy)]
+    assert ("What enters it" in found[0].cause) == (size < 1)
+
+
 def test_a_stream_that_starts_with_large_biases_is_lost_behind_every_norm_of_it():
     class Stream(nn.Module):
         def __init__(self):
